@@ -1,0 +1,34 @@
+# Every target works in a fresh clone: it first makes .venv and installs the project with the pinned versions.
+# On Linux the default torch brings CUDA's libraries (several GB). Without a GPU, let pip's own PIP_EXTRA_INDEX_URL name
+# PyTorch's CPU index; torch and torchvision must both come from it, which the pins see to.
+PYTHON ?= python3
+ARGS ?=
+
+INSTALLED := .venv/installed
+
+.PHONY: help demo test check bench
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
+
+demo: $(INSTALLED) ## collect, train and evaluate on the bundled miniature (ARGS="key=value ..." for train.py)
+	.venv/bin/python train.py $(ARGS)
+
+test: $(INSTALLED) ## all tests that need neither minutes nor a GPU, with coverage
+	.venv/bin/python -m pytest --cov --durations=10
+
+check: $(INSTALLED) ## lint, format and types
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+bench: $(INSTALLED) ## speed and memory
+	@set -e; for file in benchmarks/*.py; do echo "== $$file"; .venv/bin/python "$$file"; done
+
+# "installing" marks an unfinished installation: the next run then starts over, since pip cannot tell half a package
+# from a whole one.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(if $(wildcard .venv/installing),--clear) .venv
+	@touch .venv/installing
+	.venv/bin/python -m pip install -c constraints.txt -e ".[dev]"
+	@mv .venv/installing $@
