@@ -1,0 +1,1 @@
+"""Diffusers pipelines seen through one small interface."""

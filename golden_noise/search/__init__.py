@@ -1,0 +1,1 @@
+"""How a golden noise is found for a given noise."""
