@@ -1,0 +1,37 @@
+"""GenEval-style score of the miniature, by its exact detector."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from golden_noise.errors import UserError
+from golden_noise.shapes.detector import detect, fulfilment, passes
+from golden_noise.shapes.scenes import requests
+
+
+class ShapesScore:
+    """How well images fulfil captions of the miniature.
+
+    Args:
+        strict: 1 for exactly what the caption asks for and nothing else, else 0. If false, graded credit in [0, 1].
+    """
+
+    range = (0.0, 1.0)
+    version = "1"
+
+    def __init__(self, strict: bool):
+        self.judge = passes if strict else fulfilment
+
+    def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
+        """Scores (B,) float32; see `Metric`.
+
+        Raises:
+            UserError: a prompt is no caption of the miniature.
+        """
+        known = requests()
+        for prompt in prompts:
+            if prompt not in known:
+                raise UserError(f"the shapes metric cannot judge {prompt!r}: it knows captions such as 'a red circle'")
+        found = [detect(image) for image in images.cpu().numpy()]
+        return torch.tensor([float(self.judge(known[p], f)) for p, f in zip(prompts, found, strict=True)])
