@@ -1,0 +1,71 @@
+"""The noises that are compared: standard, the search's, NPNet's, and three controls.
+
+A gain that a control shows too is not golden noise: `shuffled` tests whether the prompt matters, `random_shift` whether
+the direction of the move does, `rescaled` whether the standard deviation alone explains it (regression shrinks noise).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from golden_noise.evaluation.scores import CONTROLS, NPNET, SEARCH, STANDARD
+from golden_noise.noise import SHIFT, derived_seed, draw_noise
+from golden_noise.npnet import NPNet
+from golden_noise.pipelines.base import Pipeline, PromptEmbedding
+from golden_noise.search.base import NoiseSearch
+
+METHODS = (STANDARD, SEARCH, NPNET, *CONTROLS)
+
+
+def shifted(noise: Tensor, golden: Tensor, seeds: list[int]) -> Tensor:
+    """Noise moved in a random direction, each sample by as much as its golden noise is. All (B, C, H, W)."""
+    direction = draw_noise([derived_seed(seed, SHIFT) for seed in seeds], noise.shape[1:]).to(noise)
+    length = (golden - noise).flatten(1).norm(dim=1) / direction.flatten(1).norm(dim=1)
+    return noise + direction * length[:, None, None, None]
+
+
+def rescaled(noise: Tensor, golden: Tensor) -> Tensor:
+    """Noise with the standard deviation of its golden noise, sample by sample. All (B, C, H, W)."""
+    factor = golden.flatten(1).std(dim=1) / noise.flatten(1).std(dim=1)
+    return noise * factor[:, None, None, None]
+
+
+class Methods:
+    """Computes the starting noise of every method for a batch.
+
+    Args:
+        names: which of METHODS.
+        npnet: needed by `npnet` and the controls.
+    """
+
+    def __init__(self, names: list[str], pipeline: Pipeline, search: NoiseSearch, npnet: NPNet | None):
+        self.names, self.pipeline, self.search, self.npnet = names, pipeline, search, npnet
+
+    @torch.inference_mode()
+    def noises(
+        self, noise: Tensor, prompt: PromptEmbedding, others: PromptEmbedding, seeds: list[int]
+    ) -> dict[str, Tensor]:
+        """Starting noise (B, C, H, W) float32 on the CPU for every method.
+
+        Args:
+            noise: (B, C, H, W) standard noise.
+            prompt: the prompts of the batch.
+            others: another prompt for every one of them, for `shuffled`.
+            seeds: the seeds of the noise.
+        """
+        compute: dict[str, Callable[[], Tensor]] = {
+            STANDARD: lambda: noise,
+            SEARCH: lambda: self.search.search(noise, prompt, self.pipeline),
+            NPNET: lambda: golden,
+            "shuffled": lambda: self._predict(noise, others),
+            "random_shift": lambda: shifted(noise, golden, seeds),
+            "rescaled": lambda: rescaled(noise, golden),
+        }
+        golden = self._predict(noise, prompt) if {NPNET, *CONTROLS} & {*self.names} else noise
+        return {name: compute[name]().float().cpu() for name in self.names}
+
+    def _predict(self, noise: Tensor, prompt: PromptEmbedding) -> Tensor:
+        assert self.npnet is not None
+        device = self.npnet.device
+        return self.npnet(noise.to(device), prompt.embeds.to(device).float()).to(noise)

@@ -1,0 +1,67 @@
+"""What an evaluation measured: one score per item, method and metric, all on the same items."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from golden_noise.errors import UserError
+
+STANDARD, SEARCH, NPNET = "standard", "search", "npnet"
+CONTROLS = ("shuffled", "random_shift", "rescaled")
+ALL = "all"  # the name of the whole set where results are listed per task
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of N items (a prompt with a seed) under every method and metric.
+
+    ``items`` holds one dict per item: ``index``, ``prompt``, ``seed`` and ``task`` (empty where the prompt
+    has none). ``values[metric][method]`` is a float array (N,), higher is better. The first metric leads: it
+    chooses the report's galleries, the others break its ties.
+
+    Raises:
+        UserError: without items or without ``standard``, which everything is compared with; for a score that
+            is not finite; for a task with the reserved name ``all``.
+    """
+
+    items: list[dict[str, Any]]
+    methods: list[str]
+    metrics: list[str]
+    values: dict[str, dict[str, np.ndarray]]
+
+    def __post_init__(self) -> None:
+        if not self.items:
+            raise UserError("nothing to evaluate: the prompt set is empty")
+        if STANDARD not in self.methods:
+            raise UserError(f"methods {self.methods} lack '{STANDARD}': every method is compared with it")
+        if ALL in self.tasks:
+            raise UserError(f"a prompt has the task '{ALL}', the name of the whole set: rename that task")
+        for metric in self.metrics:
+            for method in self.methods:
+                self._check(metric, method)
+
+    def _check(self, metric: str, method: str) -> None:
+        values = self.values[metric][method]
+        assert values.shape == (len(self.items),), f"{metric}/{method}: {values.shape}"
+        bad = np.flatnonzero(~np.isfinite(values))
+        if bad.size:
+            item = self.items[bad[0]]
+            raise UserError(
+                f"metric '{metric}' gave {values[bad[0]]} for method '{method}', item {item['index']} "
+                f"({item['prompt']!r}), {bad.size} such scores in all: check that item's image and the metric"
+            )
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks in alphabetical order; items without a task belong to none."""
+        return sorted({item["task"] for item in self.items} - {""})
+
+    def positions(self, task: str) -> np.ndarray:
+        """Positions in ``items`` of one task, or of every item for ``all``."""
+        return np.array([i for i, item in enumerate(self.items) if task in (ALL, item["task"])])
+
+
+def image_path(method: str, index: int) -> str:
+    """Where the image of an item lies, relative to the evaluation's folder; ``index`` is the item's own."""
+    return f"images/{method}/{index:06d}.png"

@@ -1,0 +1,152 @@
+"""The results in words: is a gain golden noise, or does a control show it too?"""
+
+from collections.abc import Callable
+from typing import Any
+
+from golden_noise.evaluation.scores import ALL, CONTROLS, NPNET, SEARCH, STANDARD
+
+NAMES = {
+    STANDARD: "standard noise",
+    SEARCH: "search",
+    NPNET: "NPNet",
+    "shuffled": "shuffled prompts",
+    "random_shift": "random shift",
+    "rescaled": "rescaled noise",
+}
+
+
+def name(method: str) -> str:
+    """A method's name for readers."""
+    return NAMES.get(method, method)
+
+
+def signed(value: float) -> str:
+    """A difference with its sign: ``+0.031``."""
+    return f"{value:+.3f}".replace("-0.000", "+0.000")
+
+
+def plain(value: float) -> str:
+    """A score: ``0.592``."""
+    return f"{value:.3f}"
+
+
+def percent(value: float) -> str:
+    """A share: ``58 %``."""
+    return f"{value:.0%}".replace("%", " %")
+
+
+def interval(ci95: list[float], number: Callable[[float], str] = plain) -> str:
+    """An interval in the given form of number: ``[0.018, 0.044]``."""
+    return f"[{number(ci95[0])}, {number(ci95[1])}]"
+
+
+def change(comparison: dict[str, Any]) -> str:
+    """A difference with its interval: ``+0.031 [+0.018, +0.044]``."""
+    return f"{signed(comparison['difference'])} {interval(comparison['ci95'], signed)}"
+
+
+def probability(p_value: float) -> str:
+    """A p-value with the digits that matter."""
+    return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def compared(summary: dict[str, Any], metric: str, a: str, b: str, task: str = ALL) -> dict[str, Any] | None:
+    """The comparison of b with a, or None where it was not made."""
+    wanted = (metric, a, b, task)
+    found = (c for c in summary["comparisons"] if (c["metric"], c["a"], c["b"], c["task"]) == wanted)
+    return next(found, None)
+
+
+def outcome(summary: dict[str, Any], metric: str) -> str:
+    """What the comparisons show, by these rules (method A is above B when the interval of A - B is above 0).
+
+    - ``absent``: NPNet was not evaluated.
+    - ``loss``: standard noise is above NPNet. ``none``: neither is above the other.
+    NPNet is above standard noise, and
+    - ``control``: some control is above standard noise too, and NPNet is not above that control.
+    - ``unclear``: NPNet is not above some control, though that control shows no clear gain itself.
+    - ``uncontrolled``: NPNet is above the controls that were run, but not all of them were run.
+    - ``partly``: NPNet is above every control, but some control is above standard noise.
+    - ``golden``: NPNet is above every control, and no control is above standard noise.
+    """
+    gain = compared(summary, metric, STANDARD, NPNET)
+    if gain is None:
+        return "absent"
+    if gain["ci95"][0] <= 0:
+        return "loss" if gain["ci95"][1] < 0 else "none"
+    gaining, unbeaten = _gaining(summary, metric), _unbeaten(summary, metric)
+    if unbeaten:
+        return "control" if set(gaining) & set(unbeaten) else "unclear"
+    if not set(CONTROLS) <= summary["methods"].keys():
+        return "uncontrolled"
+    return "partly" if gaining else "golden"
+
+
+def verdict(summary: dict[str, Any], metric: str) -> str:
+    """One plain sentence on a metric, worded by its :func:`outcome`."""
+    found = outcome(summary, metric)
+    gain, search = compared(summary, metric, STANDARD, NPNET), compared(summary, metric, STANDARD, SEARCH)
+    if gain is None:
+        known = f"; the search changes {metric} by {change(search)}" if search else ""
+        return f"NPNet was not evaluated{known}."
+    if found in ("none", "loss"):
+        shown = "loses" if found == "loss" else "shows no clear change in"
+        aside = f" (the search: {change(search)})" if search else ""
+        return f"NPNet {shown} {metric} against standard noise: {change(gain)}{aside}, {gain['n']:,} pairs."
+    kept = summary["kept_share"][metric]
+    sentence = f"NPNet gains {change(gain)} {metric} over standard noise"
+    if kept:
+        sentence += f", {percent(kept['share'])} {interval(kept['ci95'], percent)} of the search's gain"
+    return f"{sentence}; {_reservation(summary, metric, found)}."
+
+
+def _reservation(summary: dict[str, Any], metric: str, found: str) -> str:
+    """What the controls say about a clear gain, by the strongest of those that decided the outcome."""
+    gaining, unbeaten = _gaining(summary, metric), _unbeaten(summary, metric)
+    deciding = {
+        "golden": list(CONTROLS),
+        "partly": gaining,
+        "unclear": unbeaten,
+        "control": [control for control in unbeaten if control in gaining],
+    }
+    if found not in deciding:
+        missing = ", ".join(control for control in CONTROLS if control not in summary["methods"])
+        return f"controls not run: {missing}, so it is not known whether this is golden noise"
+    rival = max(deciding[found], key=lambda control: _gain(summary, metric, control)["difference"])
+    gain, lead = change(_gain(summary, metric, rival)), change(_lead(summary, metric, rival))
+    control = f"the {name(rival)} control"
+    return {
+        "golden": f"no control gains (the best, {name(rival)}: {gain}) and all are clearly below it: "
+        "the gain is golden noise",
+        "partly": f"{control} alone gains {gain}: only the rest, {lead}, is golden noise",
+        "unclear": f"but it is not clearly above {control} ({lead}): whether this is golden noise is open, "
+        "more pairs would tell",
+        "control": f"but {control} gains {gain} too and NPNet is not clearly above it ({lead}): "
+        "this is not golden noise",
+    }[found]
+
+
+def _gaining(summary: dict[str, Any], metric: str) -> list[str]:
+    """Controls that are above standard noise."""
+    run = [control for control in CONTROLS if control in summary["methods"]]
+    return [control for control in run if _gain(summary, metric, control)["ci95"][0] > 0]
+
+
+def _unbeaten(summary: dict[str, Any], metric: str) -> list[str]:
+    """Controls that NPNet is not above."""
+    run = [control for control in CONTROLS if control in summary["methods"]]
+    return [control for control in run if _lead(summary, metric, control)["ci95"][0] <= 0]
+
+
+def _gain(summary: dict[str, Any], metric: str, control: str) -> dict[str, Any]:
+    """A control, which was run, compared with standard noise."""
+    found = compared(summary, metric, STANDARD, control)
+    assert found is not None
+    return found
+
+
+def _lead(summary: dict[str, Any], metric: str, control: str) -> dict[str, Any]:
+    """NPNet compared with a control, both of which were run."""
+    found = compared(summary, metric, control, NPNET)
+    assert found is not None
+    return found

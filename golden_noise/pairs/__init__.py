@@ -1,0 +1,20 @@
+"""Noise pairs on disk: written in shards by the collection, streamed by the training."""
+
+from golden_noise.pairs.datamodule import NoisePairDataModule
+from golden_noise.pairs.index import ShardEntry, ShardIndex
+from golden_noise.pairs.pair import NoisePair, prompt_hash
+from golden_noise.pairs.reader import NoisePairDataset, read_shard
+from golden_noise.pairs.writer import ShardWriter, shard_name, write_shard
+
+__all__ = [
+    "NoisePair",
+    "NoisePairDataModule",
+    "NoisePairDataset",
+    "ShardEntry",
+    "ShardIndex",
+    "ShardWriter",
+    "prompt_hash",
+    "read_shard",
+    "shard_name",
+    "write_shard",
+]

@@ -1,0 +1,192 @@
+"""`index.json`: the finished shards of a folder, what is in them, and the configuration that made them."""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from golden_noise.errors import UserError
+
+INDEX_NAME = "index.json"
+_VERSION = 1
+_ABSENT = "(absent)"
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears under its name only once it is whole and on the disk, kill or power cut regardless.
+
+    What a killed process leaves is `.NAME.tmp`, which the next attempt at the same file overwrites.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name itself survives a power cut only after this
+    finally:
+        os.close(folder)
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """A finished shard.
+
+    Attributes:
+        name: file name in the folder of the index.
+        samples: accepted pairs.
+        rejected: rejected pairs.
+        bytes: size of the file.
+        sha256: checksum of the file.
+        prompts: `prompt_hash` of every accepted pair, in the order of the shard.
+    """
+
+    name: str
+    samples: int
+    rejected: int
+    bytes: int
+    sha256: str
+    prompts: list[str]
+
+    @classmethod
+    def parse(cls, entry: Mapping[str, Any]) -> "ShardEntry":
+        """An entry from untrusted JSON; a name that points outside the folder is refused.
+
+        Raises:
+            ValueError, TypeError: if the entry is not as the writer makes it.
+        """
+        shard = cls(**entry)
+        counts = (shard.samples, shard.rejected, shard.bytes)
+        if not re.fullmatch(r"pairs-[0-9]{6}\.tar", shard.name):
+            raise ValueError(f"{shard.name!r} is no shard name")
+        if not re.fullmatch(r"[0-9a-f]{64}", shard.sha256):
+            raise ValueError(f"bad checksum of {shard.name}")
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError(f"bad counts of {shard.name}")
+        if len(shard.prompts) != shard.samples:
+            raise ValueError(f"{len(shard.prompts)} prompts for the {shard.samples} samples of {shard.name}")
+        if not all(re.fullmatch(r"[0-9a-f]{8}", prompt) for prompt in shard.prompts):
+            raise ValueError(f"bad prompt hash in {shard.name}")
+        return shard
+
+    def is_intact(self, folder: Path) -> bool:
+        """Whether the file is there with its recorded size: cheap enough for every shard at every start."""
+        path = folder / self.name
+        return path.is_file() and path.stat().st_size == self.bytes
+
+    def verify(self, folder: Path) -> None:
+        """Check the file without reading it.
+
+        Raises:
+            UserError: if the file is missing or has another size than recorded.
+        """
+        if not self.is_intact(folder):
+            path = folder / self.name
+            found = f"has {path.stat().st_size} of {self.bytes} bytes" if path.is_file() else "is missing"
+            raise UserError(f"shard {path} {found}: delete it from {folder} and run collect.py again")
+
+
+@dataclass
+class ShardIndex:
+    """The finished shards of `folder`, sorted by name, and the resolved `config` that made all of them."""
+
+    folder: Path
+    config: dict[str, Any]
+    shards: list[ShardEntry] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, folder: Path) -> "ShardIndex":
+        """Read the index of a folder.
+
+        Raises:
+            UserError: if there is none, or it is not as `save` writes it.
+        """
+        path = folder / INDEX_NAME
+        try:
+            content = json.loads(path.read_bytes())
+            if content["version"] != _VERSION or not isinstance(content["config"], dict):
+                raise ValueError(f"version {content['version']} is not {_VERSION}")
+            return cls(folder, content["config"], [ShardEntry.parse(entry) for entry in content["shards"]])
+        except FileNotFoundError:
+            raise UserError(f"no noise pairs in {folder}: run collect.py first") from None
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{path} is damaged ({reason}): delete it and run collect.py again") from error
+
+    @classmethod
+    def open(cls, folder: Path, config: Mapping[str, Any]) -> "ShardIndex":
+        """The index of a folder that pairs are collected into, created empty if there is none.
+
+        Raises:
+            UserError: if the folder cannot be written or holds pairs that another configuration made.
+        """
+        wanted = json.loads(json.dumps(config))  # tuples become lists, as they will when read back
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with _locked(folder):
+                if not (folder / INDEX_NAME).exists():
+                    cls(folder, wanted).save()
+                index = cls.load(folder)
+        if changes := differences(index.config, wanted):
+            have = ", ".join(f"{key}={old}" for key, old, _ in changes[:3])
+            want = ", ".join(f"{key}={new}" for key, _, new in changes[:3])
+            raise UserError(
+                f"{folder} was collected with {have}, but this run asks for {want}:"
+                " choose another folder or delete that one"
+            )
+        return index
+
+    def add(self, entry: ShardEntry) -> None:
+        """Record a finished shard, on disk and here, together with what other processes recorded meanwhile.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        with _writing(self.folder), _locked(self.folder):
+            others = [shard for shard in ShardIndex.load(self.folder).shards if shard.name != entry.name]
+            self.shards = sorted([*others, entry], key=lambda shard: shard.name)
+            self.save()
+
+    def save(self) -> None:
+        """Write `index.json` atomically."""
+        shards = [asdict(shard) for shard in self.shards]
+        content = {"version": _VERSION, "config": self.config, "shards": shards}
+        with atomic_file(self.folder / INDEX_NAME) as file:
+            file.write(json.dumps(content, sort_keys=True).encode())
+
+
+def differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted key, old value, new value) wherever two nested configurations differ."""
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        return [] if old == new else [(key, old, new)]
+    changes = []
+    for name in [*old, *(name for name in new if name not in old)]:
+        inner_key = f"{key}.{name}" if key else name
+        changes += differences(old.get(name, _ABSENT), new.get(name, _ABSENT), inner_key)
+    return changes
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Collecting processes share one index; the lock ends with its process, a kill cannot leave it held."""
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,168 @@
+"""One collected pair (noise, golden noise) and its form inside a shard.
+
+A sample of a shard has the members `KEY.json` and, unless the pair was rejected, `KEY.noise.npy`,
+`KEY.golden.npy` and (when embeddings are stored) `KEY.embeds.npy` in float16. Shards come from other machines
+and other people, so reading runs no code from them and believes nothing: JSON and pickle-free arrays only,
+every field and value checked.
+"""
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from golden_noise.errors import UserError
+from golden_noise.prompts import Prompt
+
+_FIELDS = {
+    "index": int,
+    "prompt": str,
+    "seed": int,
+    "tags": dict,
+    "accepted": bool,
+    "scores": dict,
+    "search": dict,
+}
+_DIMENSIONS = {"noise": 3, "golden": 3, "embeds": 2}
+
+
+def prompt_hash(text: str) -> str:
+    """First 8 hex characters of the SHA-256 of a prompt: decides its side of the train/validation split."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+@dataclass(frozen=True, eq=False)
+class NoisePair:
+    """A noise, the golden noise found for it, and what the search and the reward said about them.
+
+    Attributes:
+        prompt: what both images were made from.
+        noise: x_T, (C, H, W); None for a rejected pair read from disk, of which only scores are kept.
+        golden: x'_T, (C, H, W); None for a rejected pair.
+        embeds: prompt embedding, (L, D); None when embeddings are not stored.
+        scores: (standard, golden) per metric, higher is better.
+        accepted: whether the golden noise's image beat the standard one's.
+        search: settings of the search, JSON values only.
+    """
+
+    prompt: Prompt
+    noise: Tensor | None
+    golden: Tensor | None
+    embeds: Tensor | None
+    scores: dict[str, tuple[float, float]]
+    accepted: bool
+    search: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Name of the sample in its shard."""
+        return f"{self.prompt.index:09d}"
+
+    def to_sample(self) -> dict[str, str | bytes]:
+        """The pair as a webdataset sample; the same pair always gives the same bytes.
+
+        Raises:
+            UserError: if a tensor is not finite in float16.
+        """
+        meta = {
+            "index": self.prompt.index,
+            "prompt": self.prompt.text,
+            "seed": self.prompt.seed,
+            "tags": self.prompt.tags,
+            "accepted": self.accepted,
+            "scores": {name: [float(old), float(new)] for name, (old, new) in self.scores.items()},
+            "search": self.search,
+        }
+        sample: dict[str, str | bytes] = {
+            "__key__": self.key,
+            "json": json.dumps(meta, sort_keys=True, allow_nan=False).encode(),
+        }
+        if self.accepted:
+            assert self.noise is not None and self.golden is not None, f"accepted pair {self.key} has no noise"
+            sample["noise.npy"] = self._encode("noise", self.noise)
+            sample["golden.npy"] = self._encode("golden", self.golden)
+            if self.embeds is not None:
+                sample["embeds.npy"] = self._encode("embeds", self.embeds)
+        return sample
+
+    def _encode(self, name: str, tensor: Tensor) -> bytes:
+        half = tensor.detach().to("cpu", torch.float16).contiguous()
+        if not half.isfinite().all():
+            raise UserError(
+                f"pair {self.key}: its {name} is not finite in float16: the pipeline overflowed,"
+                " collect in float32 or bfloat16"
+            )
+        stream = io.BytesIO()
+        np.save(stream, half.numpy(), allow_pickle=False)
+        return stream.getvalue()
+
+    @classmethod
+    def from_sample(cls, sample: Mapping[str, Any]) -> "NoisePair":
+        """The pair in a webdataset sample, tensors in float32.
+
+        Raises:
+            UserError: naming the shard and the key, if anything in it is not as `to_sample` writes it.
+        """
+        try:
+            return cls._parse(sample)
+        except Exception as error:  # numpy's and json's parsers raise a dozen kinds on damaged bytes
+            raise malformed(sample, error) from error
+
+    @classmethod
+    def _parse(cls, sample: Mapping[str, Any]) -> "NoisePair":
+        meta = _parse_meta(sample["json"])
+        if sample["__key__"] != f"{meta['index']:09d}":
+            raise ValueError(f"json gives the index {meta['index']}")
+        if meta["accepted"] != ("noise.npy" in sample):
+            raise ValueError("json and noise.npy disagree on whether the pair was accepted")
+        tensors: dict[str, Tensor | None] = dict.fromkeys(_DIMENSIONS)
+        if meta["accepted"]:
+            tensors |= {name: _decode(name, sample) for name in _DIMENSIONS if f"{name}.npy" in sample}
+            noise, golden = tensors["noise"], tensors["golden"]
+            if noise is None or golden is None or noise.shape != golden.shape:
+                raise ValueError("golden.npy is missing or has another shape than noise.npy")
+        return cls(
+            prompt=Prompt(meta["index"], meta["prompt"], meta["seed"], meta["tags"]),
+            scores=meta["scores"],
+            accepted=meta["accepted"],
+            search=meta["search"],
+            **tensors,
+        )
+
+
+def malformed(sample: Mapping[str, Any], problem: object) -> UserError:
+    """The error for a damaged sample, on one line whatever text the problem brings along."""
+    what = " ".join(str(problem).split())[:200]
+    return UserError(
+        f"{sample.get('__url__', 'shard')}: sample {sample.get('__key__')} is malformed ({what}):"
+        " delete the shard and run collect.py again"
+    )
+
+
+def _parse_meta(data: bytes) -> dict[str, Any]:
+    meta = json.loads(data)
+    for name, kind in _FIELDS.items():
+        if type(meta[name]) is not kind:
+            raise ValueError(f"{name!r} in json is not of type {kind.__name__}")
+    if not all(isinstance(value, str) for value in meta["tags"].values()):
+        raise ValueError("'tags' in json are not all text")
+    scores = {name: (float(standard), float(golden)) for name, (standard, golden) in meta["scores"].items()}
+    if not all(math.isfinite(score) for pair in scores.values() for score in pair):
+        raise ValueError("'scores' in json are not all finite")
+    return meta | {"scores": scores}
+
+
+def _decode(name: str, sample: Mapping[str, Any]) -> Tensor:
+    array = np.load(io.BytesIO(sample[f"{name}.npy"]), allow_pickle=False)
+    if not isinstance(array, np.ndarray) or array.dtype != np.float16 or array.ndim != _DIMENSIONS[name]:
+        raise ValueError(f"{name}.npy is not a float16 array of {_DIMENSIONS[name]} dimensions")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name}.npy is not finite")
+    return torch.from_numpy(array.astype(np.float32))

@@ -1,0 +1,6 @@
+"""Training NPNet on noise pairs."""
+
+from golden_noise.training.callbacks import SampleGrid, SaveNPNet
+from golden_noise.training.module import Explained, NPNetModule
+
+__all__ = ["Explained", "NPNetModule", "SampleGrid", "SaveNPNet"]

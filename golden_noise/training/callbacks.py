@@ -1,0 +1,101 @@
+"""What happens beside the training: NPNets saved as folders, grids of sample images."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils import make_image_grid
+from diffusers.utils.pil_utils import numpy_to_pil
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+
+from golden_noise.npnet import NPNet
+
+
+class SaveNPNet(Callback):
+    """Writes NPNets as diffusers folders when training ends: `last/` and, from the best checkpoint, `best/`.
+
+    The best is the one that the trainer's (first) ModelCheckpoint monitors. With a callback that averages
+    weights, both hold the averaged ones.
+
+    Args:
+        dirpath: folder to write `best/` and `last/` into.
+    """
+
+    def __init__(self, dirpath: str | Path):
+        self.dirpath = Path(dirpath)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves on rank 0 while the others wait; averaged weights have taken their place by now."""
+        if trainer.is_global_zero:
+            npnet = pl_module.npnet
+            assert isinstance(npnet, NPNet)
+            _save(npnet, self.dirpath / "last")
+            best_path = getattr(trainer.checkpoint_callback, "best_model_path", "")
+            if best_path:
+                best = NPNet.from_pretrained(self.dirpath / "last")
+                checkpoint = torch.load(best_path, map_location="cpu", weights_only=True)
+                weights = checkpoint["state_dict"].items()
+                prefix = "npnet."
+                best.load_state_dict({k.removeprefix(prefix): v for k, v in weights if k.startswith(prefix)})
+                _save(best, self.dirpath / "best")
+        trainer.strategy.barrier()
+
+
+def _save(npnet: NPNet, folder: Path) -> None:
+    """Saves under a temporary name first: a folder of the final name is always complete."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    npnet.save_pretrained(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+class SampleGrid(Callback):
+    """Draws a grid of images, one row per prompt, from standard (left) and golden noise (right).
+
+    Written to `epoch=NNNN.png` and sent to every logger with a `log_image`. It is drawn during validation,
+    with the weights that are validated (averaged ones included), on rank 0, and leaves the random state as
+    it was.
+
+    Args:
+        sample: called with an NPNet, or None for the standard noise; returns images (N, 3, H, W) in [0, 1]
+            of the same prompts and seeds each time.
+        dirpath: folder for the PNG files.
+        every_n_epochs: draws in the validations of epochs 0, n, 2n, ...
+    """
+
+    def __init__(self, sample: Callable[[NPNet | None], Tensor], dirpath: str | Path, every_n_epochs: int = 1):
+        self.sample = sample
+        self.dirpath = Path(dirpath)
+        self.every_n_epochs = every_n_epochs
+        self._standard: Tensor | None = None
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draws at the first batch: averaged weights are in place, whatever the order of the callbacks."""
+        first = batch_idx == 0 and dataloader_idx == 0 and not trainer.sanity_checking
+        if not (first and trainer.is_global_zero and trainer.current_epoch % self.every_n_epochs == 0):
+            return
+        npnet = pl_module.npnet
+        assert isinstance(npnet, NPNet)
+        with isolate_rng():
+            if self._standard is None:
+                self._standard = self.sample(None).float().cpu()
+            golden = self.sample(npnet).float().cpu()
+        pairs = torch.stack([self._standard, golden], dim=1).flatten(0, 1)
+        grid = make_image_grid(numpy_to_pil(pairs.permute(0, 2, 3, 1).numpy()), rows=len(golden), cols=2)
+        self.dirpath.mkdir(parents=True, exist_ok=True)
+        grid.save(self.dirpath / f"epoch={trainer.current_epoch:04d}.png")
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image("samples", [grid], caption=["standard | golden"])

@@ -1,0 +1,127 @@
+"""The train job: noise pairs become an NPNet, which is then compared on held-out prompts."""
+
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from lightning import Callback, LightningDataModule, Trainer, seed_everything
+from lightning.pytorch.loggers import Logger, WandbLogger
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from golden_noise.collection import collect, pipeline_identity
+from golden_noise.evaluation.compare import evaluate
+from golden_noise.noise import draw_noise, sampler_generators
+from golden_noise.npnet import NPNet
+from golden_noise.pipelines.base import Pipeline
+from golden_noise.training.callbacks import SampleGrid
+from golden_noise.training.module import NPNetModule
+
+GRID_PROMPTS = 8
+
+
+def train(config: DictConfig) -> None:
+    """Train, from the run folder's last checkpoint if there is one, save NPNet, and evaluate it.
+
+    Raises:
+        UserError: no pairs, or pairs of another pipeline.
+    """
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
+    seed_everything(config.seed, workers=True, verbose=False)
+    folder = Path(config.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, folder / "config.yaml", resolve=True)
+
+    data = build_data(config)
+    module = NPNetModule(
+        instantiate(config.model.npnet),
+        instantiate(config.model.optimizer),
+        instantiate(config.model.scheduler),
+    )
+    loggers = build_loggers(config)
+    trainer: Trainer = instantiate(config.trainer, logger=loggers, callbacks=build_callbacks(config))
+    last = folder / "checkpoints/last.ckpt"
+    trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
+    if trainer.is_global_zero:
+        finish(config, folder, loggers)
+
+
+def build_data(config: DictConfig) -> LightningDataModule:
+    """The pairs; the miniature's are collected when they are missing."""
+    choices = f"pipeline={config.pipeline.name} prompts=file prompts.path=FILE data_dir={config.data_dir}"
+    return instantiate(
+        config.data,
+        collect=(lambda: collect(config)) if config.pipeline.bundled else None,
+        collect_hint=f"python collect.py {choices}",
+        pipeline=pipeline_identity(config),
+    )
+
+
+def build_loggers(config: DictConfig) -> list[Logger]:
+    loggers = list(instantiate(config.logger).values())
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    for logger in loggers:
+        logger.log_hyperparams(plain)
+    return loggers
+
+
+def build_callbacks(config: DictConfig) -> list[Callback]:
+    callbacks = list(instantiate(config.callbacks).values())
+    if config.sample_every_n_epochs:
+        folder = Path(config.folder) / "samples"
+        callbacks.append(SampleGrid(grid_sampler(config), folder, config.sample_every_n_epochs))
+    return callbacks
+
+
+def grid_sampler(config: DictConfig) -> Callable[[NPNet | None], Tensor]:
+    """Draws the first held-out prompts, always from the same noise, through an NPNet or (None) as it is."""
+    prompts = instantiate(config.evaluation.prompts)[:GRID_PROMPTS]
+    seeds = [prompt.seed for prompt in prompts]
+
+    @cache
+    def pipeline() -> Pipeline:
+        return instantiate(config.pipeline.model)
+
+    def sample(npnet: NPNet | None) -> Tensor:
+        embedding = pipeline().encode([prompt.text for prompt in prompts])
+        latents = draw_noise(seeds, pipeline().latent_shape)
+        if npnet is not None:
+            latents = npnet(latents.to(npnet.device), embedding.embeds.to(npnet.device).float())
+        return pipeline().sample(embedding, latents, generator=sampler_generators(seeds))
+
+    return sample
+
+
+def finish(config: DictConfig, folder: Path, loggers: list[Logger]) -> None:
+    """Evaluate the best NPNet, hand its figures to W&B, and say where everything is."""
+    best = folder / "npnet/best"
+    shutil.copy(folder / "config.yaml", best / "training.yaml")
+    if config.evaluate:
+        summary = evaluate(config, NPNet.from_pretrained(best), folder / "evaluation")
+        for logger in loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.summary.update(figures(summary))
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
+    print(f"NPNet: {best.resolve()}")
+
+
+def figures(summary: dict[str, Any]) -> dict[str, float]:
+    """The means and gains of an evaluation as W&B summary values, so that runs compare in its tables."""
+    means = {
+        f"eval/{metric}/{method}": result["mean"]
+        for method, metrics in summary["methods"].items()
+        for metric, result in metrics.items()
+    }
+    gains = {
+        f"eval/{c['metric']}/{c['b']}_minus_{c['a']}": c["difference"]
+        for c in summary["comparisons"]
+        if c["task"] == "all"
+    }
+    return means | gains
