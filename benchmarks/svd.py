@@ -1,0 +1,123 @@
+"""What the SVD branch costs, and how exact its ways to decompose are: `python benchmarks/svd.py`.
+
+Prints the tables of benchmarks/README.md; compare the ratios, which are measured in one run.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from golden_noise.npnet import NPNet, decompose
+from golden_noise.npnet.svd import to_matrix
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+LATENTS = {"4x8x8": (4, 8, 8), "4x128x128": (4, 128, 128)}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "4x8x8": {
+        "embeds_shape": (16, 128),
+        "backbone": "vit_tiny_patch16_224",
+        "backbone_args": {
+            "img_size": 8, "patch_size": 1, "in_chans": 4, "embed_dim": 96, "depth": 3, "num_heads": 4,
+        },
+    },
+    "4x128x128": {
+        "embeds_shape": (77, 2048),
+        "backbone": "swin_tiny_patch4_window7_224",
+        "backbone_size": 224,
+    },
+}  # fmt: skip
+# decompose rounds its result to float32, so its error cannot be below 1e-8.
+DECOMPOSITIONS: dict[str, Callable[[Tensor], Any]] = {
+    "eigh of the Gram, float64 (`decompose`)": decompose,
+    "svd, float32": lambda x: torch.linalg.svd(to_matrix(x), full_matrices=False),
+    "svd, float64": lambda x: torch.linalg.svd(to_matrix(x.double()), full_matrices=False),
+}
+CONVENTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sum weighted by 1, 2, ... (`fix_signs`)": lambda u: (u.mT * torch.arange(1, u.shape[1] + 1)).sum(-1),
+    "sum": lambda u: u.sum(dim=1),
+    "sum of cubes": lambda u: u.pow(3).sum(dim=1),
+    "largest component": lambda u: u.gather(1, u.abs().argmax(1, keepdim=True)).squeeze(1),
+}
+
+
+def seconds(call: Callable[[], Any], repeats: int) -> float:
+    """Median time of a call, after one that does not count."""
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        call()
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+def error(noise: Tensor, parts: Any) -> float:
+    """Median distance of the left vectors from those of float64."""
+    exact = torch.linalg.svd(to_matrix(noise.double()), full_matrices=False).U
+    u = parts[0].double()
+    return (u * (u * exact).sum(dim=1, keepdim=True).sign() - exact).norm(dim=1).median().item()
+
+
+def decompositions(size: str, batch: int, repeats: int) -> None:
+    noise = torch.randn(batch, *LATENTS[size], device=DEVICE)
+    base = seconds(lambda: decompose(noise), repeats)
+    for name, call in DECOMPOSITIONS.items():
+        taken = seconds(lambda call=call: call(noise), repeats)  # type: ignore[misc]
+        cells = f"{taken * 1e3:.1f} ms | {taken / base:.2f} | {error(noise, call(noise)):.0e}"
+        print(f"| {batch} x {size} | {name} | {cells} |")
+
+
+def training_step(size: str, batch: int, svd: bool) -> Callable[[], None]:
+    npnet = NPNet(LATENTS[size], svd=svd, **NETWORKS[size]).to(DEVICE)
+    optimizer = torch.optim.AdamW(npnet.parameters())
+    noise = torch.randn(batch, *LATENTS[size], device=DEVICE)
+    embeds = torch.randn(batch, *NETWORKS[size]["embeds_shape"], device=DEVICE)
+    golden = torch.randn_like(noise)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (npnet(noise, embeds) - golden).square().mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def steps(size: str, batch: int, repeats: int) -> None:
+    without = seconds(training_step(size, batch, svd=False), repeats)
+    with_svd = seconds(training_step(size, batch, svd=True), repeats)
+    cells = f"{without * 1e3:.0f} ms | {with_svd * 1e3:.0f} ms | {with_svd / without:.3f}"
+    print(f"| {batch} x {size} | {NETWORKS[size]['backbone']} | {cells} |")
+
+
+def near_ties(perturbation: float = 1e-3) -> None:
+    """Counts the signs that change when the noise changes a little, at a size where they can be counted."""
+    matrix = torch.randn(20_000, 16, 16, dtype=torch.float64)
+    before = torch.linalg.svd(matrix).U
+    after = torch.linalg.svd(matrix + perturbation * torch.randn_like(matrix)).U
+    cosine = (before * after).sum(dim=1)
+    same = cosine.abs() > 0.9  # without vectors that changed places
+    for name, convention in CONVENTIONS.items():
+        flips = (convention(before).sign() * convention(after).sign() * cosine.sign() < 0) & same
+        print(f"| {name} | {flips.sum() / same.sum() * 1e6:.0f} |")
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    print(f"{DEVICE.type}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    print("| noise | decomposition | time | ratio | error of U |\n| --- | --- | --- | --- | --- |")
+    decompositions("4x8x8", batch=64, repeats=20)
+    decompositions("4x128x128", batch=64, repeats=3)
+    print("\n| noise | backbone | training step without SVD branch | with | ratio |\n| --- | --- | --- | --- | --- |")
+    steps("4x8x8", batch=64, repeats=20)
+    steps("4x128x128", batch=8, repeats=3)
+    print("\n| sign convention | flips per million vectors |\n| --- | --- |")
+    near_ties()
+
+
+if __name__ == "__main__":
+    main()

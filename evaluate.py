@@ -1,0 +1,13 @@
+"""Compare starting noises on held-out prompts: `python evaluate.py npnet=FOLDER`, `--help` for the options."""
+
+from golden_noise.cli import run
+
+
+def job(config):
+    from golden_noise.evaluation.compare import evaluate  # late: --help must not wait for torch
+
+    evaluate(config)
+
+
+if __name__ == "__main__":
+    run(job, "evaluate")

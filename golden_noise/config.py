@@ -1,0 +1,68 @@
+"""Checks of a composed config that need no model: what can be wrong is said before anything is loaded."""
+
+from omegaconf import DictConfig, OmegaConf
+
+from golden_noise.errors import UserError
+
+POSITIVE = (
+    "collection.batch_size",
+    "collection.shard_size",
+    "data.batch_size",
+    "evaluation.batch_size",
+    "pipeline.steps",
+)
+
+OmegaConf.register_new_resolver("eighth", lambda pixels: pixels // 8, replace=True)
+OmegaConf.register_new_resolver("accelerator", lambda device: {"cuda": "gpu"}.get(device, device), replace=True)
+
+
+def check(config: DictConfig) -> None:
+    """Check a resolved job config.
+
+    Raises:
+        UserError: the first thing that cannot work, with the option's name and what it may be.
+    """
+    _check_resolution(config.pipeline)
+    for option in POSITIVE:
+        value = _select(config, option)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise UserError(f"{option}={value} must be a whole number >= 1")
+    _check_prompts(config)
+    _check_selection(config)
+
+
+def _check_resolution(pipeline: DictConfig) -> None:
+    for side in ("height", "width"):
+        value = pipeline[side]
+        if not isinstance(value, int) or value < 8 or value % 8:
+            raise UserError(f"pipeline.{side}={value} must be a positive multiple of 8")
+    native = tuple(pipeline.get("trained_size") or ())
+    if native and native != (pipeline.height, pipeline.width):
+        raise UserError(
+            f"pipeline={pipeline.name} draws {native[0]}x{native[1]} only, not {pipeline.height}x{pipeline.width}"
+        )
+
+
+def _check_selection(config: DictConfig) -> None:
+    metric = _select(config, "collection.select_by")
+    if metric is not None and metric not in config.metric:
+        known = ", ".join(config.metric)
+        raise UserError(f"collection.select_by={metric} must be null or one of the chosen metrics: {known}")
+
+
+def _check_prompts(config: DictConfig) -> None:
+    bundled_prompts = "golden_noise.shapes" in str(_select(config, "prompts._target_"))
+    if bundled_prompts and not config.pipeline.bundled and config.job in ("collect", "evaluate"):
+        raise UserError(
+            f"pipeline={config.pipeline.name} needs prompts of its own: add prompts=file prompts.path=FILE "
+            "(.csv, .jsonl or .txt) and a metric such as metric=pickscore"
+        )
+
+
+def _select(config: DictConfig, option: str):
+    node = config
+    for key in option.split("."):
+        if node is None or key not in node:
+            return None
+        node = node[key]
+    return node

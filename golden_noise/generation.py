@@ -1,0 +1,46 @@
+"""The generate job: the same prompt and seed from standard and from golden noise."""
+
+import json
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from golden_noise.errors import UserError
+from golden_noise.evaluation.compare import load_npnet
+from golden_noise.images import save_png, side_by_side, to_pil
+from golden_noise.noise import draw_noise, sampler_generators
+from golden_noise.pipelines.base import Pipeline
+
+
+def generate(config: DictConfig) -> None:
+    """Save `standard.png`, `golden.png` and `side_by_side.png` of one prompt and seed in the run folder.
+
+    Raises:
+        UserError: empty prompt, or no NPNet.
+    """
+    if not str(config.prompt or "").strip():
+        raise UserError('no prompt: add prompt="a red circle above a blue square"')
+    npnet = load_npnet(config)
+    pipeline: Pipeline = instantiate(config.pipeline.model)
+    embedding = pipeline.encode([config.prompt])
+    noise = draw_noise([config.seed], pipeline.latent_shape)
+    with torch.inference_mode():
+        golden = npnet(noise.to(npnet.device), embedding.embeds.to(npnet.device).float()).cpu()
+
+    folder = Path(config.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = {}
+    for name, latents in {"standard": noise, "golden": golden}.items():
+        (drawn[name],) = to_pil(pipeline.sample(embedding, latents, generator=sampler_generators([config.seed])))
+    drawn["side_by_side"] = side_by_side([drawn["standard"], drawn["golden"]])
+    origin = {
+        "prompt": config.prompt,
+        "seed": config.seed,
+        "pipeline": config.pipeline.name,
+        "npnet": config.npnet,
+    }
+    for name, image in drawn.items():
+        save_png(image, folder / f"{name}.png", {"golden-noise": json.dumps(origin | {"noise": name})})
+        print((folder / f"{name}.png").resolve())
