@@ -1,0 +1,135 @@
+"""The summary's form, the files and the terminal tables."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from golden_noise.errors import UserError
+from golden_noise.evaluation.results import print_table, summarise, write
+from golden_noise.evaluation.scores import CONTROLS, Scores
+
+CONFIG = {"pipeline": {"steps": 10}, "metric": ["strict", "soft"]}
+
+
+def summary_of(scores):
+    return summarise(scores, CONFIG, {"torch": "2.15.0"}, {"sampling": 1.5}, "python evaluate.py")
+
+
+def test_methods_hold_means_over_all_items_and_per_task(make_scores):
+    scores = make_scores(n=61)
+    methods = summary_of(scores)["methods"]
+    assert list(methods) == scores.methods
+    for method, metrics in methods.items():
+        for metric, entry in metrics.items():
+            assert entry.keys() == {"n", "mean", "ci95", "tasks"}
+            assert entry["n"] == 61
+            assert entry["mean"] == pytest.approx(scores.values[metric][method].mean())
+            assert entry["ci95"][0] < entry["mean"] < entry["ci95"][1]
+            assert {task: found["n"] for task, found in entry["tasks"].items()} == {
+                "position": 31,
+                "counting": 30,
+            }
+            pooled = sum(found["n"] * found["mean"] for found in entry["tasks"].values()) / 61
+            assert pooled == pytest.approx(entry["mean"])
+
+
+def test_comparisons_are_the_ones_the_verdict_needs(make_scores):
+    comparisons = summary_of(make_scores())["comparisons"]
+    expected = {("standard", m) for m in ("search", "npnet", *CONTROLS)}
+    expected |= {(rival, "npnet") for rival in ("search", *CONTROLS)}
+    for metric in ("strict", "soft"):
+        for task in ("all", "position", "counting"):
+            made = [(c["a"], c["b"]) for c in comparisons if (c["metric"], c["task"]) == (metric, task)]
+            assert sorted(made) == sorted(expected)
+    fields = {"metric", "a", "b", "task", "n", "difference", "ci95", "win_rate", "p_value"}
+    assert all(comparison.keys() == fields for comparison in comparisons)
+
+
+def test_differences_are_b_minus_a_within_the_task(make_scores):
+    scores = make_scores()
+    found = next(
+        c
+        for c in summary_of(scores)["comparisons"]
+        if (c["metric"], c["a"], c["b"], c["task"]) == ("soft", "shuffled", "npnet", "counting")
+    )
+    counting = [i for i, item in enumerate(scores.items) if item["task"] == "counting"]
+    expected = (scores.values["soft"]["npnet"] - scores.values["soft"]["shuffled"])[counting].mean()
+    assert found["difference"] == pytest.approx(expected)
+    assert found["n"] == len(counting)
+
+
+def test_methods_that_were_not_run_are_not_compared(make_scores):
+    summary = summary_of(make_scores(methods=["standard", "npnet"], tasks=("",)))
+    assert [(c["metric"], c["a"], c["b"]) for c in summary["comparisons"]] == [
+        ("strict", "standard", "npnet"),
+        ("soft", "standard", "npnet"),
+    ]
+    assert summary["kept_share"] == {"strict": None, "soft": None}
+    assert summary["methods"]["npnet"]["soft"]["tasks"] == {}
+
+
+def test_the_kept_share_is_reported_where_the_search_gains(make_scores):
+    scores = make_scores()
+    soft = scores.values["soft"]
+    soft["search"], soft["npnet"] = soft["standard"] + 0.2, soft["standard"] + 0.1
+    kept = summary_of(scores)["kept_share"]
+    assert kept["soft"] == {"n": 60, "share": pytest.approx(0.5), "ci95": [pytest.approx(0.5)] * 2}
+
+
+def test_json_holds_the_summary_and_csv_one_row_per_image(make_scores, tmp_path):
+    scores = make_scores(n=5)
+    scores.items[2]["prompt"] = "two\nlines, ünïcode"
+    summary = summary_of(scores)
+    write(tmp_path, scores, summary)
+    assert json.loads((tmp_path / "results.json").read_text("utf-8")) == summary
+    with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 5 * 6
+    assert list(rows[0]) == ["index", "prompt", "seed", "task", "method", "strict", "soft", "image"]
+    row = next(r for r in rows if r["index"] == "102" and r["method"] == "npnet")
+    assert row["prompt"] == "two\nlines, ünïcode"
+    assert (row["seed"], row["task"], row["image"]) == ("14", "position", "images/npnet/000102.png")
+    assert float(row["soft"]) == pytest.approx(scores.values["soft"]["npnet"][2])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.csv", "results.json"]
+
+
+def test_a_summary_that_is_not_json_leaves_the_old_results(make_scores, tmp_path):
+    scores = make_scores(n=5)
+    write(tmp_path, scores, summary_of(scores))
+    before = (tmp_path / "results.json").read_bytes()
+    with pytest.raises(ValueError, match="Out of range"):
+        write(tmp_path, scores, summary_of(scores) | {"timings": {"sampling": float("nan")}})
+    assert (tmp_path / "results.json").read_bytes() == before
+
+
+def test_tables_fit_a_terminal_of_100_columns(make_scores):
+    scores = make_scores()
+    scores.values["soft"] = {method: values + 20 for method, values in scores.values["soft"].items()}
+    console = Console(file=io.StringIO(), width=100)
+    print_table(summary_of(scores), console)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 100
+    assert sum(line.strip().startswith("shuffled prompts") for line in lines) == 2
+    assert sum(line.startswith("NPNet ") for line in lines) == 2
+    assert not any("…" in line for line in lines)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_score_that_is_not_finite_is_named(make_scores, bad):
+    scores = make_scores()
+    scores.values["soft"]["npnet"][3] = bad
+    with pytest.raises(UserError, match=r"'soft'.*'npnet', item 103 .*number 3"):
+        Scores(scores.items, scores.methods, scores.metrics, scores.values)
+
+
+def test_scores_without_items_or_standard_or_with_a_reserved_task_are_refused(make_scores):
+    with pytest.raises(UserError, match="the prompt set is empty"):
+        Scores([], ["standard"], ["soft"], {"soft": {"standard": np.zeros(0)}})
+    with pytest.raises(UserError, match="lack 'standard'"):
+        make_scores(methods=["npnet"])
+    with pytest.raises(UserError, match="rename that task"):
+        make_scores(tasks=("all", "position"))

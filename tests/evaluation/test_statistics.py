@@ -1,0 +1,167 @@
+"""The statistics against SciPy, closed forms and simulation."""
+
+import warnings
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import bootstrap
+
+from golden_noise.evaluation.statistics import PairedSample
+
+graded_pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30)
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_errors():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def test_the_interval_agrees_with_scipys_bca_on_skewed_data():
+    values = np.random.default_rng(1).exponential(size=60)
+    ours = PairedSample({"x": values}).mean_interval("x")
+    scipys = bootstrap((values,), np.mean, n_resamples=20_000, rng=2, method="BCa").confidence_interval
+    assert ours.mean == pytest.approx(values.mean())
+    assert (ours.low, ours.high) == pytest.approx((scipys.low, scipys.high), abs=0.015)
+
+
+def test_the_interval_of_a_large_sample_is_that_of_the_normal_distribution():
+    values = (np.arange(4_000) % 5 < 3).astype(float)
+    ours = PairedSample({"x": values}).mean_interval("x")
+    half = 1.96 * np.sqrt(0.6 * 0.4 / 4_000)
+    assert (ours.low, ours.high) == pytest.approx((0.6 - half, 0.6 + half), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("draw", "mean"),
+    [
+        (lambda rng, shape: rng.exponential(size=shape), 1.0),
+        (lambda rng, shape: (rng.random(shape) < 0.15).astype(float), 0.15),
+    ],
+    ids=["skewed", "rate"],
+)
+def test_intervals_cover_the_true_mean_as_often_as_they_claim(draw, mean):
+    trials = draw(np.random.default_rng(3), (400, 80))
+    sample = PairedSample(dict(enumerate(trials)))
+    intervals = [sample.mean_interval(k) for k in range(400)]
+    covered = np.mean([found.low <= mean <= found.high for found in intervals])
+    assert 0.91 <= covered <= 0.98
+
+
+def test_paired_intervals_cover_the_true_difference():
+    rng = np.random.default_rng(4)
+    difficulty = rng.normal(size=(300, 1, 80))
+    trials = difficulty + 0.5 * rng.normal(size=(300, 2, 80)) + np.array([[0.0], [0.2]])
+    sample = PairedSample({(k, side): trials[k, side] for k in range(300) for side in (0, 1)})
+    found = [sample.paired_difference((k, 0), (k, 1)) for k in range(300)]
+    assert 0.91 <= np.mean([one.low <= 0.2 <= one.high for one in found]) <= 0.98
+
+
+def test_pairing_removes_what_both_share():
+    a = np.random.default_rng(5).normal(20, 3, size=200)
+    sample = PairedSample({"a": a, "b": a + 0.25})
+    found = sample.paired_difference("a", "b")
+    assert (found.difference, found.low, found.high) == pytest.approx((0.25, 0.25, 0.25))
+    mean = sample.mean_interval("a")
+    assert mean.high - mean.low > 0.5
+
+
+@pytest.mark.parametrize("values", [[0.1] * 50, [1.0], [0.3], [-7.25e6] * 9], ids=str)
+def test_data_without_spread_has_an_interval_without_width(values):
+    found = PairedSample({"x": np.array(values)}).mean_interval("x")
+    assert found.low == found.high == pytest.approx(values[0])
+    assert found.n == len(values)
+
+
+def test_all_ties_show_no_difference():
+    scores = np.random.default_rng(6).random(30)
+    found = PairedSample({"a": scores, "b": scores.copy()}).paired_difference("a", "b")
+    assert (found.difference, found.low, found.high) == (0, 0, 0)
+    assert (found.wins, found.ties, found.losses) == (0, 30, 0)
+    assert (found.win_rate, found.p_value) == (0.5, 1.0)
+
+
+def test_wins_and_p_value_of_strict_scores_are_those_of_mcnemars_exact_test():
+    a = np.array([0.0] * 8 + [1.0] * 2 + [0.0, 1.0] * 10)
+    b = np.array([1.0] * 8 + [0.0] * 2 + [0.0, 1.0] * 10)
+    found = PairedSample({"a": a, "b": b}).paired_difference("a", "b")
+    assert (found.n, found.wins, found.ties, found.losses) == (30, 8, 20, 2)
+    assert found.win_rate == pytest.approx((8 + 20 / 2) / 30)
+    assert found.p_value == pytest.approx(2 * sum(comb(10, k) for k in range(3)) / 2**10)
+
+
+@settings(max_examples=25, deadline=None)
+@given(graded_pairs)
+def test_swapping_the_methods_mirrors_the_comparison(pairs):
+    a, b = np.array(pairs, dtype=float).T
+    sample = PairedSample({"a": a, "b": b})
+    there, back = sample.paired_difference("a", "b"), sample.paired_difference("b", "a")
+    assert there.difference == -back.difference
+    assert there.p_value == pytest.approx(back.p_value)
+    assert there.win_rate + back.win_rate == pytest.approx(1)
+    assert (there.wins, there.losses) == (back.losses, back.wins)
+    assert there.low <= there.difference <= there.high
+    step = 1 / len(pairs)  # the two tails may fall on neighbouring values of a discrete distribution
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=2 * step)
+
+
+@settings(max_examples=25, deadline=None)
+@given(graded_pairs)
+def test_an_interval_stays_within_the_data(pairs):
+    values = np.array(pairs, dtype=float)[:, 0]
+    found = PairedSample({"x": values}).mean_interval("x")
+    assert values.min() <= found.low <= found.mean <= found.high <= values.max()
+
+
+def test_the_kept_share_of_a_constant_fraction_is_that_fraction():
+    rng = np.random.default_rng(7)
+    standard, gain = rng.random(100), rng.random(100)
+    sample = PairedSample({"standard": standard, "search": standard + gain, "npnet": standard + 0.4 * gain})
+    found = sample.kept_share("standard", "search", "npnet")
+    assert (found.mean, found.low, found.high) == pytest.approx((0.4, 0.4, 0.4))
+
+
+def test_the_kept_shares_interval_agrees_with_scipys_bca():
+    rng = np.random.default_rng(8)
+    standard = rng.normal(size=200)
+    search, npnet = standard + rng.normal(0.5, 1, size=200), standard + rng.normal(0.3, 1, size=200)
+    found = PairedSample({"s": standard, "t": search, "n": npnet}).kept_share("s", "t", "n")
+
+    def share(kept, gain, axis=-1):
+        return kept.mean(axis) / gain.mean(axis)
+
+    theirs = bootstrap((npnet - standard, search - standard), share, paired=True, rng=9, method="BCa")
+    assert found.mean == pytest.approx(share(npnet - standard, search - standard))
+    interval = theirs.confidence_interval
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), abs=0.05)  # both are Monte Carlo
+
+
+@pytest.mark.parametrize("gain", [0.0, -0.5], ids=["none", "a loss"])
+def test_there_is_no_share_of_a_gain_that_is_not_clear(gain):
+    noise = np.random.default_rng(10).normal(size=100)
+    sample = PairedSample({"standard": np.zeros(100), "search": gain + noise - noise.mean(), "npnet": noise + 1})
+    assert sample.kept_share("standard", "search", "npnet") is None
+
+
+def test_a_barely_clear_gain_gives_a_finite_share_or_none():
+    noise = np.random.default_rng(11).normal(size=50)
+    noise = (noise - noise.mean()) / noise.std()
+    npnet = np.roll(noise, 7)
+    answers = []
+    for gain in np.linspace(0.2, 0.5, 13):
+        sample = PairedSample({"standard": np.zeros(50), "search": gain + noise, "npnet": 0.1 + npnet})
+        answers.append(sample.kept_share("standard", "search", "npnet"))
+    assert answers[0] is None and answers[-1] is not None
+    assert all(np.isfinite([one.low, one.high]).all() for one in answers if one)
+
+
+def test_the_same_scores_give_the_same_intervals_in_any_company():
+    a, b = np.random.default_rng(12).random((2, 70))
+    alone = PairedSample({"a": a}).mean_interval("a")
+    together = PairedSample({"b": b, "a": a}).mean_interval("a")
+    assert (alone.low, alone.high) == pytest.approx((together.low, together.high), abs=1e-12)
+    assert PairedSample({"a": a}, seed=1).mean_interval("a") != alone

@@ -1,0 +1,62 @@
+"""The command line: help is quick, and each mistake costs one line."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from golden_noise.cli import CONF
+
+
+def run(script, *arguments):
+    return subprocess.run(
+        [sys.executable, f"{script}.py", *arguments],
+        cwd=CONF.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("script", ["collect", "train", "evaluate", "generate"])
+def test_help_lists_groups_and_choices(script):
+    result = run(script, "--help")
+    assert result.returncode == 0
+    assert "pipeline: sdxl, shapes" in result.stdout
+    assert f"python {script}.py" in result.stdout
+
+
+def test_help_loads_no_heavy_library():
+    start = time.perf_counter()
+    assert run("train", "--help").returncode == 0
+    assert time.perf_counter() - start < 15  # about 1 s when the machine is idle; torch alone takes longer
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "words"),
+    [
+        ("train", ["model=nonsense"], ["model/nonsense", "svd_unet+unet"]),
+        ("collect", ["search=nonsense"], ["search/nonsense", "redenoise"]),
+        ("collect", ["pipeline.heigth=32"], ["pipeline.heigth"]),
+        ("collect", ["pipeline.height=30"], ["pipeline.height=30", "multiple of 8"]),
+        ("collect", ["pipeline.height=64"], ["32x32", "64x32"]),
+        ("collect", ["collection.select_by=nonsense"], ["collection.select_by=nonsense", "strict"]),
+        ("collect", ["collection.batch_size=0"], ["collection.batch_size=0", ">= 1"]),
+        ("collect", ["pipeline=sdxl"], ["prompts=file"]),
+        ("collect", ["prompts=file", "prompts.path=/nowhere/prompts.txt"], ["/nowhere/prompts.txt"]),
+        ("collect", ["data_dir=/proc/nowhere"], ["/proc/nowhere"]),
+        ("generate", [], ["prompt"]),
+        ("evaluate", ["npnet=/nowhere/npnet"], ["/nowhere/npnet"]),
+    ],
+)
+def test_a_mistake_costs_one_line(script, arguments, words, tmp_path):
+    places = [f"paths.outputs={tmp_path}"]
+    if script == "collect" and not any(a.startswith("data_dir") for a in arguments):
+        places.append(f"data_dir={tmp_path}/pairs")
+    result = run(script, *arguments, *places)
+    assert result.returncode == 2
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    for word in words:
+        assert word in line

@@ -1,0 +1,118 @@
+"""The train job, on pairs of a random pipeline: alone, killed and resumed, and on two ranks."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from golden_noise.cli import CONF
+from golden_noise.errors import UserError
+from golden_noise.npnet import NPNet
+from golden_noise.training.job import train
+
+SMALL = [
+    "prompts.count=200",
+    "collection.shard_size=100",
+    "pipeline.recipe.batch_size=16",
+    "pipeline.recipe.epochs=2",
+    "pipeline.recipe.backbone_args.embed_dim=16",
+    "pipeline.recipe.backbone_args.depth=1",
+    "data.val_fraction=0.3",
+    "callbacks.progress.refresh_rate=0",
+    "trainer.log_every_n_steps=1",
+]
+
+
+def test_it_collects_trains_and_evaluates(compose_job, tmp_path):
+    few = ["evaluation.prompts.count=6", "evaluation.batch_size=6", "pipeline.steps=2", "~metric.reward"]
+    train(compose_job("train", *SMALL, "evaluate=true", "sample_every_n_epochs=1", *few))
+    run = tmp_path / "run"
+    assert NPNet.from_pretrained(run / "npnet/best").latent_shape == (4, 8, 8)
+    for name in (
+        "config.yaml",
+        "npnet/best/training.yaml",
+        "npnet/last/config.json",
+        "samples/epoch=0000.png",
+    ):
+        assert (run / name).is_file(), name
+    for name in ("results.json", "results.csv", "report.html", "images/npnet/000005.png"):
+        assert (run / "evaluation" / name).is_file(), name
+    rows = list(csv.DictReader((run / "csv/version_0/metrics.csv").open()))
+    assert {"train/loss", "val/loss", "val/explained", "lr-AdamW/pg1", "train/pairs_per_second"} <= rows[0].keys()
+
+
+def test_another_pipeline_without_pairs_names_the_command(compose_job):
+    with pytest.raises(UserError, match=r"python collect.py pipeline=sdxl"):
+        train(compose_job("train", "pipeline.bundled=false", "pipeline.name=sdxl"))
+
+
+def test_pairs_of_another_pipeline_are_refused(compose_job):
+    train(compose_job("train", *SMALL, "pipeline.recipe.epochs=1"))
+    with pytest.raises(UserError, match=r"pipeline\.name=shapes"):
+        train(compose_job("train", *SMALL, "pipeline.bundled=false", "pipeline.name=other"))
+
+
+def command(tiny_sdxl, folder, *overrides):
+    places = [
+        f"paths.outputs={folder}/outputs",
+        f"data_dir={folder}/pairs",
+        "name=run",
+        "logger=csv",
+        "device=cpu",
+    ]
+    quick = ["evaluate=false", "sample_every_n_epochs=0", f"pipeline.model.source={tiny_sdxl}"]
+    return [sys.executable, "train.py", *SMALL, *places, *quick, *overrides]
+
+
+def last_weights(folder):
+    return torch.load(folder / "outputs/train/run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+
+
+def test_killed_training_goes_on_from_its_last_checkpoint(tiny_sdxl, tmp_path):
+    arguments = command(tiny_sdxl, tmp_path, "pipeline.recipe.epochs=40")
+    victim = subprocess.Popen(arguments, cwd=CONF.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "outputs/train/run/checkpoints/last.ckpt"
+    deadline = time.monotonic() + 200
+    while not checkpoint.exists() and victim.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.wait()
+    epoch = torch.load(checkpoint, weights_only=True)["epoch"]
+    assert epoch < 39
+    subprocess.run([*arguments, f"pipeline.recipe.epochs={epoch + 3}"], cwd=CONF.parent, check=True, timeout=250)
+    rows = list(csv.DictReader((tmp_path / "outputs/train/run/csv/version_1/metrics.csv").open()))
+    assert torch.load(checkpoint, weights_only=True)["epoch"] == epoch + 2
+    assert {int(row["epoch"]) for row in rows if row["epoch"]} == {epoch + 1, epoch + 2}
+
+
+def test_two_ranks_end_with_equal_weights_and_log_once(tiny_sdxl, tmp_path):
+    script = tmp_path / "compare_ranks.py"
+    script.write_text(COMPARE_RANKS)
+    arguments = command(
+        tiny_sdxl, tmp_path, "trainer=ddp_cpu", "+callbacks.compare._target_=compare_ranks.CompareRanks"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "COMPARE_FOLDER": str(tmp_path)}
+    subprocess.run(arguments, cwd=CONF.parent, env=environment, check=True, timeout=280)
+    assert (tmp_path / "rank0").read_text() == (tmp_path / "rank1").read_text()
+    assert len(list((tmp_path / "outputs").rglob("metrics.csv"))) == 1
+    assert NPNet.from_pretrained(tmp_path / "outputs/train/run/npnet/best") is not None
+
+
+COMPARE_RANKS = """
+import hashlib, os, pathlib
+from lightning import Callback
+
+
+class CompareRanks(Callback):
+    def on_train_end(self, trainer, module):
+        assert trainer.world_size == 2
+        digest = hashlib.sha256()
+        for value in module.npnet.state_dict().values():
+            digest.update(value.detach().numpy().tobytes())
+        pathlib.Path(os.environ["COMPARE_FOLDER"], f"rank{trainer.global_rank}").write_text(digest.hexdigest())
+"""

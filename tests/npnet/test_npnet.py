@@ -1,0 +1,208 @@
+"""NPNet as a whole, one suite over its variants."""
+
+import pytest
+import torch
+
+from golden_noise.errors import UserError
+from golden_noise.npnet import NPNet, decompose
+
+LATENT, EMBEDS = (4, 8, 8), (5, 12)
+VIT = {
+    "backbone": "vit_tiny_patch16_224",
+    "backbone_args": {
+        "img_size": 8,
+        "patch_size": 2,
+        "in_chans": 4,
+        "embed_dim": 16,
+        "depth": 2,
+        "num_heads": 2,
+    },
+}
+SWIN = {
+    "backbone": "swin_tiny_patch4_window7_224",
+    "backbone_args": {
+        "img_size": 32, "patch_size": 4, "window_size": 4,
+        "embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2),
+    },
+    "backbone_size": 32,
+}  # fmt: skip
+CONVNEXT = {
+    "backbone": "convnext_atto",
+    "backbone_args": {"depths": (1, 1, 1, 1), "dims": (4, 4, 8, 8)},
+    "backbone_size": 32,
+}
+VARIANTS = {
+    "svd_unet": {},
+    "svd_unet+unet": VIT,
+    "swin": SWIN,
+    "convnext": CONVNEXT,
+    "vit": {**VIT, "svd": False, "gates": False},
+    "e_unet": {**VIT, "svd": False, "gates": False, "target": "difference"},
+}
+
+
+def make(name="svd_unet+unet", latent_shape=LATENT):
+    torch.manual_seed(0)
+    return NPNet(latent_shape, EMBEDS, **VARIANTS[name])
+
+
+def trained(name="svd_unet+unet", latent_shape=LATENT):
+    """A network whose parts all act."""
+    npnet = make(name, latent_shape)
+    with torch.no_grad():
+        for parameter in npnet.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return npnet.eval()
+
+
+def inputs(batch=3, latent_shape=LATENT):
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(batch, *latent_shape, generator=generator)
+    return noise, torch.randn(batch, *EMBEDS, generator=generator)
+
+
+@pytest.fixture(params=VARIANTS)
+def variant(request):
+    return request.param
+
+
+def test_new_network_is_exactly_the_identity(variant):
+    noise, embeds = inputs()
+    assert torch.equal(make(variant)(noise, embeds), noise)
+
+
+def test_gradients_reach_every_parameter(variant):
+    npnet = make(variant)
+    optimizer = torch.optim.SGD(npnet.parameters(), lr=0.1)
+    noise, embeds = inputs()
+    target = torch.randn_like(noise)
+    # At the first step the zero layers hide what is before them; they are no longer zero at the second.
+    for _ in range(2):
+        optimizer.zero_grad()
+        (npnet(noise, embeds) - target).square().mean().backward()
+        optimizer.step()
+    unreached = [n for n, p in npnet.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not unreached
+
+
+def test_saved_and_loaded_network_is_the_same(variant, tmp_path):
+    npnet = trained(variant)
+    npnet.save_pretrained(tmp_path)
+    loaded = NPNet.from_pretrained(tmp_path)
+    assert torch.equal(loaded(*inputs()), npnet(*inputs()))
+
+
+def test_evaluation_is_deterministic_and_batches_do_not_mix(variant):
+    npnet = trained(variant)
+    noise, embeds = inputs()
+    with torch.no_grad():
+        golden = npnet(noise, embeds)
+        assert torch.equal(npnet(noise, embeds), golden)
+        singles = torch.cat([npnet(noise[i : i + 1], embeds[i : i + 1]) for i in range(len(noise))])
+    torch.testing.assert_close(singles, golden, atol=1e-5, rtol=1e-5)
+
+
+def test_prompt_and_noise_both_matter(variant):
+    npnet = trained(variant)
+    noise, embeds = inputs()
+    golden = npnet(noise, embeds)
+    assert (npnet(noise, embeds.flip(0)) - golden).abs().max() > 1e-3
+    moved = npnet(noise.flip(0), embeds) - noise.flip(0)
+    assert (moved - (golden - noise)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(variant, dtype):
+    npnet = trained(variant)
+    noise, embeds = (tensor.to(dtype) for tensor in inputs())
+    full = npnet(noise.float(), embeds.float())
+    mixed = npnet(noise, embeds)
+    assert mixed.dtype == dtype
+    torch.testing.assert_close(mixed.float(), full, atol=0.05, rtol=0.05)
+    half = npnet.to(dtype)(noise, embeds)
+    assert half.dtype == dtype
+    assert (half.float() - full).norm() / (full - noise.float()).norm() < 0.1
+
+
+def test_golden_noise_is_the_formula():
+    npnet = trained()
+    noise, embeds = inputs()
+    t = npnet.text_injection(noise, embeds)
+    expected = (
+        noise
+        + npnet.svd_branch(decompose(noise))
+        + (2 * torch.sigmoid(npnet.alpha) - 1) * t
+        + npnet.beta * npnet.residual_branch(noise + t)
+    )
+    torch.testing.assert_close(npnet(noise, embeds), expected)
+
+
+def test_difference_is_subtracted():
+    """The reference adds it, which moves the noise the wrong way."""
+    vit, e_unet = trained("vit"), trained("e_unet")
+    noise, embeds = inputs()
+    torch.testing.assert_close(e_unet(noise, embeds) - noise, noise - vit(noise, embeds), atol=1e-5, rtol=0)
+
+
+def test_precomputed_decomposition_gives_the_same():
+    noise, embeds = inputs()
+    npnet = trained()
+    assert torch.equal(npnet(noise, embeds, svd=decompose(noise)), npnet(noise, embeds))
+
+
+def test_rectangular_noise():
+    shape = (4, 6, 10)
+    for name in ("svd_unet", "swin", "convnext"):
+        golden = trained(name, shape)(*inputs(latent_shape=shape))
+        assert golden.shape == (3, *shape) and golden.isfinite().all()
+
+
+def test_residual_branch_reads_tokens_as_a_map():
+    branch = trained("svd_unet+unet").residual_branch
+    noise, _ = inputs()
+    tokens = branch.backbone.forward_features(branch.conv_in(noise))
+    assert tokens.shape == (3, 1 + 4 * 4, 16)
+    features = tokens[:, 1:].mT.reshape(3, 16, 4, 4).repeat_interleave(2, -1).repeat_interleave(2, -2)
+    torch.testing.assert_close(branch(noise), branch.conv_out(features), atol=1e-5, rtol=1e-5)
+
+
+def test_residual_branch_reads_channels_last_as_a_map():
+    branch = trained("swin").residual_branch
+    noise, _ = inputs()
+    image = noise.repeat_interleave(4, -1).repeat_interleave(4, -2)
+    features = branch.backbone.forward_features(branch.conv_in(image)).permute(0, 3, 1, 2)
+    assert features.shape == (3, 16, 4, 4)
+    features = features.repeat_interleave(2, -1).repeat_interleave(2, -2)
+    torch.testing.assert_close(branch(noise), branch.conv_out(features), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("noise_shape", "embeds_shape", "message"),
+    [
+        ((3, 4, 8, 9), (3, *EMBEDS), r"noise: .*\(3, 4, 8, 8\).*\(3, 4, 8, 9\)"),
+        ((4, 8, 8), (3, *EMBEDS), r"noise: .*\(4, 8, 8\)"),
+        ((3, *LATENT), (3, 6, 12), r"prompt_embeds: .*\(3, 5, 12\).*\(3, 6, 12\)"),
+        ((3, *LATENT), (2, *EMBEDS), r"prompt_embeds: .*\(3, 5, 12\).*\(2, 5, 12\)"),
+    ],
+)
+def test_wrong_shapes_are_refused(noise_shape, embeds_shape, message):
+    with pytest.raises(UserError, match=message):
+        make("svd_unet")(torch.randn(noise_shape), torch.randn(embeds_shape))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": "noise"}, "target: .*golden or difference.*noise"),
+        ({"gates": False}, "gates: .*backbone"),
+        ({"backbone": "vit_none"}, "backbone: .*vit_none"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        NPNet(LATENT, EMBEDS, **options)
+
+
+def test_loading_never_asks_for_pretrained_weights(tmp_path):
+    make().save_pretrained(tmp_path)
+    assert "pretrained" not in NPNet.load_config(tmp_path)

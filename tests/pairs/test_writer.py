@@ -1,0 +1,139 @@
+import hashlib
+import multiprocessing
+import os
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from golden_noise.errors import UserError
+from golden_noise.pairs import NoisePair, ShardIndex, ShardWriter, read_shard, write_shard
+
+from .factory import CONFIG, collect, make_pair
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def keys(folder: Path) -> list[str]:
+    return [sample["__key__"] for shard in ShardIndex.load(folder).shards for sample in read_shard(folder, shard)]
+
+
+def test_the_entry_describes_the_file(tmp_path):
+    entry = ShardWriter(tmp_path, CONFIG).write(3, [make_pair(0), make_pair(1, accepted=False), make_pair(2)])
+    content = (tmp_path / "pairs-000003.tar").read_bytes()
+    assert (entry.name, entry.samples, entry.rejected) == ("pairs-000003.tar", 2, 1)
+    assert (entry.bytes, entry.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    assert ShardIndex.load(tmp_path).shards == [entry]
+    with tarfile.open(tmp_path / "pairs-000003.tar") as tar:
+        members = tar.getnames()
+        assert [name for name in members if name.startswith("000000001")] == ["000000001.json"]
+        assert {member.mtime for member in tar.getmembers()} == {0}
+
+
+def test_pairs_read_back_equal(tmp_path):
+    pairs = [make_pair(0), make_pair(1, accepted=False), make_pair(2)]
+    entry = ShardWriter(tmp_path, CONFIG).write(0, pairs)
+    loaded = [NoisePair.from_sample(sample) for sample in read_shard(tmp_path, entry)]
+    assert [pair.prompt for pair in loaded] == [pairs[0].prompt, pairs[2].prompt]
+
+
+def test_the_same_pairs_give_the_same_bytes(tmp_path, monkeypatch):
+    collect(tmp_path / "a", [3, 2])
+    later = time.time() + 10_000
+    monkeypatch.setattr(time, "time", lambda: later)
+    collect(tmp_path / "b", [3, 2])
+    for name in ("pairs-000000.tar", "pairs-000001.tar", "index.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.parametrize(("function", "step"), [*(("fsync", i) for i in range(4)), ("replace", 0), ("replace", 1)])
+def test_a_crash_at_any_step_leaves_the_unit_finished_or_to_be_redone(tmp_path, monkeypatch, function, step):
+    """fsync is called four times (shard, folder, index, folder) and replace twice (shard, index)."""
+    collect(tmp_path / "expected", [2, 3])
+    folder = tmp_path / "crashed"
+    collect(folder, [2])
+    writer, real, calls = ShardWriter(folder, CONFIG), getattr(os, function), 0
+
+    def crash(*args):
+        nonlocal calls
+        calls += 1
+        if calls == step + 1:
+            raise Killed
+        return real(*args)
+
+    second = [make_pair(index) for index in (3, 4, 5)] + [make_pair(6, accepted=False)]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, function, crash)
+        with pytest.raises(Killed):
+            writer.write(1, second)
+
+    restarted = ShardWriter(folder, CONFIG)
+    assert restarted.is_finished(0)
+    assert keys(folder)[:2] == ["000000000", "000000001"]
+    if restarted.is_finished(1):
+        assert keys(folder)[2:] == ["000000003", "000000004", "000000005"]
+    else:
+        assert keys(folder)[2:] == []
+        restarted.write(1, second)
+    assert_same_folder(folder, tmp_path / "expected")
+
+
+def assert_same_folder(folder: Path, expected: Path) -> None:
+    names = sorted(path.name for path in expected.iterdir())
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert all((folder / name).read_bytes() == (expected / name).read_bytes() for name in names)
+
+
+def test_a_crash_between_two_pairs_leaves_no_shard(tmp_path):
+    def pairs():
+        yield make_pair(0)
+        raise Killed
+
+    writer = ShardWriter(tmp_path, CONFIG)
+    with pytest.raises(Killed):
+        writer.write(0, pairs())
+    assert not ShardWriter(tmp_path, CONFIG).is_finished(0)
+    assert not (tmp_path / "pairs-000000.tar").exists()
+
+
+def test_real_kills_leave_only_whole_shards(tmp_path):
+    """A collection is killed and restarted at many moments; it ends up as if it never had been."""
+    sizes = [5] * 30
+    collect(tmp_path / "expected", sizes)
+    folder = tmp_path / "killed"
+    for milliseconds in range(2, 60, 4):
+        process = multiprocessing.get_context("fork").Process(target=collect, args=(folder, sizes))
+        process.start()
+        time.sleep(milliseconds / 1000)
+        process.kill()
+        process.join()
+        process.close()
+        if (folder / "index.json").exists():
+            count = len(ShardIndex.load(folder).shards)
+            assert keys(folder) == [f"{6 * unit + i:09d}" for unit in range(count) for i in range(5)]
+    collect(folder, sizes)
+    assert_same_folder(folder, tmp_path / "expected")
+
+
+def test_a_lost_or_truncated_shard_is_to_be_redone(tmp_path):
+    writer = collect(tmp_path, [2, 2, 2])
+    (tmp_path / "pairs-000000.tar").unlink()
+    os.truncate(tmp_path / "pairs-000001.tar", 100)
+    assert [writer.is_finished(unit) for unit in range(4)] == [False, False, True, False]
+
+
+def test_a_shard_without_entry_is_to_be_redone(tmp_path):
+    write_shard(tmp_path, 0, [make_pair(0)])
+    assert not ShardWriter(tmp_path, CONFIG).is_finished(0)
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    """The name of the temporary file leads to a device that refuses every write."""
+    writer = ShardWriter(tmp_path, CONFIG)
+    (tmp_path / ".pairs-000000.tar.tmp").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"pairs-000000\.tar.*No space left"):
+        writer.write(0, [make_pair(0)])
+    assert not writer.is_finished(0)

@@ -1,0 +1,211 @@
+"""SDXLPipeline against the diffusers pipeline that it wraps."""
+
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionXLPipeline,
+)
+
+from golden_noise.errors import UserError
+from golden_noise.noise import draw_noise, sampler_generators
+from golden_noise.pipelines.base import PromptEmbedding
+
+PROMPTS = ["a red circle above a blue square", "two crosses"]
+NOISE = draw_noise([0, 1], (4, 8, 8))
+PARTS = ("embeds", "negative_embeds", "pooled", "negative_pooled")
+
+
+@pytest.fixture(scope="module")
+def prompt(sdxl):
+    return sdxl.encode(PROMPTS)
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_sdxl):
+    pipe = StableDiffusionXLPipeline.from_pretrained(tiny_sdxl, add_watermarker=False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def predict(sdxl, latents, timestep, embeds, pooled):
+    """The denoiser's raw output, called as SDXL's paper conditions it."""
+    time_ids = torch.tensor([[32, 32, 0, 0, 32, 32.0]]).expand(len(latents), -1)
+    with torch.no_grad():
+        return sdxl.pipe.unet(
+            latents, timestep, embeds, added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids}
+        ).sample
+
+
+def test_shapes_and_settings(sdxl):
+    assert sdxl.latent_shape == (4, 8, 8)
+    assert sdxl.device.type == "cpu"
+    assert sdxl.dtype == torch.float32
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_sample_is_the_diffusers_call_bit_for_bit(sdxl, prompt, plain, guidance):
+    expected = plain(
+        prompt=PROMPTS,
+        latents=NOISE,
+        num_inference_steps=3,
+        guidance_scale=guidance,
+        height=32,
+        width=32,
+        output_type="pt",
+    ).images
+    images = sdxl.sample(prompt, NOISE, steps=3, guidance=guidance)
+    assert torch.equal(images, expected)
+    assert images.shape == (2, 3, 32, 32)
+    assert images.dtype == torch.float32
+    assert 0 <= images.min() < images.max() <= 1
+
+
+def test_sample_takes_steps_and_guidance_from_the_config(sdxl, prompt):
+    images = sdxl.sample(prompt, NOISE)
+    assert torch.equal(images, sdxl.sample(prompt, NOISE, steps=4, guidance=3.0))
+    assert not torch.equal(images, sdxl.sample(prompt, NOISE, steps=4, guidance=2.0))
+    assert not torch.equal(images, sdxl.sample(prompt, NOISE, steps=3, guidance=3.0))
+
+
+def test_sample_rescales_guidance_as_diffusers_does(build, plain, prompt):
+    images = build(guidance_rescale=0.7).sample(prompt, NOISE)
+    expected = plain(
+        prompt=PROMPTS,
+        latents=NOISE,
+        num_inference_steps=4,
+        guidance_scale=3.0,
+        guidance_rescale=0.7,
+        output_type="pt",
+    ).images
+    assert torch.equal(images, expected)
+    assert not torch.equal(images, build().sample(prompt, NOISE))
+
+
+def test_order_of_the_batch_does_not_matter(sdxl, prompt):
+    images = sdxl.sample(prompt, NOISE)
+    torch.testing.assert_close(sdxl.sample(prompt[[1, 0]], NOISE.flip(0)).flip(0), images, atol=1e-5, rtol=0)
+    torch.testing.assert_close(sdxl.sample(prompt[:1], NOISE[:1]), images[:1], atol=1e-5, rtol=0)
+    assert (sdxl.sample(prompt[[1, 0]], NOISE) - images).abs().max() > 1e-3  # the prompt does
+
+
+def test_stochastic_samplers_follow_their_generators(build, sdxl, prompt):
+    def draw(seeds):
+        sampler = build(EulerAncestralDiscreteScheduler)
+        return sampler.sample(prompt, NOISE, generator=sampler_generators(seeds))
+
+    assert torch.equal(draw([0, 1]), draw([0, 1]))
+    assert not torch.equal(draw([0, 1]), draw([2, 1]))
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 16, 16), (2, 3, 8, 8), (2, 4, 8), (4, 8, 8)])
+def test_latents_of_another_size_are_refused(sdxl, prompt, shape):
+    with pytest.raises(UserError, match=r"\(4, 8, 8\)"):
+        sdxl.sample(prompt, torch.zeros(shape))
+
+
+def test_encode_is_encode_prompt(sdxl, plain, prompt):
+    expected = plain.encode_prompt(PROMPTS, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True)
+    for part, tensor in zip(PARTS, expected, strict=True):
+        assert torch.equal(getattr(prompt, part), tensor), part
+    assert prompt.embeds.shape == (2, 16, 128)
+    assert not prompt.negative_embeds.any()  # force_zeros_for_empty_prompt
+
+
+def test_batch_encodes_like_singles(sdxl, prompt):
+    singles = [sdxl.encode([text]) for text in PROMPTS]
+    for part in PARTS:
+        joined = torch.cat([getattr(single, part) for single in singles])
+        torch.testing.assert_close(getattr(prompt, part), joined, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("index", [slice(1, 3), [2, 0], torch.tensor([1, 2, 0]), torch.tensor([True, False, True])])
+def test_embedding_is_indexed_part_by_part(index):
+    embedding = PromptEmbedding(*(torch.randn(3, width) for width in (5, 6, 7, 8)))
+    chosen = embedding[index]
+    for part in PARTS:
+        assert torch.equal(getattr(chosen, part), getattr(embedding, part)[index])
+    assert len(chosen) == len(embedding.embeds[index])
+
+
+def test_embedding_without_pooled_parts():
+    chosen = PromptEmbedding(torch.zeros(3, 2, 4), torch.ones(3, 2, 4))[:2]
+    assert len(chosen) == 2
+    assert chosen.pooled is chosen.negative_pooled is None
+
+
+@pytest.mark.parametrize("steps", [1, 4, 10, 50])
+def test_timesteps_and_alphas_are_diffusers(sdxl, plain, alphas, steps):
+    plain.scheduler.set_timesteps(steps)
+    assert torch.equal(sdxl.timesteps(steps), plain.scheduler.timesteps)
+    assert sdxl.timesteps(steps).dtype == torch.int64
+    torch.testing.assert_close(sdxl.alphas_cumprod, alphas, atol=1e-6, rtol=0)
+
+
+def test_ddim_levels_do_not_depend_on_the_sampler(sdxl, build):
+    euler = build(EulerDiscreteScheduler)
+    assert torch.equal(euler.timesteps(10), sdxl.timesteps(10))
+    assert torch.equal(euler.alphas_cumprod, sdxl.alphas_cumprod)
+
+
+def test_spacing_is_the_models_own(sdxl, build):
+    trailing = build()
+    trailing.pipe.scheduler = DDIMScheduler.from_config(sdxl.pipe.scheduler.config, timestep_spacing="trailing")
+    assert trailing.timesteps(4).tolist() == [999, 749, 499, 249]
+    assert sdxl.timesteps(4).tolist() == [751, 501, 251, 1]
+
+
+def test_predicted_noise_is_guided(sdxl, prompt):
+    unconditional = predict(sdxl, NOISE, 801, prompt.negative_embeds, prompt.negative_pooled)
+    conditional = predict(sdxl, NOISE, 801, prompt.embeds, prompt.pooled)
+    assert (conditional - unconditional).abs().max() > 1e-3
+    for guidance in (0.0, 0.5, 1.0, 5.5):
+        noise = sdxl.predict_noise(NOISE, 801, prompt, guidance)
+        expected = unconditional + guidance * (conditional - unconditional)
+        torch.testing.assert_close(noise, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("guidance, rows", [(0, 2), (1, 2), (1.0, 2), (5.5, 4)])
+def test_guidance_costs_a_second_branch_only_where_it_needs_one(sdxl, prompt, guidance, rows):
+    calls = []
+    hook = sdxl.denoiser.register_forward_hook(lambda module, args, output: calls.append(len(args[0])))
+    sdxl.predict_noise(NOISE, 801, prompt, guidance)
+    hook.remove()
+    assert calls == [rows]
+
+
+def test_guidance_rescale_follows_its_formula(build, prompt):
+    pipeline = build(guidance_rescale=0.7)
+    conditional = pipeline.predict_noise(NOISE, 801, prompt, 1)
+    guided = build().predict_noise(NOISE, 801, prompt, 5.5)
+    factor = conditional.flatten(1).std(1) / guided.flatten(1).std(1)
+    expected = 0.7 * guided * factor[:, None, None, None] + 0.3 * guided
+    torch.testing.assert_close(pipeline.predict_noise(NOISE, 801, prompt, 5.5), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("timestep", [1, 501, 999])
+def test_velocity_becomes_the_noise_in_the_latents(build, alphas, timestep):
+    clean, noise, alpha = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), alphas[timestep]
+    latents = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+    velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
+    pipeline = build(prediction="v_prediction")
+    torch.testing.assert_close(pipeline._as_noise(velocity, latents, timestep), noise, atol=1e-5, rtol=0)
+
+
+def test_velocity_model_predicts_noise(build, prompt, alphas):
+    raw, alpha = build().predict_noise(NOISE, 801, prompt, 5.5), alphas[801]
+    noise = build(prediction="v_prediction").predict_noise(NOISE, 801, prompt, 5.5)
+    torch.testing.assert_close(noise, alpha.sqrt() * raw + (1 - alpha).sqrt() * NOISE, atol=1e-5, rtol=1e-5)
+
+
+def test_other_parameterisations_are_refused(build, prompt):
+    with pytest.raises(UserError, match=r"'sample'.*'epsilon'"):
+        build(prediction="sample").predict_noise(NOISE, 801, prompt, 1)
+
+
+def test_half_latents_give_float32_noise(sdxl, prompt):
+    noise = sdxl.predict_noise(NOISE.half(), 801, prompt, 1)
+    assert noise.dtype == torch.float32
+    torch.testing.assert_close(noise, sdxl.predict_noise(NOISE, 801, prompt, 1), atol=0.02, rtol=0)

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+import torch
+
+from golden_noise.errors import UserError
+from golden_noise.shapes.detector import detect, fulfilment, passes
+from golden_noise.shapes.metric import ShapesScore
+from golden_noise.shapes.scenes import sample_batch
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    drawn, images = sample_batch(np.random.default_rng(5), 40)
+    return drawn, torch.from_numpy(images)
+
+
+@pytest.mark.parametrize("strict, judge", [(True, passes), (False, fulfilment)])
+def test_scores_are_the_detectors(drawn, strict, judge):
+    asked, images = drawn
+    texts = [request.text for request in asked]
+    mixed = images.roll(1, 0)
+    mixed[::2] = images[::2]
+    scores = ShapesScore(strict).score(texts, mixed)
+    expected = [judge(request, detect(image.numpy())) for request, image in zip(asked, mixed, strict=True)]
+    torch.testing.assert_close(scores, torch.tensor(expected, dtype=torch.float32))
+    assert scores.dtype == torch.float32
+    assert scores.shape == (40,)
+    assert (scores[::2] > 0.8).all()
+    assert scores[1::2].mean() < 0.6
+
+
+def test_scores_stay_in_the_stated_range(drawn):
+    asked, images = drawn
+    texts = [request.text for request in asked]
+    for strict in (True, False):
+        metric = ShapesScore(strict)
+        for pictures in (images, torch.rand_like(images), torch.ones_like(images)):
+            scores = metric.score(texts, pictures)
+            assert metric.range[0] <= scores.min()
+            assert scores.max() <= metric.range[1]
+
+
+def test_foreign_prompts_are_refused(drawn):
+    with pytest.raises(UserError, match="'a dog'"):
+        ShapesScore(strict=True).score(["a circle", "a dog"], drawn[1][:2])

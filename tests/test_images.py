@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from golden_noise.images import from_pil, save_png, side_by_side, to_pil
+
+
+def gradient(count: int, height: int, width: int) -> torch.Tensor:
+    values = torch.arange(count * 3 * height * width) % 256
+    return values.reshape(count, 3, height, width).float() / 255
+
+
+def test_eight_bit_images_survive_the_round_trip():
+    images = gradient(2, 8, 12)
+    pictures = to_pil(images)
+    assert [picture.size for picture in pictures] == [(12, 8)] * 2
+    assert torch.equal(from_pil(pictures), images)
+
+
+def test_channels_and_axes_keep_their_places():
+    image = torch.zeros(1, 3, 2, 3)
+    image[0, 2, 1, 0] = 1  # blue, second row, first column
+    assert to_pil(image)[0].getpixel((0, 1)) == (0, 0, 255)
+
+
+def test_values_are_rounded_and_clamped():
+    image = torch.tensor([-0.5, 0.4 / 255, 0.6 / 255, 1.5]).reshape(1, 1, 2, 2).expand(1, 3, 2, 2)
+    assert np.asarray(to_pil(image)[0])[..., 0].tolist() == [[0, 0], [1, 255]]
+
+
+def test_other_modes_become_rgb():
+    assert from_pil([Image.new("L", (2, 2), 51)]).unique().tolist() == [pytest.approx(0.2)]
+    assert from_pil([Image.new("RGBA", (2, 2), (255, 0, 0, 10))])[0, :, 0, 0].tolist() == [1, 0, 0]
+
+
+def test_saved_png_is_lossless_carries_its_text_and_leaves_no_partial_file(tmp_path):
+    images = gradient(1, 8, 8)
+    save_png(to_pil(images)[0], tmp_path / "a.png", {"golden-noise": '{"prompt": "ein Würfel, 立方体"}'})
+    saved = Image.open(tmp_path / "a.png")
+    assert saved.text == {"golden-noise": '{"prompt": "ein Würfel, 立方体"}'}
+    assert torch.equal(from_pil([saved]), images)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_saving_replaces_the_old_image(tmp_path):
+    for level in (10, 200):
+        save_png(Image.new("RGB", (2, 2), (level,) * 3), tmp_path / "a.png")
+    assert Image.open(tmp_path / "a.png").getpixel((0, 0)) == (200, 200, 200)
+
+
+def test_side_by_side_keeps_the_order():
+    sheet = side_by_side([Image.new("RGB", (2, 3), colour) for colour in ("red", "blue")])
+    assert sheet.size == (4, 3)
+    assert sheet.getpixel((1, 2)) == (255, 0, 0)
+    assert sheet.getpixel((2, 0)) == (0, 0, 255)
