@@ -24,7 +24,7 @@ def check(config: DictConfig) -> None:
     """
     _check_resolution(config.pipeline)
     for option in POSITIVE:
-        value = _select(config, option)
+        value = OmegaConf.select(config, option)
         if value is not None and (not isinstance(value, int) or value < 1):
             raise UserError(f"{option}={value} must be a whole number >= 1")
     _check_prompts(config)
@@ -44,25 +44,16 @@ def _check_resolution(pipeline: DictConfig) -> None:
 
 
 def _check_selection(config: DictConfig) -> None:
-    metric = _select(config, "collection.select_by")
+    metric = OmegaConf.select(config, "collection.select_by")
     if metric is not None and metric not in config.metric:
         known = ", ".join(config.metric)
         raise UserError(f"collection.select_by={metric} must be null or one of the chosen metrics: {known}")
 
 
 def _check_prompts(config: DictConfig) -> None:
-    bundled_prompts = "golden_noise.shapes" in str(_select(config, "prompts._target_"))
+    bundled_prompts = "golden_noise.shapes" in str(OmegaConf.select(config, "prompts._target_"))
     if bundled_prompts and not config.pipeline.bundled and config.job in ("collect", "evaluate"):
         raise UserError(
             f"pipeline={config.pipeline.name} needs prompts of its own: add prompts=file prompts.path=FILE "
             "(.csv, .jsonl or .txt) and a metric such as metric=pickscore"
         )
-
-
-def _select(config: DictConfig, option: str):
-    node = config
-    for key in option.split("."):
-        if node is None or key not in node:
-            return None
-        node = node[key]
-    return node

@@ -27,6 +27,7 @@ from golden_noise.metrics.base import Metric
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.npnet import NPNet
 from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.loading import first_line, pick_device
 from golden_noise.prompts import Prompt
 from golden_noise.weights import locate
 
@@ -89,15 +90,16 @@ def load_npnet(config: DictConfig) -> NPNet:
     try:
         npnet = NPNet.from_pretrained(place)
     except OSError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"no NPNet in {config.npnet} ({reason}): give npnet=FOLDER from a training run") from error
+        raise UserError(
+            f"no NPNet in {config.npnet} ({first_line(error)}): give npnet=FOLDER from a training run"
+        ) from error
     for name in ("latent_shape", "embeds_shape"):
         have, want = tuple(getattr(npnet, name)), tuple(config.pipeline[name])
         if have != want:
             raise UserError(
                 f"the NPNet in {config.npnet} has {name} {have}, pipeline={config.pipeline.name} needs {want}"
             )
-    return npnet.to(config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    return npnet.to(pick_device(config.device))
 
 
 class Comparison:
