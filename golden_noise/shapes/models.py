@@ -75,7 +75,7 @@ def build_vae() -> AutoencoderKL:
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(16, 48, 64),
+        block_out_channels=(24, 48, 64),
         layers_per_block=1,
         norm_num_groups=8,
         latent_channels=4,

@@ -119,7 +119,7 @@ class VAEStage(Stage):
 
 
 class DecoderStage(Stage):
-    """The decoder alone, on the posterior's means: these are what the denoiser learns to draw."""
+    """The decoder alone, on the posterior's means plus a little noise, so that it forgives the denoiser's errors."""
 
     number = 1
 
@@ -132,6 +132,9 @@ class DecoderStage(Stage):
     def loss(self, images: Tensor, captions: Tensor) -> Tensor:
         with torch.no_grad():
             latents = self.vae.encode(images).latent_dist.mean
+            # Of a random strength per image: clean latents have to stay sharp.
+            strength = self.settings.noise * latents.std() * torch.rand(len(latents), 1, 1, 1)
+            latents = latents + strength * torch.randn_like(latents)
         decoded = self.vae.decode(latents).sample
         return reconstruction_loss(decoded, images)
 
@@ -222,7 +225,7 @@ def fit(stage: Stage, folder: Path) -> Any:
         max_epochs=-1,
         accelerator="cpu",
         gradient_clip_val=1.0,
-        logger=CSVLogger(folder, name="", version=""),
+        logger=CSVLogger(folder, name="log"),  # a resumed run adds a version
         callbacks=[checkpoints, RichProgressBar()],
         log_every_n_steps=20,
     )

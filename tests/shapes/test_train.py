@@ -15,7 +15,7 @@ from golden_noise.shapes.scenes import sample_batch
 
 STAGES = ("vae", "decoder", "denoiser", "reward")
 TINY = ["num_threads=1", "latents=250", *(f"{stage}.{key}" for stage in STAGES for key in ("steps=2", "batch_size=4"))]
-SETTINGS = OmegaConf.create({"steps": 53, "batch_size": 2, "lr": 1e-3, "prompt_dropout": 0.1, "ema": 0.9})
+SETTINGS = OmegaConf.create({"steps": 53, "batch_size": 2, "lr": 1e-3, "prompt_dropout": 0.1, "ema": 0.9, "noise": 0.1})
 
 
 class StoppedError(Exception):

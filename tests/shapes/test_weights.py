@@ -15,8 +15,8 @@ from golden_noise.shapes.scenes import requests, sample_batch
 from golden_noise.weights import PACKAGE
 
 WEIGHTS = PACKAGE / "shapes/weights"
-# What the present weights reach, with a margin. The goal is 0.97 and 0.70: a longer training has to raise both.
-AUTOENCODER, PIPELINE = 0.92, 0.25
+# What a benchmark needs. figures.json holds what the weights reach: 0.997 and 0.87, of 1,200 scenes and captions.
+AUTOENCODER, PIPELINE = 0.97, 0.75
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,9 @@ def scenes():
 
 def test_files_are_small_and_hold_no_code():
     files = [path for path in WEIGHTS.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt"}
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".yaml", ".csv"}
     assert sum(path.stat().st_size for path in files) <= 20e6
-    assert {path.name for path in WEIGHTS.iterdir()} == {"pipeline", "reward"}
+    assert {path.name for path in WEIGHTS.iterdir()} == {"pipeline", "reward", "training", "figures.json"}
     assert not any("_name_or_path" in path.read_text() for path in files if path.suffix == ".json")
 
 
