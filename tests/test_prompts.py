@@ -1,6 +1,8 @@
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from golden_noise.errors import UserError
 from golden_noise.prompts import Prompt, read_prompts
@@ -53,10 +55,82 @@ def test_quoted_caption_may_span_lines(write):
     assert read_prompts(write("a.csv", 'caption\n"one\ntwo"\n'))[0].text == "one\ntwo"
 
 
-def test_unquoted_comma_is_an_error_and_not_half_a_caption(write):
-    message = refusal(write("hpd.csv", "id,caption\n1,a cat\n2,a cat, sitting\n"))
+def test_unquoted_commas_stay_in_the_caption(write):
+    path = write("hpd.csv", "序号,caption,caption_zh,备注\n1,a cat,猫,\n2,a cat, sitting, asleep,猫，坐着,x\n")
+    assert [prompt.text for prompt in read_prompts(path)] == ["a cat", "a cat, sitting, asleep"]
+    path = write("draw.csv", "Prompts,Category\nOne car, red,Colors\n")
+    assert read_prompts(path)[0] == Prompt(0, "One car, red", 0, {"task": "Colors"})
+
+
+def test_a_comma_that_may_be_the_translations_is_an_error_and_not_half_a_caption(write):
+    message = refusal(write("hpd.csv", "caption,caption_zh\na dog,狗\na cat,猫,坐着\n"))
     assert "hpd.csv, line 3" in message
     assert "quote" in message
+
+
+def test_csv_with_blank_lines_everywhere(write):
+    path = write("a.csv", "\ufeff\r\n , \r\nPrompts,Category\r\n\r\none,x\r\n,\r\ntwo,\r\n\r\n")
+    assert [(p.text, p.tags) for p in read_prompts(path)] == [("one", {"task": "x"}), ("two", {})]
+
+
+def test_short_lines_lack_the_last_columns_only(write):
+    assert read_prompts(write("a.csv", "caption,category\none\n"))[0].tags == {}
+
+
+def test_tab_separated_prompts_may_hold_commas(write):
+    path = write("parti.tsv", "Prompt\tCategory\tChallenge\na cat, a dog\tAnimals\tBasic\n")
+    assert read_prompts(path)[0] == Prompt(0, "a cat, a dog", 0, {"task": "Animals"})
+
+
+def test_chinese_captions(write):
+    assert read_prompts(write("a.csv", "caption\n一只猫，坐着\n"))[0].text == "一只猫，坐着"
+    assert read_prompts(write("b.csv", "caption,seed\n一只猫,坐着,3\n"))[0] == Prompt(0, "一只猫,坐着", 3)
+    assert read_prompts(write("a.jsonl", "{'caption': '一只猫'}"))[0].text == "一只猫"
+
+
+def test_geneval_metadata(write):
+    rows = [
+        {"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"},
+        {"tag": "counting", "include": [{"class": "clock", "count": 2}], "exclude": [], "prompt": "two clocks"},
+    ]
+    path = write("evaluation_metadata.jsonl", "\n".join(map(json.dumps, rows)))
+    assert [(p.text, p.tags["task"]) for p in read_prompts(path)] == [
+        ("a photo of a bench", "single_object"),
+        ("two clocks", "counting"),
+    ]
+
+
+def test_python_literals_in_json_lines(write):
+    line = "{'index': 0, 'seed': 42, 'caption': \"a dog's bowl\", 'original_score_list': [0.21, None], 'ok': True}"
+    assert read_prompts(write("a.jsonl", line))[0] == Prompt(0, "a dog's bowl", 42)
+
+
+def test_json_with_a_list(write):
+    assert [p.text for p in read_prompts(write("hpd.json", '[\n "one",\n "two"\n]'))] == ["one", "two"]
+    path = write("a.json", json.dumps([{"Prompt": "one", "tag": "x"}, {"prompt": "two", "seed": 9}]))
+    assert read_prompts(path) == [Prompt(0, "one", 0, {"task": "x"}), Prompt(1, "two", 9)]
+    assert read_prompts(write("b.json", '{"caption": "x"}\n{"caption": "y"}'))[1].text == "y"
+    assert "c.json, entry 2" in refusal(write("c.json", '["one", 2]'))
+
+
+def test_names_of_images_are_kept(write):
+    path = write("metadata.csv", "file_name,text\na/0007.png,a red car\n")
+    assert read_prompts(path)[0].tags == {"file": "a/0007.png"}
+    assert read_prompts(write("a.jsonl", '{"image": {"bytes": 1}, "caption": "x"}'))[0].tags == {}
+
+
+def test_captions_that_are_no_text(write):
+    assert "a.jsonl, line 1: the caption" in refusal(write("a.jsonl", '{"caption": ["a", "b"]}'))
+
+
+@given(st.binary(max_size=200), st.sampled_from(["csv", "tsv", "json", "jsonl", "txt"]))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_file_is_read_or_refused_in_one_line(write, content, ending):
+    path = write(f"a.{ending}", b"caption,seed\n" + content if ending == "csv" else content)
+    try:
+        assert all(prompt.text.strip() for prompt in read_prompts(path))
+    except UserError as error:
+        assert "\n" not in str(error)
 
 
 def test_csv_without_caption_column_lists_its_columns(write):
@@ -88,7 +162,16 @@ def test_json_lines(write):
 
 @pytest.mark.parametrize(
     "line",
-    ["{'caption': 'single quotes'}", "[1, 2]", '"text"', "{", '{"words": "x"}', "__import__('os').abort()"],
+    [
+        "[1, 2]",
+        '"text"',
+        "{",
+        '{"words": "x"}',
+        "__import__('os').abort()",
+        "{'caption': open('x').read()}",
+        "[" * 9999,
+        "9" * 9999,
+    ],
 )
 def test_bad_json_line_is_named_and_never_run(write, line):
     assert "a.jsonl, line 3" in refusal(write("a.jsonl", '{"caption": "x"}\n\n' + line))
