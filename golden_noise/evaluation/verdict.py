@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from golden_noise.evaluation.scores import ALL, CONTROLS, NPNET, SEARCH, STANDARD
+from golden_noise.evaluation.scores import ALL, BEST_OF_N, CONTROLS, NPNET, SEARCH, STANDARD
+
+FEW = 10  # pairs; with fewer the sign test can hardly reach 5 % and the bootstrap is too narrow
 
 NAMES = {
     STANDARD: "standard noise",
@@ -12,12 +14,18 @@ NAMES = {
     "shuffled": "shuffled prompts",
     "random_shift": "random shift",
     "rescaled": "rescaled noise",
+    BEST_OF_N: "best of N",
 }
 
 
 def name(method: str) -> str:
     """A method's name for readers."""
     return NAMES.get(method, method)
+
+
+def kind(method: str) -> str:
+    """What a method is, as the page's style classes know it; no text from outside."""
+    return method if method in (STANDARD, SEARCH, NPNET) else "control" if method in CONTROLS else "other"
 
 
 def signed(value: float) -> str:
@@ -45,6 +53,11 @@ def change(comparison: dict[str, Any]) -> str:
     return f"{signed(comparison['difference'])} {interval(comparison['ci95'], signed)}"
 
 
+def is_clear(ci95: list[float]) -> bool:
+    """Whether an interval leaves out 0."""
+    return ci95[0] > 0 or ci95[1] < 0
+
+
 def probability(p_value: float) -> str:
     """A p-value with the digits that matter."""
     return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
@@ -60,7 +73,7 @@ def compared(summary: dict[str, Any], metric: str, a: str, b: str, task: str = A
 def outcome(summary: dict[str, Any], metric: str) -> str:
     """What the comparisons show, by these rules (method A is above B when the interval of A - B is above 0).
 
-    - ``absent``: NPNet was not evaluated.
+    - ``absent``: NPNet was not evaluated. ``few``: fewer pairs than any test could work with.
     - ``loss``: standard noise is above NPNet. ``none``: neither is above the other.
     NPNet is above standard noise, and
     - ``control``: some control is above standard noise too, and NPNet is not above that control.
@@ -72,6 +85,8 @@ def outcome(summary: dict[str, Any], metric: str) -> str:
     gain = compared(summary, metric, STANDARD, NPNET)
     if gain is None:
         return "absent"
+    if gain["n"] < FEW:
+        return "few"
     if gain["ci95"][0] <= 0:
         return "loss" if gain["ci95"][1] < 0 else "none"
     gaining, unbeaten = _gaining(summary, metric), _unbeaten(summary, metric)
@@ -89,10 +104,14 @@ def verdict(summary: dict[str, Any], metric: str) -> str:
     if gain is None:
         known = f"; the search changes {metric} by {change(search)}" if search else ""
         return f"NPNet was not evaluated{known}."
+    if found == "few":
+        return f"{gain['n']} pairs are too few to say anything about {metric}: evaluate at least {FEW}."
     if found in ("none", "loss"):
         shown = "loses" if found == "loss" else "shows no clear change in"
         aside = f" (the search: {change(search)})" if search else ""
-        return f"NPNet {shown} {metric} against standard noise: {change(gain)}{aside}, {gain['n']:,} pairs."
+        needed = gain.get("pairs_needed")
+        power = f"; an effect of this size would need about {needed:,} pairs" if found == "none" and needed else ""
+        return f"NPNet {shown} {metric} against standard noise: {change(gain)}{aside}, {gain['n']:,} pairs{power}."
     kept = summary["kept_share"][metric]
     sentence = f"NPNet gains {change(gain)} {metric} over standard noise"
     if kept:

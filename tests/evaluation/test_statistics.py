@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap, sem, ttest_1samp, ttest_rel, wilcoxon
 
-from golden_noise.evaluation.statistics import PairedSample
+from golden_noise.evaluation.statistics import PairedSample, holm, pairs_needed, wilson_interval
 
 graded_pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30)
 
@@ -165,3 +165,104 @@ def test_the_same_scores_give_the_same_intervals_in_any_company():
     together = PairedSample({"b": b, "a": a}).mean_interval("a")
     assert (alone.low, alone.high) == pytest.approx((together.low, together.high), abs=1e-12)
     assert PairedSample({"a": a}, seed=1).mean_interval("a") != alone
+
+
+def compare(a, b):
+    return PairedSample({"a": np.asarray(a, float), "b": np.asarray(b, float)}).paired_difference("a", "b")
+
+
+def test_tests_and_errors_are_scipys():
+    a, b = np.random.default_rng(13).normal([[0.0], [0.3]], size=(2, 40))
+    found = compare(a, b)
+    assert found.standard_error == pytest.approx(sem(b - a))
+    assert found.p_wilcoxon == pytest.approx(wilcoxon(b - a).pvalue)
+    assert found.effect_size == pytest.approx(ttest_rel(b, a).statistic / np.sqrt(40))
+    assert PairedSample({"a": a}).mean_interval("a").standard_error == pytest.approx(sem(a))
+
+
+def test_wilcoxons_test_drops_ties():
+    a, b = np.random.default_rng(14).integers(0, 4, size=(2, 60)).astype(float)
+    assert compare(a, b).p_wilcoxon == pytest.approx(wilcoxon(b - a, zero_method="wilcox").pvalue)
+
+
+@pytest.mark.parametrize(("wins", "n"), [(0, 7), (7, 7), (3, 10), (61, 100)])
+def test_without_ties_the_win_rate_has_scipys_wilson_interval(wins, n):
+    expected = binomtest(wins, n).proportion_ci(method="wilson")
+    assert wilson_interval(wins / n, n) == pytest.approx((expected.low, expected.high))
+    found = compare(np.zeros(n), [1.0] * wins + [-1.0] * (n - wins))
+    assert (found.win_low, found.win_high) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize("tie", [0.0, 0.6])
+def test_wilsons_interval_covers_the_true_win_rate_with_and_without_ties(tie):
+    rng = np.random.default_rng(15)
+    chances = [(1 - tie) * 0.3, tie, (1 - tie) * 0.7]
+    truth = chances[2] + tie / 2
+    trials = rng.choice([0.0, 0.5, 1.0], p=chances, size=(2_000, 50))
+    bounds = [wilson_interval(rate, 50) for rate in trials.mean(axis=1)]
+    covered = np.mean([low <= truth <= high for low, high in bounds])
+    assert covered >= 0.93
+    assert tie or covered <= 0.97
+
+
+# G*Power 3.1, t-test of two dependent means, two-sided 5 %, power 80 %.
+@pytest.mark.parametrize(("effect", "pairs"), [(0.2, 199), (0.5, 34), (-0.5, 34), (0.8, 15)])
+def test_pairs_needed_are_those_of_the_usual_tables(effect, pairs):
+    assert pairs_needed(effect) == pairs
+
+
+def test_that_many_pairs_find_the_effect_four_times_in_five():
+    rng = np.random.default_rng(16)
+    found = ttest_1samp(rng.normal(0.3, 1, size=(4_000, pairs_needed(0.3))), 0, axis=1).pvalue < 0.05
+    assert found.mean() == pytest.approx(0.8, abs=0.025)
+
+
+def test_holms_correction_of_the_textbook_example():
+    # statsmodels.stats.multitest.multipletests([0.01, 0.04, 0.03, 0.005], method="holm")
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.4, 0.9]) == pytest.approx([0.8, 0.9])
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holms_correction_keeps_the_order_and_never_helps(p_values):
+    corrected = holm(p_values)
+    assert all(p <= adjusted <= 1 for p, adjusted in zip(p_values, corrected, strict=True))
+    order = np.argsort(p_values, kind="stable")
+    assert np.all(np.diff(np.array(corrected)[order]) >= 0)
+    assert min(corrected) == pytest.approx(min(1, len(p_values) * min(p_values)))
+
+
+def test_holms_correction_bounds_the_chance_of_any_false_finding():
+    p_values = np.random.default_rng(17).random((2_000, 4))
+    false = np.mean([min(holm(row)) < 0.05 for row in p_values])
+    assert false == pytest.approx(0.05, abs=0.015)
+
+
+@pytest.mark.parametrize("n", [1, 2, 30])
+def test_all_ties_are_no_evidence(n):
+    found = compare(np.arange(n), np.arange(n))
+    assert (found.difference, found.low, found.high, found.win_rate) == (0, 0, 0, 0.5)
+    assert (found.ties, found.p_value, found.p_wilcoxon) == (n, 1, 1)
+    assert found.effect_size is None and found.pairs_needed is None
+    assert found.win_low < 0.5 < found.win_high
+
+
+def test_one_pair_has_no_spread():
+    found = compare([1.0], [1.5])
+    assert found.standard_error is None and found.effect_size is None and found.pairs_needed is None
+    assert (found.p_value, found.p_wilcoxon) == (1, 1)
+    assert found.win_low < 0.25 and found.win_high == 1
+
+
+def test_a_constant_gain_has_no_effect_size():
+    found = compare(np.arange(20) / 7, np.arange(20) / 7 + 0.1)
+    assert found.effect_size is None and found.pairs_needed is None
+    assert found.p_value < 1e-4
+
+
+def test_a_difference_without_better_or_worse_is_that_of_the_comparison():
+    a, b = np.random.default_rng(18).random((2, 50))
+    sample = PairedSample({"a": a, "b": b})
+    plain, compared = sample.difference_interval("a", "b"), sample.paired_difference("a", "b")
+    assert (plain.mean, plain.low, plain.high) == (compared.difference, compared.low, compared.high)

@@ -11,7 +11,7 @@ NONE, LOSS = (0.0, -0.02, 0.02), (-0.05, -0.07, -0.03)
 ABOVE, LEVEL = (0.06, 0.04, 0.08), (0.01, -0.01, 0.03)
 
 
-def summary(gains, leads=None, kept=None):
+def summary(gains, leads=None, kept=None, n=2000):
     """A summary with these ``gains`` over standard noise and these ``leads`` of NPNet over controls."""
     pairs = {("standard", method): found for method, found in gains.items()}
     pairs |= {(control, "npnet"): found for control, found in (leads or {}).items()}
@@ -23,7 +23,7 @@ def summary(gains, leads=None, kept=None):
                 "a": a,
                 "b": b,
                 "task": "all",
-                "n": 2000,
+                "n": n,
                 "difference": found[0],
                 "ci95": found[1:],
             }
@@ -48,6 +48,7 @@ CASES = {
         "NPNet loses strict against standard noise: -0.050 [-0.070, -0.030], 2,000",
     ),
     "none": (summary({"npnet": NONE, "search": GAIN}), "no clear change in strict"),
+    "few": (summary({"npnet": GAIN}, n=9), "9 pairs are too few to say anything about strict"),
     "golden": (controlled(BEATEN, BEATEN, (LOSS, ABOVE)), "the gain is golden noise"),
     "partly": (controlled(BEATEN, BEATEN, (SMALL, ABOVE)), "rescaled noise control alone gains +0.040"),
     "control": (controlled(BEATEN, RIVAL, BEATEN), "random shift control gains +0.040 [+0.020, +0.060] too"),
@@ -106,3 +107,9 @@ def test_numbers_are_written_plainly():
     assert interval([0.1, 0.25]) == "[0.100, 0.250]"
     assert percent(1.034) == "103 %"
     assert (probability(0.0004), probability(0.04)) == ("<0.001", "0.040")
+
+
+def test_an_effect_that_is_not_clear_comes_with_the_pairs_it_would_need():
+    found = summary({"npnet": NONE})
+    found["comparisons"][0]["pairs_needed"] = 12_345
+    assert "need about 12,345 pairs" in verdict(found, "strict")
