@@ -4,27 +4,25 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 import golden_noise
 from golden_noise.errors import UserError
 from golden_noise.evaluation import report, results
-from golden_noise.evaluation.methods import METHODS, Methods
-from golden_noise.evaluation.scores import CONTROLS, NPNET, Scores, image_path
-from golden_noise.images import from_pil, save_png, to_pil
+from golden_noise.evaluation.drawing import Drawing, weights_digest
+from golden_noise.evaluation.folders import Folders
+from golden_noise.evaluation.measuring import ImageSource, Measurement
+from golden_noise.evaluation.methods import METHODS, Batch, BestOfN, Methods, Predicted
+from golden_noise.evaluation.scores import BEST_OF_N, CONTROLS, NPNET, SEARCH, STANDARD
 from golden_noise.metrics.base import Metric
-from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.npnet import NPNet
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.loading import first_line, pick_device
@@ -37,147 +35,160 @@ LIBRARIES = ("torch", "diffusers", "transformers", "lightning", "timm")
 def evaluate(config: DictConfig, npnet: NPNet | None = None, folder: Path | None = None) -> dict[str, Any]:
     """Compare starting noises and write images, `results.json`, `results.csv` and `report.html`.
 
+    The images are drawn here, or found in the folders of `config.evaluation.images`. What an interrupted evaluation
+    has drawn and scored is used again, and the results are the same as if it had run through.
+
     Args:
-        npnet: the network to judge; loaded from `config.npnet` if not given.
-        folder: where to write, `config.folder` by default. Images that are already there are not drawn again, so a
-            killed evaluation goes on.
+        npnet: the network to judge; loaded from `config.npnet` if not given. A network that is given replaces the
+            images of an older one.
+        folder: where to write, `config.folder` by default.
 
     Returns:
         The content of `results.json`.
 
     Raises:
-        UserError: unknown method, no prompts, or no NPNet where one is needed.
+        UserError: unknown method, no prompts, no NPNet where one is needed, images of other settings, or folders that
+            do not match.
     """
-    names = check_methods(list(config.evaluation.methods))
-    prompts: list[Prompt] = instantiate(config.evaluation.prompts)
     folder = Path(config.folder) if folder is None else folder
-    if npnet is None and {NPNET, *CONTROLS} & {*names}:
-        npnet = load_npnet(config)
-    pipeline: Pipeline = instantiate(config.pipeline.model)
-    methods = Methods(names, pipeline, instantiate(config.search), npnet)
-    comparison = Comparison(pipeline, methods, instantiate(config.metric), prompts, folder)
-
+    folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    scores = comparison.run(config.evaluation.batch_size)
-    timings = {"images_and_scores_s": round(time.perf_counter() - start, 1)}
+    if config.evaluation.get("images") is None:
+        check_methods(config)
+        prompts, networks = instantiate(config.evaluation.prompts), load_networks(config, npnet)
+        metrics: dict[str, Metric] = instantiate(config.metric)
+        source: ImageSource = drawing(config, prompts, networks, metrics, folder, replace=npnet is not None)
+    else:
+        source = found_images(config)
+        metrics = instantiate(config.metric)
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    summary = results.summarise(scores, plain, versions(), timings, shlex.join(["python", *sys.argv]))
+    scores = Measurement(source, metrics, without_device(plain["metric"]), folder).scores(config.evaluation.batch_size)
+    if isinstance(source, Drawing):
+        scores.noise.update(source.noise_measures())
+    summary = results.summarise(scores, plain, versions(), shlex.join(["python", *sys.argv]))
     results.write(folder, scores, summary)
-    report.write_report(folder, scores, summary, comparison.image)
+    report.write_report(folder, scores, summary, lambda method, i: Image.open(source.path(method, i)))
     results.print_table(summary)
-    print(f"report: {(folder / 'report.html').resolve()}")
+    print(f"report: {(folder / 'report.html').resolve()} ({time.perf_counter() - start:.0f} s)")
     return summary
 
 
-def check_methods(names: list[str]) -> list[str]:
+def found_images(config: DictConfig) -> Folders:
+    """The images of `config.evaluation.images`."""
+    folders = dict(config.evaluation.images)
+    if STANDARD not in folders:
+        raise UserError(f"evaluation.images lacks '{STANDARD}': every method is compared with it")
+    return Folders(folders, instantiate(config.evaluation.prompts))
+
+
+def load_networks(config: DictConfig, npnet: NPNet | None) -> dict[str, NPNet]:
+    """The networks of the chosen methods by name, `npnet` for the one under test and its controls."""
+    networks = {name: load_npnet(config, source) for name, source in config.evaluation.checkpoints.items()}
+    if {NPNET, *CONTROLS} & {*config.evaluation.methods}:
+        networks[NPNET] = load_npnet(config) if npnet is None else npnet
+    return networks
+
+
+def drawing(
+    config: DictConfig,
+    prompts: list[Prompt],
+    networks: Mapping[str, NPNet],
+    metrics: Mapping[str, Metric],
+    folder: Path,
+    replace: bool,
+) -> Drawing:
+    """The images of all methods, drawn by the pipeline."""
+    names = [*config.evaluation.methods, *config.evaluation.checkpoints]
+    pipeline: Pipeline = instantiate(config.pipeline.model)
+    extra: dict[str, Callable[[Batch], Tensor]] = {
+        name: Predicted(network) for name, network in networks.items() if name != NPNET
+    }
+    if BEST_OF_N in names:
+        best_of = config.evaluation.best_of
+        extra[BEST_OF_N] = BestOfN(best_of.count, metrics[best_of.metric or next(iter(metrics))], pipeline)
+    methods = Methods(names, pipeline, instantiate(config.search), networks.get(NPNET), extra)
+    return Drawing(pipeline, methods, prompts, folder, drawing_settings(config, names, networks), replace)
+
+
+def drawing_settings(config: DictConfig, names: list[str], networks: Mapping[str, NPNet]) -> dict[str, dict[str, Any]]:
+    """What decides the images of each method, beside the prompts and their seeds."""
+    plain = without_device(OmegaConf.to_container(config, resolve=True))
+    digests = {name: weights_digest(network) for name, network in networks.items()}
+    settings: dict[str, dict[str, Any]] = {name: {"pipeline": plain["pipeline"]["model"]} for name in names}
     for name in names:
-        if name not in METHODS:
-            raise UserError(f"evaluation.methods: unknown method {name!r}, choose from {', '.join(METHODS)}")
-    return names
+        if name in digests or name in CONTROLS:
+            settings[name]["npnet"] = digests[name if name in digests else NPNET]
+        if name == SEARCH:
+            settings[name]["search"] = plain["search"]
+        if name == BEST_OF_N:
+            best_of = plain["evaluation"]["best_of"]
+            metric = best_of["metric"] or next(iter(plain["metric"]))
+            settings[name]["best_of"] = {"count": best_of["count"], "metric": {metric: plain["metric"][metric]}}
+    return settings
 
 
-def load_npnet(config: DictConfig) -> NPNet:
-    """Load `config.npnet`, a folder written by training, and check that it fits the pipeline.
+def without_device(node: Any) -> Any:
+    """The same settings on another device are the same settings."""
+    if isinstance(node, dict):
+        return {key: without_device(value) for key, value in node.items() if key != "device"}
+    return node
+
+
+def check_methods(config: DictConfig) -> None:
+    """Check the choice of methods, before anything is loaded.
+
+    Raises:
+        UserError: an unknown or doubled method, or a metric for `best_of_n` that was not chosen.
+    """
+    names, checkpoints = list(config.evaluation.methods), list(config.evaluation.checkpoints)
+    known = (*METHODS, BEST_OF_N)
+    for name in names:
+        if name not in known:
+            raise UserError(f"evaluation.methods: unknown method {name!r}, choose from {', '.join(known)}")
+    for name in checkpoints:
+        if name in known or not str(name).replace("-", "_").isidentifier():
+            raise UserError(f"evaluation.checkpoints: {name!r} must be a name of its own, such as 'first_training'")
+    if len({*names, *checkpoints}) < len(names) + len(checkpoints):
+        raise UserError(f"evaluation.methods={names} names a method twice")
+    if STANDARD not in names:
+        raise UserError(f"evaluation.methods={names} lack '{STANDARD}': every method is compared with it")
+    best_of = config.evaluation.best_of
+    if best_of.count < 2 or (best_of.metric and best_of.metric not in config.metric):
+        chosen = ", ".join(config.metric)
+        raise UserError(
+            f"evaluation.best_of={dict(best_of)} needs count >= 2 and a metric among the chosen ones: {chosen}"
+        )
+
+
+def load_npnet(config: DictConfig, source: str | None = None) -> NPNet:
+    """Load an NPNet, `config.npnet` by default, and check that it fits the pipeline.
 
     Raises:
         UserError: there is none, or it was made for other shapes.
     """
-    if config.npnet is None:
+    source = config.npnet if source is None else source
+    if source is None:
         raise UserError(
             f"pipeline={config.pipeline.name} has no NPNet of its own: give npnet=FOLDER from a training run"
         )
-    place = locate(config.npnet, "npnet")
-    try:
-        npnet = NPNet.from_pretrained(place)
-    except OSError as error:
-        raise UserError(
-            f"no NPNet in {config.npnet} ({first_line(error)}): give npnet=FOLDER from a training run"
-        ) from error
+    npnet = open_npnet(source)
     for name in ("latent_shape", "embeds_shape"):
         have, want = tuple(getattr(npnet, name)), tuple(config.pipeline[name])
         if have != want:
-            raise UserError(
-                f"the NPNet in {config.npnet} has {name} {have}, pipeline={config.pipeline.name} needs {want}"
-            )
+            raise UserError(f"the NPNet in {source} has {name} {have}, pipeline={config.pipeline.name} needs {want}")
     return npnet.to(pick_device(config.device))
 
 
-class Comparison:
-    """Draws and scores the images of one evaluation."""
-
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        methods: Methods,
-        metrics: dict[str, Metric],
-        prompts: list[Prompt],
-        folder: Path,
-    ):
-        self.pipeline, self.methods, self.metrics = pipeline, methods, metrics
-        self.prompts, self.folder = prompts, folder
-        self.others = other_prompts(prompts) if "shuffled" in methods.names else prompts
-
-    def run(self, batch_size: int) -> Scores:
-        """Scores of every image, on the same items for every method and metric."""
-        for name in self.methods.names:
-            (self.folder / "images" / name).mkdir(parents=True, exist_ok=True)
-        columns: dict[tuple[str, str], list[Tensor]] = {}
-        with tqdm(desc="evaluating", unit="image", total=len(self.prompts) * len(self.methods.names)) as bar:
-            for start in range(0, len(self.prompts), batch_size):
-                texts = [prompt.text for prompt in self.prompts[start : start + batch_size]]
-                for method, images in self._images(start, start + batch_size):
-                    for name, metric in self.metrics.items():
-                        columns.setdefault((name, method), []).append(metric.score(texts, images))
-                    bar.update(len(texts))
-        values = {
-            metric: {method: torch.cat(columns[metric, method]).double().numpy() for method in self.methods.names}
-            for metric in self.metrics
-        }
-        items = [
-            {"index": p.index, "prompt": p.text, "seed": p.seed, "task": p.tags.get("task", "")} for p in self.prompts
-        ]
-        return Scores(items, self.methods.names, list(self.metrics), values)
-
-    def _images(self, start: int, end: int) -> Iterator[tuple[str, Tensor]]:
-        """Images (B, 3, height, width) of each method for a range of prompts, rounded to 8 bits as they are saved."""
-        prompts, others = self.prompts[start:end], self.others[start:end]
-        seeds = [prompt.seed for prompt in prompts]
-        paths = {name: [self.folder / image_path(name, p.index) for p in prompts] for name in self.methods.names}
-        missing = [name for name in self.methods.names if not all(path.exists() for path in paths[name])]
-        embedding = self.pipeline.encode([prompt.text for prompt in prompts])
-        noises: dict[str, Tensor] = {}
-        if missing:
-            noise = draw_noise(seeds, self.pipeline.latent_shape)
-            other_embedding = self.pipeline.encode([prompt.text for prompt in others])
-            noises = self.methods.noises(noise, embedding, other_embedding, seeds)
-        for name in self.methods.names:
-            if name in missing:
-                drawn = self.pipeline.sample(embedding, noises[name], generator=sampler_generators(seeds))
-                for image, path in zip(to_pil(drawn), paths[name], strict=True):
-                    save_png(image, path)
-            yield name, from_pil([Image.open(path) for path in paths[name]])
-
-    def image(self, method: str, position: int) -> Image.Image:
-        """The saved image of one item."""
-        return Image.open(self.folder / image_path(method, self.prompts[position].index))
-
-
-def other_prompts(prompts: list[Prompt]) -> list[Prompt]:
-    """For every prompt one with another text, in a fixed random order.
+def open_npnet(source: str) -> NPNet:
+    """An NPNet from a folder that training wrote; the one place where weights of other formats plug in.
 
     Raises:
-        UserError: all prompts are the same.
+        UserError: there is none.
     """
-    texts = np.array([prompt.text for prompt in prompts])
-    if len(set(texts)) < 2:
-        raise UserError("the method 'shuffled' needs at least two different prompts: add prompts or leave it out")
-    order = np.random.default_rng(0).permutation(len(prompts))
-    while (same := np.flatnonzero(texts[order] == texts)).size:
-        # Send every prompt that met itself on to the next place; rotating all of them keeps each used once.
-        swap = (same + 1 + np.arange(same.size)) % len(prompts)
-        for i, j in zip(same, swap, strict=True):
-            order[i], order[j] = order[j], order[i]
-    return [prompts[i] for i in order]
+    try:
+        return NPNet.from_pretrained(locate(source, "npnet"))
+    except OSError as error:
+        raise UserError(f"no NPNet in {source} ({first_line(error)}): give npnet=FOLDER from a training run") from error
 
 
 def versions() -> dict[str, str]:

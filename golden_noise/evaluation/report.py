@@ -1,50 +1,55 @@
-"""``report.html``: what an evaluation found, as one file that opens from disk without network or scripts."""
+"""``report.html``: what an evaluation found, as one file that opens from disk without network."""
 
 import base64
-import io
+import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
 
 from golden_noise.evaluation import verdict
+from golden_noise.evaluation.gallery import ImageSource, gallery, shown_methods, subject
+from golden_noise.evaluation.gaussianity import expected
 from golden_noise.evaluation.results import write_atomically
 from golden_noise.evaluation.scores import NPNET, SEARCH, STANDARD, Scores
 
-GALLERY = 12  # items per gallery
-PIXEL_ART = 128  # images up to this size are kept as they are, larger ones become thumbnails
-THUMBNAIL = 256
-
-ImageSource = Callable[[str, int], Image.Image]
+HERE = Path(__file__).parent
 
 
 def write_report(folder: Path, scores: Scores, summary: dict[str, Any], images: ImageSource) -> None:
     """Write ``report.html`` into ``folder``, atomically.
 
-    ``images(method, i)`` gives the image of ``scores.items[i]``; it is called only for the items of the
-    galleries, whose images are embedded. All text from outside (prompts, tasks, config) is escaped.
+    ``images(method, i)`` gives the image of ``scores.items[i]``; thumbnails of the gallery's pairs are embedded. All
+    text from outside (prompts, tasks, config) is escaped, and the page's policy runs its own script and no other.
     """
     page = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(HERE),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     ).get_template("report.html.jinja")
+    script = (HERE / "report.js").read_text("utf-8")
     html = page.render(
         pairs=len(scores.items),
         methods=scores.methods,
+        tasks=scores.tasks,
+        subject=subject(scores),
         metrics=[_metric(scores, summary, metric) for metric in scores.metrics],
-        galleries=_galleries(scores, images),
+        overview=_overview(scores, summary),
+        diversity={space: _family(entry) for space, entry in summary["diversity"].items()},
+        noise=_noise(summary),
+        shown=[method for method in shown_methods(scores) if method != STANDARD],
+        cards=gallery(scores, images),
         config=yaml.safe_dump(summary["config"], sort_keys=False, allow_unicode=True),
         summary=summary,
         words=verdict,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     write_atomically(folder / "report.html", html)
 
@@ -84,11 +89,20 @@ class Axis:
 
 def _metric(scores: Scores, summary: dict[str, Any], metric: str) -> dict[str, Any]:
     """Everything the page shows on one metric."""
-    differences = {m: verdict.compared(summary, metric, STANDARD, m) for m in scores.methods if m != STANDARD}
-    ends = [end for entry in differences.values() if entry for end in entry["ci95"]]
-    shown = [method for method in (STANDARD, SEARCH, NPNET) if method in scores.methods]
+    tested = subject(scores)
+    differences = {
+        method: found
+        for method in scores.methods
+        if (found := verdict.compared(summary, metric, STANDARD, method)) is not None
+    }
+    shown = [method for method in dict.fromkeys((STANDARD, SEARCH, NPNET, tested)) if method in scores.methods]
     tasks = {
         task: {method: summary["methods"][method][metric]["tasks"][task] for method in shown} for task in scores.tasks
+    }
+    changes = {
+        task: found
+        for task in scores.tasks
+        if tested and (found := verdict.compared(summary, metric, STANDARD, tested, task)) is not None
     }
     means = [end for entries in tasks.values() for entry in entries.values() for end in entry["ci95"]]
     # A bar must start at 0 to be read as an amount; a score on another scale is shown as a point.
@@ -99,66 +113,41 @@ def _metric(scores: Scores, summary: dict[str, Any], metric: str) -> dict[str, A
         "verdict": verdict.verdict(summary, metric),
         "means": {method: summary["methods"][method][metric] for method in scores.methods},
         "differences": differences,
-        "difference_axis": Axis.over([0.0, *ends]),
+        "difference_axis": _axis_of(differences.values()),
         "tasks": tasks,
-        "task_changes": {task: verdict.compared(summary, metric, STANDARD, NPNET, task) for task in tasks},
+        "changes": changes,
+        "change_axis": _axis_of(changes.values()),
         "bars": is_rate,
         "task_axis": Axis.over([0.0, 1.0] if is_rate else means),
+        "comparisons": [found for found in summary["comparisons"] if found["metric"] == metric],
     }
 
 
-# Galleries ------------------------------------------------------------------------------------------------
+def _axis_of(intervals: Iterable[dict[str, Any]]) -> Axis:
+    return Axis.over([0.0, *(end for entry in intervals for end in entry["ci95"])])
 
 
-def _galleries(scores: Scores, images: ImageSource) -> list[dict[str, Any]]:
-    """Largest gains and losses of the method under test, and a random sample."""
-    tested = [m for m in (NPNET, SEARCH, *scores.methods) if m in scores.methods and m != STANDARD]
-    subject = tested[0] if tested else None
-    sample = np.random.default_rng(0).permutation(len(scores.items))[:GALLERY]
-    chosen = [("Random sample", "drawn without regard to the scores", sorted(sample.tolist()))]
-    if subject:
-        for title, sign, direction in (("Largest losses", -1, "below"), ("Largest gains", 1, "above")):
-            found = largest_changes(scores, subject, sign)
-            share = f"in {len(found):,} of {len(scores.items):,} pairs"
-            note = f"{verdict.name(subject)} is {direction} standard noise on {scores.metrics[0]} {share}"
-            chosen.insert(0, (title, note, found[:GALLERY]))
-    return [
-        {"title": title, "note": note, "cards": [_card(scores, images, subject, i) for i in positions]}
-        for title, note, positions in chosen
-    ]
-
-
-def largest_changes(scores: Scores, method: str, sign: int) -> list[int]:
-    """Positions of the items that ``method`` improves (sign 1) or worsens (sign -1), largest change first.
-
-    The first metric decides; the others, in order, break its ties, so that among many equal steps of a 0/1
-    score the clear cases come first.
-    """
-    changes = [sign * (scores.values[k][method] - scores.values[k][STANDARD]) for k in scores.metrics]
-    order = np.lexsort([-change for change in reversed(changes)])
-    return [int(i) for i in order if changes[0][i] > 0]
-
-
-def _card(scores: Scores, images: ImageSource, subject: str | None, i: int) -> dict[str, Any]:
-    methods = dict.fromkeys(m for m in (STANDARD, SEARCH, subject) if m in scores.methods)
-    return scores.items[i] | {
-        "views": [
-            {
-                "method": method,
-                "image": _data_uri(images(method, i)),
-                "scores": {metric: float(scores.values[metric][method][i]) for metric in scores.metrics},
+def _overview(scores: Scores, summary: dict[str, Any]) -> dict[str, Any]:
+    """The tested method's effect by every metric in standard deviations, the one scale that they share."""
+    tested, rows = subject(scores), {}
+    for metric in scores.metrics:
+        found = verdict.compared(summary, metric, STANDARD, tested) if tested else None
+        if found and found["effect_size"] is not None:
+            spread = found["standard_error"] * found["n"] ** 0.5
+            rows[metric] = {"effect": found["effect_size"], "ci95": [end / spread for end in found["ci95"]]} | {
+                key: found[key] for key in ("p_value", "p_holm", "pairs_needed")
             }
-            for method in methods
-            if method
-        ]
-    }
+    return {"rows": rows, "axis": _axis_of(rows.values())}
 
 
-def _data_uri(image: Image.Image) -> str:
-    """The image as text: a small one exactly (PNG), a large one as a thumbnail to keep the report small."""
-    image = image.convert("RGB")
-    kind = "png" if max(image.size) <= PIXEL_ART else "webp"
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, kind, quality=80)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def _family(entry: dict[str, Any]) -> dict[str, Any]:
+    """A quantity without better or worse: its means, and its differences to standard on an axis of their own."""
+    return entry | {"axis": _axis_of(entry["differences"].values())}
+
+
+def _noise(summary: dict[str, Any]) -> dict[str, Any]:
+    """The measures of the starting noises, those of single channels apart; empty where they are not known."""
+    entries = {measure: entry | {"expected": expected(measure)} for measure, entry in summary["noise"].items()}
+    channels = {measure: entry for measure, entry in entries.items() if "channel" in measure}
+    whole = {measure: entry for measure, entry in entries.items() if measure not in channels}
+    return {"whole": whole, "channels": channels} if entries else {}

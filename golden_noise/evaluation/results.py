@@ -4,31 +4,37 @@ import csv
 import io
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from golden_noise.evaluation.scores import ALL, CONTROLS, NPNET, SEARCH, STANDARD, Scores, image_path
-from golden_noise.evaluation.statistics import Comparison, Estimate, PairedSample
-from golden_noise.evaluation.verdict import change, compared, interval, name, plain, probability, verdict
+from golden_noise.evaluation.scores import ALL, CONTROLS, NPNET, SEARCH, STANDARD, Scores
+from golden_noise.evaluation.statistics import Comparison, Estimate, PairedSample, holm
+from golden_noise.evaluation.verdict import FEW, change, compared, interval, name, plain, probability, verdict
 
 
 def summarise(
     scores: Scores,
     config: dict[str, Any],
     versions: dict[str, str],
-    timings: dict[str, float],
     command: str,
 ) -> dict[str, Any]:
-    """The content of ``results.json``: plain containers only.
+    """The content of ``results.json``: plain containers only, the same for the same scores.
 
-    ``methods[method][metric]`` holds ``n, mean, ci95`` and the same per task. ``comparisons`` lists every
-    method against standard, and NPNet against the search and every control, over all items and per task, each
-    with the paired ``difference`` b - a. ``kept_share[metric]`` is None where the search has no clear gain.
+    - ``methods[method][metric]``: ``n, mean, standard_error, ci95`` and the same per task.
+    - ``comparisons``: every method against standard, and NPNet against the search and every control, over all items
+      and per task, each with the fields of `Comparison` and ``p_holm``, the sign test's p-value corrected over the
+      metrics of that comparison.
+    - ``kept_share[metric]``: None where the search has no clear gain.
+    - ``diversity[space]`` and ``noise[measure]``: ``methods`` with a mean each, and ``differences`` to standard; the
+      unit is the prompt for diversity, the item for noise.
+    - ``notes``: what the numbers cannot tell, in words.
     """
     samples = {group: _sample(scores, group) for group in [ALL, *scores.tasks]}
     return {
@@ -37,16 +43,17 @@ def summarise(
             for method in scores.methods
         },
         "comparisons": [
-            {"metric": metric, "a": a, "b": b, "task": task}
-            | _difference(sample.paired_difference((metric, a), (metric, b)))
-            for metric in scores.metrics
+            comparison
             for a, b in _pairs(scores.methods)
             for task, sample in samples.items()
+            for comparison in _family(sample, scores.metrics, a, b, task)
         ],
         "kept_share": {metric: _kept_share(scores, samples[ALL], metric) for metric in scores.metrics},
+        "diversity": _against_standard(scores.diversity, scores.methods),
+        "noise": _against_standard(scores.noise, scores.methods),
+        "notes": notes(scores),
         "config": config,
         "versions": versions,
-        "timings": timings,
         "command": command,
     }
 
@@ -69,21 +76,68 @@ def _means(samples: dict[str, PairedSample], column: tuple[str, str]) -> dict[st
 
 
 def _mean(estimate: Estimate) -> dict[str, Any]:
-    return {"n": estimate.n, "mean": estimate.mean, "ci95": [estimate.low, estimate.high]}
-
-
-def _difference(comparison: Comparison) -> dict[str, Any]:
     return {
-        "n": comparison.n,
-        "difference": comparison.difference,
-        "ci95": [comparison.low, comparison.high],
-        "win_rate": comparison.win_rate,
-        "p_value": comparison.p_value,
+        "n": estimate.n,
+        "mean": estimate.mean,
+        "standard_error": estimate.standard_error,
+        "ci95": [estimate.low, estimate.high],
     }
 
 
+def _family(sample: PairedSample, metrics: list[str], a: str, b: str, task: str) -> list[dict[str, Any]]:
+    """One comparison by every metric: the family that Holm's correction is for."""
+    found = [sample.paired_difference((metric, a), (metric, b)) for metric in metrics]
+    corrected = holm([comparison.p_value for comparison in found])
+    return [
+        {"metric": metric, "a": a, "b": b, "task": task} | _difference(comparison) | {"p_holm": p}
+        for metric, comparison, p in zip(metrics, found, corrected, strict=True)
+    ]
+
+
+def _difference(comparison: Comparison) -> dict[str, Any]:
+    fields = asdict(comparison)
+    fields["ci95"] = [fields.pop("low"), fields.pop("high")]
+    fields["win_ci95"] = [fields.pop("win_low"), fields.pop("win_high")]
+    return fields
+
+
+def _against_standard(values: dict[str, dict[str, np.ndarray]], methods: list[str]) -> dict[str, Any]:
+    """Means of every method and their paired differences to standard."""
+    if not values:
+        return {}
+    sample = PairedSample({(name, method): values[name][method] for name in values for method in methods})
+    return {
+        name: {
+            "methods": {method: _mean(sample.mean_interval((name, method))) for method in methods},
+            "differences": {
+                method: _mean(sample.difference_interval((name, STANDARD), (name, method)))
+                for method in methods
+                if method != STANDARD
+            },
+        }
+        for name in values
+    }
+
+
+def notes(scores: Scores) -> list[str]:
+    """What the numbers of this evaluation cannot tell."""
+    found = []
+    n = len(scores.items)
+    if n < FEW:
+        found.append(f"{n} {'pair' if n == 1 else 'pairs'}: too few for intervals and tests, at least {FEW} are needed")
+    for metric, columns in scores.values.items():
+        every = np.concatenate([columns[method] for method in scores.methods])
+        if every.min() == every.max():
+            found.append(f"{metric} gives every image the same score, {plain(every[0])}: it tells nothing apart")
+            continue
+        same = [m for m in scores.methods if m != STANDARD and (columns[m] == columns[STANDARD]).all()]
+        if same:
+            found.append(f"{metric} is the same for standard noise in every pair: {', '.join(map(name, same))}")
+    return found
+
+
 def _kept_share(scores: Scores, sample: PairedSample, metric: str) -> dict[str, Any] | None:
-    if not {SEARCH, NPNET} <= set(scores.methods):
+    if not {SEARCH, NPNET} <= set(scores.methods) or len(scores.items) < FEW:
         return None
     kept = sample.kept_share((metric, STANDARD), (metric, SEARCH), (metric, NPNET))
     return {"n": kept.n, "share": kept.mean, "ci95": [kept.low, kept.high]} if kept else None
@@ -104,7 +158,7 @@ def _csv(scores: Scores) -> str:
         for method in scores.methods:
             values = [f"{scores.values[metric][method][i]:.7g}" for metric in scores.metrics]
             described = [item["index"], item["prompt"], item["seed"], item["task"], method]
-            rows.writerow([*described, *values, image_path(method, item["index"])])
+            rows.writerow([*described, *values, scores.file(method, i)])
     return text.getvalue()
 
 
@@ -124,6 +178,8 @@ def print_table(summary: dict[str, Any], console: Console | None = None) -> None
     for metric in summary["methods"][STANDARD]:
         console.print(_table(summary, metric))
         console.print(Text(verdict(summary, metric)), end="\n\n")
+    for note in summary["notes"]:
+        console.print(Text(f"note: {note}"))
 
 
 def _table(summary: dict[str, Any], metric: str) -> Table:

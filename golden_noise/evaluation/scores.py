@@ -1,6 +1,6 @@
 """What an evaluation measured: one score per item, method and metric, all on the same items."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,8 @@ import numpy as np
 from golden_noise.errors import UserError
 
 STANDARD, SEARCH, NPNET = "standard", "search", "npnet"
-CONTROLS = ("shuffled", "random_shift", "rescaled")
+SHUFFLED, BEST_OF_N = "shuffled", "best_of_n"
+CONTROLS = (SHUFFLED, "random_shift", "rescaled")
 ALL = "all"  # the name of the whole set where results are listed per task
 
 
@@ -20,6 +21,10 @@ class Scores:
     has none). ``values[metric][method]`` is a float array (N,), higher is better. The first metric leads: it
     chooses the report's galleries, the others break its ties.
 
+    ``files[method]`` names the images, relative to the evaluation's folder or absolute. ``diversity[space][method]``
+    holds the mean distance of images of one prompt (P,) for the prompts with several seeds, ``noise[measure][method]``
+    the measures of the starting noises (N,); both are empty where they are not known.
+
     Raises:
         UserError: without items or without ``standard``, which everything is compared with; for a score that
             is not finite; for a task with the reserved name ``all``.
@@ -29,6 +34,9 @@ class Scores:
     methods: list[str]
     metrics: list[str]
     values: dict[str, dict[str, np.ndarray]]
+    files: dict[str, list[str]] = field(default_factory=dict)
+    diversity: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    noise: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.items:
@@ -51,6 +59,10 @@ class Scores:
                 f"metric '{metric}' gave {values[bad[0]]} for method '{method}', item {item['index']} "
                 f"({item['prompt']!r}), {bad.size} such scores in all: check that item's image and the metric"
             )
+
+    def file(self, method: str, position: int) -> str:
+        """Where the image of an item lies."""
+        return self.files[method][position] if self.files else image_path(method, self.items[position]["index"])
 
     @property
     def tasks(self) -> list[str]:

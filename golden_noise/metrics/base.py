@@ -1,7 +1,7 @@
 """The interface of a metric."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -19,4 +19,13 @@ class Metric(Protocol):
 
     def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
         """Scores (B,) float32 on the CPU of images (B, 3, H, W) in [0, 1], each for its own prompt."""
+        ...
+
+
+@runtime_checkable
+class EmbedsImages(Protocol):
+    """What a metric may offer beside its score: how it sees images, for measuring how much they differ."""
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Features (B, D) float32 on the CPU of images (B, 3, H, W) in [0, 1]; their directions are compared."""
         ...

@@ -46,6 +46,11 @@ class PickScore:
         cosine = (text * image).sum(-1) / (text.norm(dim=-1) * image.norm(dim=-1))
         return (self.model.logit_scale.exp() * cosine).float().cpu()
 
+    @torch.inference_mode()
+    def embed(self, images: Tensor) -> Tensor:
+        """Image features (B, D); see `EmbedsImages`."""
+        return self._image_features(images).float().cpu()
+
     def _text_features(self, texts: list[str]) -> Tensor:
         length = self.model.config.text_config.max_position_embeddings
         tokens = self.tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")

@@ -1,7 +1,9 @@
 """The report: self-contained, safe against what prompts hold, and honest about losses."""
 
 import base64
+import hashlib
 import io
+import json
 import re
 from html.parser import HTMLParser
 
@@ -11,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from golden_noise.evaluation.report import GALLERY, Axis, largest_changes, write_report
+from golden_noise.evaluation.gallery import BYTES, CARDS, chosen, data_uri, largest_changes
+from golden_noise.evaluation.report import Axis, write_report
 from golden_noise.evaluation.results import summarise
 
 HOSTILE = "<script>alert(1)</script><img src=http://x.test/a onerror=alert(2)> \" ' & {{ 7*7 }}"
@@ -43,47 +46,84 @@ def pixels(method: str, i: int) -> Image.Image:
 @pytest.fixture
 def render(tmp_path):
     def rendered(scores, images=pixels, config=None):
-        summary = summarise(scores, config or {"steps": 10}, {"torch": "2.15.0"}, {"sampling": 3.0}, "evaluate")
+        summary = summarise(scores, config or {"steps": 10}, {"torch": "2.15.0"}, "evaluate")
         write_report(tmp_path, scores, summary, images)
         return (tmp_path / "report.html").read_text("utf-8")
 
     return rendered
 
 
-def test_the_page_loads_nothing_and_runs_nothing(render, make_scores):
-    page = Page(render(make_scores()))
+def policy(page):
+    return next(attrs["content"] for _, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy")
+
+
+def test_the_page_loads_nothing_and_runs_only_its_own_script(render, make_scores):
+    html = render(make_scores())
+    page = Page(html)
     links = [value for _, attrs in page.tags for key, value in attrs.items() if key in ("src", "href")]
-    assert links and all(link.startswith("data:image/png;base64,") for link in links)
-    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert links and all(link.startswith(("data:image/", "#")) for link in links)
+    assert not {"iframe", "object", "embed"} & {tag for tag, _ in page.tags}
     assert not any(key.startswith("on") for _, attrs in page.tags for key in attrs)
+    (script,) = re.findall("<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy(page).endswith(f"script-src 'sha256-{digest}'")
+    assert "default-src 'none'" in policy(page)
 
 
 def test_text_from_outside_cannot_become_markup(render, make_scores):
-    scores = make_scores(n=9, methods=["standard", "npnet", HOSTILE], tasks=(HOSTILE,))
+    scores = make_scores(n=12, methods=["standard", "npnet", HOSTILE], tasks=(HOSTILE,))
     for item in scores.items:
         item["prompt"] = HOSTILE
+    scores.diversity[HOSTILE] = {method: np.ones(3) for method in scores.methods}
     html = render(scores, config={HOSTILE: HOSTILE})
     page = Page(html)
-    assert "<script" not in html and "<img src=http" not in html
+    assert [tag for tag, _ in page.tags].count("script") == 1 and "<img src=http" not in html
     assert not any("onerror" in attrs for _, attrs in page.tags)
     assert "{{ 7*7 }}" in html
 
 
-def test_galleries_show_gains_then_losses_in_order(render, make_scores):
+def test_every_id_that_the_script_uses_is_there_once(render, make_scores):
+    html = render(make_scores())
+    ids = [attrs["id"] for _, attrs in Page(html).tags if "id" in attrs]
+    assert sorted(ids) == sorted(set(ids))
+    script = html[html.index("<script>") :]
+    assert set(re.findall(r'find\("#(\w+)"', script)) <= set(ids)
+    fields = {attrs["name"] for tag, attrs in Page(html).tags if tag in ("select", "input")}
+    assert set(re.findall(r"field\.(\w+)\.value", script)) == fields
+
+
+def test_cards_carry_what_filters_and_sorting_need(render, make_scores):
+    scores = make_scores(n=30)
+    page = Page(render(scores))
+    cards = [attrs for tag, attrs in page.tags if tag == "article"]
+    assert [card["data-task"] for card in cards] == [item["task"] for item in scores.items]
+    changes = np.array([json.loads(card["data-changes"]) for card in cards])  # (pair, method, metric)
+    assert changes.shape == (30, 2, 2)
+    for m, method in enumerate(("search", "npnet")):
+        for k, metric in enumerate(("strict", "soft")):
+            expected = scores.values[metric][method] - scores.values[metric]["standard"]
+            assert changes[:, m, k] == pytest.approx(expected, abs=1e-5)
+    options = [attrs.get("value") for tag, attrs in page.tags if tag == "option"]
+    assert options[:4] == ["0", "1", "0", "1"]
+    files = [attrs["data-file"] for tag, attrs in page.tags if tag == "figure"]
+    assert files[:3] == [f"images/{method}/000100.png" for method in ("standard", "search", "npnet")]
+
+
+def test_of_a_large_set_the_extremes_and_a_random_sample_are_shown(make_scores):
+    scores = make_scores(n=5_000)
+    positions = chosen(scores)
+    assert len(positions) == CARDS and positions == sorted(set(positions))
+    for sign in (1, -1):
+        assert set(largest_changes(scores, "npnet", sign)[: CARDS // 4]) <= set(positions)
+    assert chosen(make_scores(n=CARDS)) == list(range(CARDS))
+
+
+def test_gains_come_first_by_the_first_metric_then_by_the_others(make_scores):
     scores = make_scores(n=80)
     change = scores.values["strict"]["npnet"] - scores.values["strict"]["standard"]
     graded = scores.values["soft"]["npnet"] - scores.values["soft"]["standard"]
-    gains = sorted(np.flatnonzero(change > 0), key=lambda i: -graded[i])
-    losses = sorted(np.flatnonzero(change < 0), key=lambda i: graded[i])
-    assert min(len(gains), len(losses)) > GALLERY
-    html = render(scores)
-    shown = [int(number) for number in re.findall(r"seed \d+ · item (\d+)", html)]
-    positions = [index - 100 for index in shown]
-    assert positions[:GALLERY] == gains[:GALLERY]
-    assert positions[GALLERY : 2 * GALLERY] == losses[:GALLERY]
-    sample = positions[2 * GALLERY :]
-    assert len(set(sample)) == GALLERY and set(sample) <= set(range(80))
-    assert f"in {len(losses)} of 80 pairs" in html
+    assert largest_changes(scores, "npnet", 1) == sorted(np.flatnonzero(change > 0), key=lambda i: -graded[i])
+    assert largest_changes(scores, "npnet", -1) == sorted(np.flatnonzero(change < 0), key=lambda i: graded[i])
 
 
 def test_an_item_that_did_not_change_is_neither_gain_nor_loss(make_scores):
@@ -94,28 +134,41 @@ def test_an_item_that_did_not_change_is_neither_gain_nor_loss(make_scores):
     assert largest_changes(scores, "npnet", 1) == [4]
 
 
-def test_only_the_galleries_images_are_read_and_embedded_exactly(render, make_scores):
+def decoded(uri):
+    return Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
+
+
+def test_small_images_are_embedded_exactly_and_controls_are_left_out(render, make_scores):
     asked = []
 
     def images(method, i):
         asked.append((method, i))
         return pixels(method, i)
 
-    page = Page(render(make_scores(n=300), images))
+    page = Page(render(make_scores(n=20), images))
     embedded = [attrs["src"] for tag, attrs in page.tags if tag == "img"]
-    assert len(embedded) == len(asked) == 3 * 3 * GALLERY
-    assert [method for method, _ in asked[:3]] == ["standard", "search", "npnet"]
-    first = Image.open(io.BytesIO(base64.b64decode(embedded[0].split(",")[1])))
-    assert first.size == (32, 32)
-    assert first.getpixel((0, 0)) == pixels(*asked[0]).getpixel((0, 0))
+    assert asked == [(method, i) for i in range(20) for method in ("standard", "search", "npnet")]
+    for uri, (method, i) in zip(embedded, asked, strict=True):
+        assert decoded(uri).size == (32, 32)
+        assert decoded(uri).getpixel((0, 0)) == pixels(method, i).getpixel((0, 0))
 
 
-def test_photographs_are_embedded_as_thumbnails(render, make_scores):
+def test_photographs_become_thumbnails_that_keep_within_the_bytes():
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (768, 1024, 3), dtype=np.uint8))
-    html = render(make_scores(n=40), lambda method, i: noise)
-    assert len(html) < 5_000_000
-    embedded = next(attrs["src"] for tag, attrs in Page(html).tags if tag == "img")
-    assert Image.open(io.BytesIO(base64.b64decode(embedded.split(",")[1]))).size == (256, 192)
+    for most in (4_000, 20_000):
+        uri = data_uri(noise, most)
+        assert len(uri) <= most
+        width, height = decoded(uri).size
+        assert width / height == pytest.approx(4 / 3, abs=0.05)
+    assert len(data_uri(noise.crop((0, 0, 64, 64)), 3_000)) <= 3_000  # even pixel art must fit
+
+
+def test_a_report_of_a_thousand_pairs_stays_small(render, make_scores):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    scores = make_scores(n=1_000, methods=["standard", "search", "npnet"])
+    html = render(scores, lambda method, i: noise)
+    assert Page(html).tags.count(("p", {"class": "prompt"})) == 1_000
+    assert BYTES / 2 < len(html) < 15_000_000
 
 
 def test_verdict_config_versions_and_command_are_there(render, make_scores):

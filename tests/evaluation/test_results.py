@@ -11,12 +11,13 @@ from rich.console import Console
 from golden_noise.errors import UserError
 from golden_noise.evaluation.results import print_table, summarise, write
 from golden_noise.evaluation.scores import CONTROLS, Scores
+from golden_noise.evaluation.statistics import holm
 
 CONFIG = {"pipeline": {"steps": 10}, "metric": ["strict", "soft"]}
 
 
 def summary_of(scores):
-    return summarise(scores, CONFIG, {"torch": "2.15.0"}, {"sampling": 1.5}, "python evaluate.py")
+    return summarise(scores, CONFIG, {"torch": "2.15.0"}, "python evaluate.py")
 
 
 def test_methods_hold_means_over_all_items_and_per_task(make_scores):
@@ -25,7 +26,7 @@ def test_methods_hold_means_over_all_items_and_per_task(make_scores):
     assert list(methods) == scores.methods
     for method, metrics in methods.items():
         for metric, entry in metrics.items():
-            assert entry.keys() == {"n", "mean", "ci95", "tasks"}
+            assert entry.keys() == {"n", "mean", "standard_error", "ci95", "tasks"}
             assert entry["n"] == 61
             assert entry["mean"] == pytest.approx(scores.values[metric][method].mean())
             assert entry["ci95"][0] < entry["mean"] < entry["ci95"][1]
@@ -45,7 +46,8 @@ def test_comparisons_are_the_ones_the_verdict_needs(make_scores):
         for task in ("all", "position", "counting"):
             made = [(c["a"], c["b"]) for c in comparisons if (c["metric"], c["task"]) == (metric, task)]
             assert sorted(made) == sorted(expected)
-    fields = {"metric", "a", "b", "task", "n", "difference", "ci95", "win_rate", "p_value"}
+    fields = {"metric", "a", "b", "task", "n", "difference", "standard_error", "ci95", "wins", "ties", "losses"}
+    fields |= {"win_rate", "win_ci95", "p_value", "p_wilcoxon", "p_holm", "effect_size", "pairs_needed"}
     assert all(comparison.keys() == fields for comparison in comparisons)
 
 
@@ -102,7 +104,7 @@ def test_a_summary_that_is_not_json_leaves_the_old_results(make_scores, tmp_path
     write(tmp_path, scores, summary_of(scores))
     before = (tmp_path / "results.json").read_bytes()
     with pytest.raises(ValueError, match="Out of range"):
-        write(tmp_path, scores, summary_of(scores) | {"timings": {"sampling": float("nan")}})
+        write(tmp_path, scores, summary_of(scores) | {"versions": {"torch": float("nan")}})
     assert (tmp_path / "results.json").read_bytes() == before
 
 
@@ -133,3 +135,45 @@ def test_scores_without_items_or_standard_or_with_a_reserved_task_are_refused(ma
         make_scores(methods=["npnet"])
     with pytest.raises(UserError, match="rename that task"):
         make_scores(tasks=("all", "position"))
+
+
+def test_holms_family_is_one_comparison_by_every_metric(make_scores):
+    scores = make_scores()
+    comparisons = summary_of(scores)["comparisons"]
+    family = [c for c in comparisons if (c["a"], c["b"], c["task"]) == ("standard", "npnet", "counting")]
+    assert [c["metric"] for c in family] == ["strict", "soft"]
+    assert [c["p_holm"] for c in family] == pytest.approx(holm([c["p_value"] for c in family]))
+
+
+def test_diversity_and_noise_are_compared_with_standard_within_prompt_and_item(make_scores):
+    scores = make_scores(n=12, methods=["standard", "npnet"])
+    base = np.random.default_rng(1).random(5)
+    scores.diversity["pixels"] = {"standard": base, "npnet": base - 0.1}
+    scores.noise["variance"] = {"standard": np.ones(12), "npnet": np.full(12, 0.9)}
+    summary = summary_of(scores)
+    found = summary["diversity"]["pixels"]
+    assert found["methods"]["standard"]["n"] == 5
+    assert found["methods"]["standard"]["mean"] == pytest.approx(base.mean())
+    assert found["differences"]["npnet"]["ci95"] == pytest.approx([-0.1, -0.1])
+    assert summary["noise"]["variance"]["differences"]["npnet"]["mean"] == pytest.approx(-0.1)
+    assert summary["noise"]["variance"]["methods"]["npnet"]["n"] == 12
+
+
+def test_notes_say_what_the_numbers_cannot_tell(make_scores):
+    assert summary_of(make_scores())["notes"] == []
+    scores = make_scores(n=1)
+    assert any("1 pair: too few" in note for note in summary_of(scores)["notes"])
+    scores = make_scores()
+    scores.values["strict"] = dict.fromkeys(scores.methods, np.ones(60))
+    scores.values["soft"]["npnet"] = scores.values["soft"]["standard"]
+    notes = summary_of(scores)["notes"]
+    assert any(note.startswith("strict gives every image the same score, 1.000") for note in notes)
+    assert any(note.startswith("soft is the same") and note.endswith("NPNet") for note in notes)
+
+
+def test_images_from_elsewhere_keep_their_place_in_the_csv(make_scores, tmp_path):
+    scores = make_scores(n=2, methods=["standard"])
+    scores.files["standard"] = ["/data/a.png", "/data/b.png"]
+    write(tmp_path, scores, summary_of(scores))
+    with (tmp_path / "results.csv").open(newline="") as file:
+        assert [row["image"] for row in csv.DictReader(file)] == ["/data/a.png", "/data/b.png"]

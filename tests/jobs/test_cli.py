@@ -48,6 +48,8 @@ def test_help_loads_no_heavy_library():
         ("collect", ["data_dir=/proc/nowhere"], ["/proc/nowhere"]),
         ("generate", [], ["prompt"]),
         ("evaluate", ["npnet=/nowhere/npnet"], ["/nowhere/npnet"]),
+        ("evaluate", ["evaluation=published"], ["evaluation.folder"]),
+        ("evaluate", ["evaluation=published", "evaluation.folder=/nowhere"], ["/nowhere/origin"]),
     ],
 )
 def test_a_mistake_costs_one_line(script, arguments, words, tmp_path):

@@ -1,0 +1,127 @@
+"""Images that were drawn elsewhere: one folder per method, matched with each other and with the prompts."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+
+from golden_noise.errors import UserError
+from golden_noise.prompts import Prompt
+
+KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+NAMED = 5  # names that a message gives of each kind of mistake
+
+
+class Folders:
+    """The images of every method in a folder of its own, for the same prompts.
+
+    An image belongs to a prompt by its name without the ending: the prompt's own file name where the prompt file has
+    such a column, else the prompt's number if all names are numbers (0 is the first prompt, as the published code
+    saves them). Without prompts the names, which must then be the same in all folders, are taken for the prompts.
+
+    Args:
+        folders: METHOD -> folder.
+        prompts: None to take the names.
+
+    Raises:
+        UserError: one message with every missing, unexpected, doubled or unreadable image.
+    """
+
+    def __init__(self, folders: Mapping[str, str], prompts: list[Prompt] | None) -> None:
+        self.methods = list(folders)
+        problems: list[str] = []
+        found = {method: _images(Path(folder).expanduser(), problems) for method, folder in folders.items()}
+        names = sorted(set().union(*found.values()), key=_natural)
+        self.prompts = _named_prompts(names) if prompts is None else prompts
+        wanted = names if prompts is None else _names_of(prompts, names)
+        for method, images in found.items():
+            problems += _differences(folders[method], wanted, images)
+        _refuse(problems)
+        self._paths = {method: [images[name] for name in wanted] for method, images in found.items()}
+        _refuse(_unreadable(path for paths in self._paths.values() for path in paths))
+
+    def prepare(self, start: int, end: int) -> None:
+        """Nothing to draw."""
+
+    def path(self, method: str, position: int) -> Path:
+        """The image of one item."""
+        return self._paths[method][position]
+
+
+def _images(folder: Path, problems: list[str]) -> dict[str, Path]:
+    """Name without ending -> file; doubled names become a problem."""
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}: give evaluation.images.METHOD a folder of images")
+    files: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in KINDS and not path.name.startswith("."):
+            files[_plain_number(path.stem)].append(path)
+    if not files:
+        raise UserError(f"no images in {folder}: it needs {', '.join(KINDS)} files")
+    doubled = [" and ".join(path.name for path in paths) for paths in files.values() if len(paths) > 1]
+    problems += _listed(f"{folder} has one name twice", doubled)
+    return {name: paths[0] for name, paths in files.items()}
+
+
+def _plain_number(stem: str) -> str:
+    """`007` and `7` are the same number, and so the same image."""
+    return str(int(stem)) if stem.isascii() and stem.isdigit() else stem
+
+
+def _natural(name: str) -> tuple[int, str]:
+    return (int(name), "") if name.isascii() and name.isdigit() else (0, name)
+
+
+def _named_prompts(names: list[str]) -> list[Prompt]:
+    return [Prompt(index, name.replace("_", " "), index) for index, name in enumerate(names)]
+
+
+def _names_of(prompts: list[Prompt], names: list[str]) -> list[str]:
+    """The image name of every prompt."""
+    own = [_plain_number(Path(prompt.tags["file"]).stem) for prompt in prompts if "file" in prompt.tags]
+    if len(own) == len(prompts):
+        if len(set(own)) < len(own):
+            name = next(name for name in own if own.count(name) > 1)
+            raise UserError(f"two prompts name the image {name!r}: every image needs a prompt of its own")
+        return own
+    if not all(name.isascii() and name.isdigit() for name in names):
+        name = next(name for name in names if not name.isascii() or not name.isdigit())
+        raise UserError(
+            f"image {name!r} cannot be matched with a prompt: name the images 0, 1, 2 … in the order of the prompts, "
+            "add a column file_name to the prompt file, or set evaluation.prompts=null to take the names for prompts"
+        )
+    return [str(position) for position in range(len(prompts))]
+
+
+def _differences(folder: str, wanted: list[str], images: Mapping[str, Path]) -> list[str]:
+    missing = [name for name in wanted if name not in images]
+    extra = [images[name].name for name in sorted(images.keys() - set(wanted), key=_natural)]
+    return _listed(f"{folder} lacks images", missing) + _listed(f"{folder} has images without a prompt", extra)
+
+
+def _unreadable(paths: Iterable[Path]) -> list[str]:
+    with ThreadPoolExecutor() as threads:  # decoding leaves the interpreter lock
+        return _listed("unreadable", [found for found in threads.map(_mistake, paths) if found])
+
+
+def _mistake(path: Path) -> str:
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return f"{path} ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+    return ""
+
+
+def _listed(what: str, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return [f"{what}: {', '.join(names[:NAMED])}{more}"]
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise UserError("the images cannot be compared: " + "; ".join(problems))

@@ -1,0 +1,103 @@
+"""The image pairs in the report: which ones, in how many bytes, and how much each changed."""
+
+import base64
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from golden_noise.evaluation.scores import CONTROLS, NPNET, SEARCH, STANDARD, Scores
+
+CARDS = 1_000  # pairs in the gallery
+BYTES = 12_000_000  # of all its images together, as text
+PIXEL_ART = 128  # images up to this size are kept exactly as they are if the bytes allow it
+THUMBNAIL = 320  # the longer side of a thumbnail, at most
+
+ImageSource = Callable[[str, int], Image.Image]
+
+
+def shown_methods(scores: Scores) -> list[str]:
+    """The methods whose images are shown: all but the controls, unless there is nothing else."""
+    methods = [method for method in scores.methods if method not in CONTROLS]
+    return methods if len(methods) > 1 else scores.methods
+
+
+def subject(scores: Scores) -> str | None:
+    """The method under test: NPNet, else the search, else the first beside standard noise."""
+    shown = shown_methods(scores)
+    return next((method for method in (NPNET, SEARCH, *shown) if method in shown and method != STANDARD), None)
+
+
+def gallery(scores: Scores, images: ImageSource) -> list[dict[str, Any]]:
+    """One card per pair, in order: the item, its images with scores, and each method's change by every metric."""
+    methods = shown_methods(scores)
+    positions = chosen(scores)
+    share = BYTES // (len(positions) * len(methods))
+    return [
+        scores.items[i]
+        | {
+            "views": [
+                {
+                    "method": method,
+                    "image": data_uri(images(method, i), share),
+                    "file": scores.file(method, i),
+                    "scores": {metric: float(scores.values[metric][method][i]) for metric in scores.metrics},
+                }
+                for method in methods
+            ],
+            "changes": [_changes(scores, method, i) for method in methods if method != STANDARD],
+        }
+        for i in positions
+    ]
+
+
+def chosen(scores: Scores) -> list[int]:
+    """All positions, or of a large set the largest gains and losses and a random sample."""
+    n, tested = len(scores.items), subject(scores)
+    if n <= CARDS:
+        return list(range(n))
+    extremes = [i for sign in (1, -1) if tested for i in largest_changes(scores, tested, sign)[: CARDS // 4]]
+    rest = np.random.default_rng(0).permutation(np.setdiff1d(np.arange(n), extremes))
+    return sorted({*extremes, *rest[: CARDS - len(set(extremes))].tolist()})
+
+
+def largest_changes(scores: Scores, method: str, sign: int) -> list[int]:
+    """Positions of the items that ``method`` improves (sign 1) or worsens (sign -1), largest change first.
+
+    The first metric decides; the others, in order, break its ties, so that among many equal steps of a 0/1
+    score the clear cases come first.
+    """
+    changes = [sign * (scores.values[k][method] - scores.values[k][STANDARD]) for k in scores.metrics]
+    order = np.lexsort([-change for change in reversed(changes)])
+    return [int(i) for i in order if changes[0][i] > 0]
+
+
+def _changes(scores: Scores, method: str, i: int) -> list[float]:
+    found = (scores.values[metric][method][i] - scores.values[metric][STANDARD][i] for metric in scores.metrics)
+    return [float(f"{change:.6g}") for change in found]
+
+
+def data_uri(image: Image.Image, most: int) -> str:
+    """The image as text of about ``most`` characters or fewer: a small one exactly, a large one as a thumbnail."""
+    image = image.convert("RGB")
+    if max(image.size) <= PIXEL_ART:
+        exact = _encoded(image, "png", optimize=True)
+        if len(exact) <= most:
+            return exact
+    # A photograph takes about 0.2 characters per pixel; where one takes more, the next size down is tried.
+    side = min(THUMBNAIL, max(32, int((most / 0.2) ** 0.5)))
+    while True:
+        small = image.copy()
+        small.thumbnail((side, side))
+        text = _encoded(small, "webp", quality=70, method=2)
+        if len(text) <= most or side <= 32:
+            return text
+        side = max(32, int(side * 0.8))
+
+
+def _encoded(image: Image.Image, kind: str, **options: Any) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,146 @@
+"""Scores and diversity of images; what an interrupted run has measured is not measured again."""
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from golden_noise.errors import UserError
+from golden_noise.evaluation.cache import Cache, file_digest, key
+from golden_noise.evaluation.diversity import feature_distance, pixel_distance, seed_groups
+from golden_noise.evaluation.scores import Scores
+from golden_noise.images import from_pil
+from golden_noise.metrics.base import EmbedsImages, Metric
+from golden_noise.prompts import Prompt
+
+
+class ImageSource(Protocol):
+    """Where the images of an evaluation come from: drawn here, or found in folders."""
+
+    methods: list[str]
+    prompts: list[Prompt]
+
+    def prepare(self, start: int, end: int) -> None:
+        """Make the images of a range of prompts exist."""
+
+    def path(self, method: str, position: int) -> Path:
+        """The image of one item."""
+        ...
+
+
+class Measurement:
+    """Measures the images of a source.
+
+    Args:
+        metrics: by name.
+        identities: what each metric is, in plain containers: a change makes it measure again.
+        folder: of the evaluation; `scores.jsonl` there keeps what was measured.
+    """
+
+    def __init__(self, source: ImageSource, metrics: Mapping[str, Metric], identities: Mapping[str, Any], folder: Path):
+        self.source, self.metrics, self.folder = source, metrics, folder
+        self.identities = {name: (identities.get(name), metric.version) for name, metric in metrics.items()}
+        self.cache = Cache(folder / "scores.jsonl")
+        self._digest = cache(lambda method, i: file_digest(source.path(method, i)))
+
+    def scores(self, batch_size: int) -> Scores:
+        """Scores of every image, on the same items for every method and metric, and the images' diversity."""
+        prompts, methods = self.source.prompts, self.source.methods
+        columns: dict[str, dict[str, list[float]]] = {k: {m: [] for m in methods} for k in self.metrics}
+        with tqdm(desc="evaluating", unit="image", total=len(prompts) * len(methods)) as bar:
+            for start in range(0, len(prompts), batch_size):
+                positions = range(start, min(start + batch_size, len(prompts)))
+                self.source.prepare(positions.start, positions.stop)
+                for method in methods:
+                    for name, found in self._batch(method, positions).items():
+                        columns[name][method] += found
+                    bar.update(len(positions))
+        return Scores(
+            items=[
+                {"index": p.index, "prompt": p.text, "seed": p.seed, "task": p.tags.get("task", "")} for p in prompts
+            ],
+            methods=methods,
+            metrics=list(self.metrics),
+            values={name: {m: np.array(v) for m, v in column.items()} for name, column in columns.items()},
+            files={m: [self._shown_path(m, i) for i in range(len(prompts))] for m in methods},
+            diversity=self._diversity(),
+        )
+
+    def _batch(self, method: str, positions: range) -> dict[str, list[float]]:
+        """Scores of one method's batch by every metric. A batch is measured whole, so that it is always the same."""
+        texts = [self.source.prompts[i].text for i in positions]
+        images: list[Tensor] = []
+        found: dict[str, list[float]] = {}
+        for name, metric in self.metrics.items():
+            keys = [
+                key("score", self.identities[name], text, self._digest(method, i))
+                for text, i in zip(texts, positions, strict=True)
+            ]
+            known = self.cache.get(keys)
+            if known is None:
+                images = images or _stacks([self._open(method, i) for i in positions])
+                known = _scores(metric, texts, images)
+                self.cache.put(dict(zip(keys, known, strict=True)))
+            found[name] = known
+        return found
+
+    def _diversity(self) -> dict[str, dict[str, np.ndarray]]:
+        """Mean distance between the seeds of each prompt, in pixels and as the metrics' image features see it."""
+        groups = seed_groups([prompt.text for prompt in self.source.prompts])
+        if not groups:
+            return {}
+        embedding = {name: metric for name, metric in self.metrics.items() if isinstance(metric, EmbedsImages)}
+        return {
+            space: {
+                method: np.array([self._distance(space, embedding.get(space), method, group) for group in groups])
+                for method in self.source.methods
+            }
+            for space in ("pixels", *embedding)
+        }
+
+    def _distance(self, space: str, metric: EmbedsImages | None, method: str, group: list[int]) -> float:
+        name = key("diversity", space, self.identities.get(space), [self._digest(method, i) for i in group])
+        known = self.cache.get([name])
+        if known is None:
+            images = [self._open(method, i) for i in group]
+            known = [pixel_distance(images) if metric is None else _feature_distance(metric, images)]
+            self.cache.put({name: known[0]})
+        return known[0]
+
+    def _open(self, method: str, position: int) -> Image.Image:
+        path = self.source.path(method, position)
+        try:
+            with Image.open(path) as image:
+                return image.convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UserError(f"cannot read {path} ({error}): delete it and run the same command again") from error
+
+    def _shown_path(self, method: str, position: int) -> str:
+        """Relative to the evaluation's folder where the image lies in it."""
+        path = self.source.path(method, position)
+        inside = path.is_relative_to(self.folder)
+        return path.relative_to(self.folder).as_posix() if inside else os.path.abspath(path)
+
+
+def _stacks(images: Sequence[Image.Image]) -> list[Tensor]:
+    """The images as one batch, or one by one where their sizes differ."""
+    return [from_pil(images)] if len({image.size for image in images}) == 1 else [from_pil([one]) for one in images]
+
+
+def _scores(metric: Metric, texts: Sequence[str], stacks: Sequence[Tensor]) -> list[float]:
+    found, start = [], 0
+    for images in stacks:
+        found.append(metric.score(texts[start : start + len(images)], images))
+        start += len(images)
+    return torch.cat(found).double().tolist()
+
+
+def _feature_distance(metric: EmbedsImages, images: Sequence[Image.Image]) -> float:
+    return feature_distance(torch.cat([metric.embed(stack) for stack in _stacks(images)]))

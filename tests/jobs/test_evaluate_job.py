@@ -1,0 +1,205 @@
+"""The evaluate job: drawn or found images, several methods, killed at any moment, and never mixed up."""
+
+import json
+import multiprocessing
+import random
+import shutil
+import time
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from golden_noise.errors import UserError
+from golden_noise.evaluation.compare import evaluate
+from golden_noise.npnet import NPNet
+
+SMALL = ["prompts.count=24", "pipeline.steps=2", "evaluation.batch_size=6", "~metric.reward"]
+
+
+@pytest.fixture
+def npnets(tmp_path):
+    """Two folders of different networks."""
+
+    def build(seed):
+        torch.manual_seed(seed)
+        network = NPNet((4, 8, 8), (16, 128))
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter += 0.05 * torch.randn_like(parameter)
+        network.save_pretrained(tmp_path / f"npnet{seed}")
+        return str(tmp_path / f"npnet{seed}")
+
+    return build(0), build(1)
+
+
+def drawn(folder):
+    """Modification times of all images."""
+    return {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.glob("images/*/*.png")}
+
+
+def test_several_methods_in_one_run(compose_job, npnets, tmp_path):
+    names = "evaluation.methods=[standard,search,npnet,shuffled,best_of_n]"
+    extra = [
+        names,
+        f"npnet={npnets[0]}",
+        f"+evaluation.checkpoints.second={npnets[1]}",
+        "evaluation.best_of.metric=soft",
+    ]
+    summary = evaluate(compose_job("evaluate", *SMALL, *extra))
+    assert list(summary["methods"]) == ["standard", "search", "npnet", "shuffled", "best_of_n", "second"]
+    best = next(c for c in summary["comparisons"] if (c["metric"], c["b"], c["task"]) == ("soft", "best_of_n", "all"))
+    assert best["losses"] == 0 and best["wins"] > 0
+    assert json.loads((tmp_path / "run/results.json").read_text()) == summary
+    assert (tmp_path / "run/report.html").stat().st_size > 50_000
+    assert summary["noise"]["move"]["methods"]["standard"]["mean"] == 0
+    assert summary["noise"]["move"]["methods"]["second"]["mean"] > 1e-4
+    assert summary["noise"]["variance"]["methods"]["standard"]["mean"] == pytest.approx(1, abs=0.05)
+
+
+def test_diversity_is_measured_where_prompts_repeat(compose_job, tmp_path):
+    (tmp_path / "few.txt").write_text("a red circle\na blue square\n")
+    file = ["prompts=file", f"prompts.path={tmp_path}/few.txt", "prompts.repeats=3", "pipeline.bundled=false"]
+    methods = ["evaluation.methods=[standard,search]", "evaluation.batch_size=4", "pipeline.steps=2"]
+    summary = evaluate(compose_job("evaluate", *file, *methods))
+    assert set(summary["diversity"]) == {"pixels", "reward"}
+    for entry in summary["diversity"].values():
+        assert entry["methods"]["search"]["n"] == 2
+        assert entry["methods"]["standard"]["mean"] > 0
+
+
+def test_nothing_is_drawn_or_scored_twice(compose_job, tmp_path):
+    config = compose_job("evaluate", *SMALL, "evaluation.methods=[standard,search]")
+    first = evaluate(config)
+    images, scores = drawn(tmp_path / "run"), (tmp_path / "run/scores.jsonl").read_bytes()
+    assert evaluate(config) == first
+    assert drawn(tmp_path / "run") == images
+    assert (tmp_path / "run/scores.jsonl").read_bytes() == scores
+
+
+def test_a_further_method_uses_the_images_that_are_there(compose_job, tmp_path):
+    evaluate(compose_job("evaluate", *SMALL, "evaluation.methods=[standard]"))
+    before = drawn(tmp_path / "run")
+    evaluate(compose_job("evaluate", *SMALL, "evaluation.methods=[standard,search]"))
+    after = drawn(tmp_path / "run")
+    assert len(after) == 48 and before.items() <= after.items()
+
+
+def test_images_of_other_settings_weights_or_prompts_are_refused(compose_job, npnets):
+    methods = "evaluation.methods=[standard,npnet]"
+    evaluate(compose_job("evaluate", *SMALL, methods, f"npnet={npnets[0]}"))
+    with pytest.raises(UserError, match=r"standard holds images of other settings \(pipeline.steps: 2, now 3\)"):
+        evaluate(compose_job("evaluate", *SMALL, methods, f"npnet={npnets[0]}", "pipeline.steps=3"))
+    with pytest.raises(UserError, match=r"images/npnet holds images of other settings \(npnet: "):
+        evaluate(compose_job("evaluate", *SMALL, methods, f"npnet={npnets[1]}"))
+    with pytest.raises(UserError, match=r"000000.png is of .* give another name"):
+        evaluate(compose_job("evaluate", *SMALL, methods, f"npnet={npnets[0]}", "seed=1"))
+
+
+def test_a_network_from_training_replaces_the_images_of_an_older_one(compose_job, npnets, tmp_path):
+    config = compose_job("evaluate", *SMALL, "evaluation.methods=[standard,npnet]")
+    one, two = (evaluate(config, NPNet.from_pretrained(folder)) for folder in npnets)
+    assert one["methods"]["standard"] == two["methods"]["standard"]
+    assert one["noise"]["move"]["methods"]["npnet"] != two["noise"]["move"]["methods"]["npnet"]
+
+
+def test_a_damaged_image_is_named(compose_job, tmp_path):
+    config = compose_job("evaluate", *SMALL, "evaluation.methods=[standard]")
+    evaluate(config)
+    path = tmp_path / "run/images/standard/000003.png"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UserError, match=r"cannot read .*000003.png"):
+        evaluate(config)
+    path.unlink()
+    evaluate(config)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["evaluation.methods=[standard,nonsense]"], "unknown method 'nonsense'"),
+        (["evaluation.methods=[search]"], "lack 'standard'"),
+        (["evaluation.methods=[standard,standard]"], "twice"),
+        (["+evaluation.checkpoints.npnet=x"], "a name of its own"),
+        (["evaluation.best_of.metric=nonsense"], "among the chosen ones: strict, soft"),
+        (["evaluation.best_of.count=1"], "count >= 2"),
+    ],
+)
+def test_mistakes_in_the_choice_of_methods(compose_job, options, words):
+    with pytest.raises(UserError, match=words):
+        evaluate(compose_job("evaluate", *SMALL, *options))
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A folder as the published code leaves it, and its prompts."""
+    rng = np.random.default_rng(0)
+    for name in ("origin", "optim"):
+        (tmp_path / "published" / name).mkdir(parents=True)
+        for i in range(12):
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "published" / name / f"{i}.png")
+    (tmp_path / "draw.csv").write_text("Prompts,Category\n" + "a red circle,one\na blue square,two\n" * 6)
+    return ["prompts=file", f"prompts.path={tmp_path}/draw.csv", "~metric.reward"]
+
+
+def test_a_folder_of_the_published_code(compose_job, published, tmp_path):
+    options = ["evaluation=published", f"evaluation.folder={tmp_path}/published"]
+    summary = evaluate(compose_job("evaluate", *options, *published))
+    assert {method: found["soft"]["n"] for method, found in summary["methods"].items()} == {"standard": 12, "npnet": 12}
+    assert set(summary["methods"]["npnet"]["soft"]["tasks"]) == {"one", "two"}
+    assert set(summary["diversity"]["pixels"]["differences"]) == {"npnet"}
+    assert summary["noise"] == {}
+    assert f"{tmp_path}/published/optim/0.png" in (tmp_path / "run/results.csv").read_text()
+
+
+def test_two_folders_whose_names_are_the_prompts(compose_job, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for text in ("a red circle", "a_blue_square"):
+            Image.new("RGB", (32, 32), "red").save(tmp_path / name / f"{text}.png")
+    images = [f"evaluation.images.standard={tmp_path}/a", f"evaluation.images.npnet={tmp_path}/b"]
+    options = ["evaluation=folders", "evaluation.prompts=null", "~metric.reward"]
+    summary = evaluate(compose_job("evaluate", *options, *images))
+    assert summary["methods"]["npnet"]["strict"]["n"] == 2
+    assert any("too few" in note for note in summary["notes"])
+    (tmp_path / "b/extra.png").write_bytes((tmp_path / "b/a red circle.png").read_bytes())
+    with pytest.raises(UserError, match=r"a lacks images: extra"):
+        evaluate(compose_job("evaluate", *options, *images))
+
+
+def _evaluate(plain):
+    torch.set_num_threads(1)
+    evaluate(OmegaConf.create(plain))
+
+
+def test_killed_at_random_moments_the_results_come_out_the_same(compose_job, npnets, tmp_path):
+    methods = ["evaluation.methods=[standard,search,npnet,shuffled]", f"npnet={npnets[0]}", "evaluation.batch_size=4"]
+    plain = OmegaConf.to_container(compose_job("evaluate", *SMALL, *methods), resolve=True)
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["golden_noise.evaluation.compare", "golden_noise.shapes.models"])
+
+    def run(seconds=None):
+        process = processes.Process(target=_evaluate, args=(plain,))
+        process.start()
+        process.join(seconds)
+        process.kill()
+        process.join()
+        return process.exitcode
+
+    first = processes.Process(target=int)  # waits for the libraries, which are no part of the duration
+    first.start()
+    first.join()
+    start = time.perf_counter()
+    assert run() == 0
+    duration = time.perf_counter() - start
+    names = ("results.json", "results.csv")
+    whole = {name: (tmp_path / "run" / name).read_bytes() for name in names}
+    shutil.rmtree(tmp_path / "run")
+    rng = random.Random(0)
+    killed = [run(rng.uniform(0.05, 0.6) * duration) for _ in range(8)]
+    assert any(killed)
+    assert run() == 0
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in names} == whole
