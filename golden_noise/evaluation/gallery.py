@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,8 @@ from PIL import Image
 from golden_noise.evaluation.scores import CONTROLS, NPNET, SEARCH, STANDARD, Scores
 
 CARDS = 1_000  # pairs in the gallery
-BYTES = 12_000_000  # of all its images together, as text
-PIXEL_ART = 128  # images up to this size are kept exactly as they are if the bytes allow it
+BYTES = 12_500_000  # of all its images together, as text
+PIXEL_ART = 128  # images up to this size are kept exactly as they are if the bytes allow that for all
 THUMBNAIL = 320  # the longer side of a thumbnail, at most
 
 ImageSource = Callable[[str, int], Image.Image]
@@ -34,14 +34,17 @@ def gallery(scores: Scores, images: ImageSource) -> list[dict[str, Any]]:
     """One card per pair, in order: the item, its images with scores, and each method's change by every metric."""
     methods = shown_methods(scores)
     positions = chosen(scores)
-    share = BYTES // (len(positions) * len(methods))
+    wanted = [(method, i) for i in positions for method in methods]
+    exact = _exact(images(method, i) for method, i in wanted)
+    found = iter(exact or (thumbnail(images(method, i), BYTES // len(wanted)) for method, i in wanted))
     return [
         scores.items[i]
         | {
             "views": [
                 {
                     "method": method,
-                    "image": data_uri(images(method, i), share),
+                    "image": next(found),
+                    "photo": exact is None,
                     "file": scores.file(method, i),
                     "scores": {metric: float(scores.values[metric][method][i]) for metric in scores.metrics},
                 }
@@ -79,25 +82,32 @@ def _changes(scores: Scores, method: str, i: int) -> list[float]:
     return [float(f"{change:.6g}") for change in found]
 
 
-def data_uri(image: Image.Image, most: int) -> str:
-    """The image as text of about ``most`` characters or fewer: a small one exactly, a large one as a thumbnail."""
+def _exact(images: Iterable[Image.Image]) -> list[str] | None:
+    """The images as they are, or None if any is large or all together are: then each is shrunk in the same way."""
+    found, total = [], 0
+    for image in images:
+        if max(image.size) > PIXEL_ART or total > BYTES:
+            return None
+        found.append(_encoded(image.convert("RGB"), lossless=True))
+        total += len(found[-1])
+    return found
+
+
+def thumbnail(image: Image.Image, most: int) -> str:
+    """A thumbnail as text of at most ``most`` characters, or as few as make sense."""
     image = image.convert("RGB")
-    if max(image.size) <= PIXEL_ART:
-        exact = _encoded(image, "png", optimize=True)
-        if len(exact) <= most:
-            return exact
     # A photograph takes about 0.2 characters per pixel; where one takes more, the next size down is tried.
     side = min(THUMBNAIL, max(32, int((most / 0.2) ** 0.5)))
     while True:
         small = image.copy()
         small.thumbnail((side, side))
-        text = _encoded(small, "webp", quality=70, method=2)
+        text = _encoded(small, quality=70, method=2)
         if len(text) <= most or side <= 32:
             return text
         side = max(32, int(side * 0.8))
 
 
-def _encoded(image: Image.Image, kind: str, **options: Any) -> str:
+def _encoded(image: Image.Image, **options: Any) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    image.save(buffer, "webp", **options)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

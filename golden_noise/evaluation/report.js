@@ -43,7 +43,7 @@
     }
     grid.replaceChildren(...shown.slice(0, limit).map((card) => card.node));
     const visible = Math.min(limit, shown.length);
-    find("#count").textContent = shown.length ? `${visible} of ${shown.length} pairs` : "no pair fits";
+    find("#count").textContent = shown.length ? `${visible} of ${shown.length.toLocaleString("en")} pairs` : "no pair fits";
     find("#more").hidden = visible === shown.length;
   }
 

