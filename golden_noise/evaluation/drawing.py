@@ -112,7 +112,7 @@ def claim(folder: Path, settings: dict[str, Any], replace: bool) -> None:
         old = record.read_text("utf-8")
         if old == text:
             return
-        if not replace:
+        if not replace and any(folder.glob("*.png")):
             raise UserError(
                 f"{folder} holds images of other settings ({_difference(old, settings)}): "
                 "give another name=NAME or delete that folder"
