@@ -88,7 +88,7 @@ def _exact(images: Iterable[Image.Image]) -> list[str] | None:
     for image in images:
         if max(image.size) > PIXEL_ART or total > BYTES:
             return None
-        found.append(_encoded(image.convert("RGB"), lossless=True))
+        found.append(_encoded(image.convert("RGB"), lossless=True, quality=50, method=2))
         total += len(found[-1])
     return found
 
