@@ -8,6 +8,11 @@ PACKAGE = Path(__file__).parent
 BUNDLED = "package:"
 
 
+def looks_local(source: str) -> bool:
+    """Whether `source` is written as a path, so that it cannot be a hub id."""
+    return source.startswith((".", "/", "~"))
+
+
 def locate(source: str, option: str) -> str:
     """The folder or hub id that `source` names; "package:PATH" is a folder inside this package.
 
@@ -20,6 +25,6 @@ def locate(source: str, option: str) -> str:
     folder = PACKAGE / source.removeprefix(BUNDLED) if bundled else Path(source).expanduser()
     if folder.is_dir():
         return str(folder)
-    if bundled or source.count("/") != 1 or source.startswith((".", "/", "~")):
+    if bundled or source.count("/") != 1 or looks_local(source):
         raise UserError(f"no folder {folder}: give {option} an existing folder or a hub id such as ORG/NAME")
     return source

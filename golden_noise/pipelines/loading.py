@@ -33,7 +33,7 @@ def pick_device(device: str) -> torch.device:
 
 def first_line(error: Exception) -> str:
     """Why something failed, without the advice and traces that libraries append."""
-    return str(error).strip().splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def load_diffusers(kind: type[Kind], source: str, dtype: torch.dtype, variant: str | None) -> Kind:

@@ -44,7 +44,7 @@ def close(found, expected, atol=1e-4):
 def test_is_clips_scaled_cosine(metric, folder, images):
     clip = CLIPModel.from_pretrained(folder).eval()
     scores = metric.score(PROMPTS, images)
-    tokens = [metric.tokenizer(text, padding="max_length", max_length=16).input_ids for text in PROMPTS]
+    tokens = [metric.clip.tokenizer(text, padding="max_length", max_length=16).input_ids for text in PROMPTS]
     with torch.no_grad():
         logits = clip(input_ids=torch.tensor(tokens), pixel_values=normalised(images)).logits_per_image
     close(scores, logits.diagonal())
@@ -54,11 +54,12 @@ def test_is_clips_scaled_cosine(metric, folder, images):
 
 
 def test_is_the_cosine_by_hand(metric, images):
-    text = metric._text_features(PROMPTS[:2]).detach().double().numpy()
+    clip = metric.clip.model
     with torch.no_grad():
-        image = metric.model.get_image_features(normalised(images[:2])).pooler_output.double().numpy()
+        text = clip.get_text_features(**metric.clip.tokens(PROMPTS[:2])).pooler_output.double().numpy()
+        image = clip.get_image_features(normalised(images[:2])).pooler_output.double().numpy()
     cosine = (text * image).sum(1) / np.sqrt((text**2).sum(1) * (image**2).sum(1))
-    scale = np.exp(metric.model.logit_scale.item())
+    scale = np.exp(clip.logit_scale.item())
     close(metric.score(PROMPTS[:2], images[:2]), torch.from_numpy(scale * cosine).float())
     assert metric.range[0] <= -scale < scale <= metric.range[1]
 
@@ -107,7 +108,7 @@ def test_large_images_are_resized_as_pil_does(metric):
 
 
 def test_processor_may_lie_elsewhere(metric, folder, tmp_path, images):
-    metric.model.save_pretrained(tmp_path)
+    metric.clip.model.save_pretrained(tmp_path)
     apart = PickScore(str(tmp_path), processor=str(folder), device="cpu")
     assert torch.equal(apart.score(PROMPTS, images), metric.score(PROMPTS, images))
 

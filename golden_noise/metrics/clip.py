@@ -1,0 +1,133 @@
+"""CLIP (Radford et al. 2021, arXiv 2103.00020) as metrics use it: unit features of prompts and of images."""
+
+import re
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
+from transformers import AutoTokenizer, BatchEncoding, CLIPConfig, CLIPModel
+
+from golden_noise.images import to_pil
+from golden_noise.metrics.loading import build, load
+from golden_noise.weights import locate
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+# open_clip's names and those of transformers, applied in this order.
+RENAMED = (
+    (r"^visual\.conv1", "vision_model.embeddings.patch_embedding"),
+    (r"^visual\.class_embedding", "vision_model.embeddings.class_embedding"),
+    (r"^visual\.positional_embedding", "vision_model.embeddings.position_embedding.weight"),
+    (r"^visual\.ln_pre", "vision_model.pre_layrnorm"),
+    (r"^visual\.ln_post", "vision_model.post_layernorm"),
+    (r"^visual\.proj$", "visual_projection.weight"),
+    (r"^visual\.transformer\.resblocks", "vision_model.encoder.layers"),
+    (r"^transformer\.resblocks", "text_model.encoder.layers"),
+    (r"^token_embedding", "text_model.embeddings.token_embedding"),
+    (r"^positional_embedding", "text_model.embeddings.position_embedding.weight"),
+    (r"^ln_final", "text_model.final_layer_norm"),
+    (r"^text_projection$", "text_projection.weight"),
+    (r"\.ln_(\d)", r".layer_norm\1"),
+    (r"\.mlp\.c_fc", ".mlp.fc1"),
+    (r"\.mlp\.c_proj", ".mlp.fc2"),
+    (r"\.attn\.", ".self_attn."),
+)
+
+
+class CLIP:
+    """A CLIP model with its tokenizer.
+
+    Args:
+        model: folder or hub id in the layout of transformers.
+        tokenizer: folder or hub id of its tokenizer, the model's own by default.
+        revision: commit or tag of the model on the hub.
+        tensors: weights to use instead of the model's, of which then only the config is loaded.
+
+    Raises:
+        UserError: one of them is missing, or the weights do not fit the model.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        tokenizer: str | None = None,
+        revision: str | None = None,
+        tensors: dict[str, Tensor] | None = None,
+    ):
+        model, words = (locate(source, "metric.*.model") for source in (model, tokenizer or model))
+        self.tokenizer = load(AutoTokenizer, words)
+        if tensors is None:
+            self.model = load(CLIPModel, model, revision=revision, dtype=torch.float32)
+        else:
+            self.model = build(CLIPModel, load(CLIPConfig, model), tensors, "the metric's file of weights")
+        self.device, self.dtype = device, dtype
+        self.size: int = self.model.config.vision_config.image_size
+        self.model.eval().to(device, dtype)
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor exp(logit_scale) that CLIP's loss puts on cosines, at most 100."""
+        return self.model.logit_scale.float().exp().item()
+
+    def cosine(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
+        """Cosine similarities (B,) float32 on the CPU of prompts and pixels (B, 3, size, size), pair by pair."""
+        return (self.texts(prompts) * self.images(pixels)).sum(-1).cpu()
+
+    @torch.inference_mode()
+    def texts(self, prompts: Sequence[str]) -> Tensor:
+        """Unit vectors (B, D) float32 of prompts; those that repeat are encoded once."""
+        distinct = list(dict.fromkeys(prompts))
+        which = torch.tensor([distinct.index(prompt) for prompt in prompts], device=self.device)
+        features = self.model.get_text_features(**self.tokens(distinct)).pooler_output
+        return F.normalize(features.float(), dim=-1)[which]
+
+    @torch.inference_mode()
+    def images(self, pixels: Tensor) -> Tensor:
+        """Unit vectors (B, D) float32 of normalised pixels (B, 3, size, size)."""
+        features = self.model.get_image_features(pixels.to(self.device, self.dtype)).pooler_output
+        return F.normalize(features.float(), dim=-1)
+
+    def tokens(self, prompts: Sequence[str]) -> BatchEncoding:
+        """Tokens of prompts, cut and padded to the model's length."""
+        length = self.model.config.text_config.max_position_embeddings
+        tokens = self.tokenizer(
+            list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        )
+        return tokens.to(self.device)
+
+
+def clip_pixels(images: Tensor, size: int) -> Tensor:
+    """Pixels (B, 3, size, size) as OpenAI's CLIP and open_clip prepare images (B, 3, H, W) in [0, 1].
+
+    Rounded to 8 bits, as saved images would be; shortest side to `size` with PIL's bicubic filter; centre crop.
+    """
+    prepare = v2.Compose(
+        [
+            v2.Resize(size, InterpolationMode.BICUBIC),
+            v2.CenterCrop(size),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(MEAN, STD),
+        ]
+    )
+    return torch.stack([prepare(image) for image in to_pil(images)])
+
+
+def from_open_clip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of an open_clip model under the names and in the layout of transformers' `CLIPModel`."""
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        for pattern, replacement in RENAMED:
+            name = re.sub(pattern, replacement, name)
+        if name.endswith("_projection.weight"):
+            renamed[name] = tensor.T.contiguous()  # open_clip multiplies from the left
+        elif ".in_proj_" in name:
+            for part, chunk in zip("qkv", tensor.chunk(3), strict=True):
+                renamed[name.replace("in_proj_", f"{part}_proj.")] = chunk.contiguous()
+        else:
+            renamed[name] = tensor
+    return renamed
