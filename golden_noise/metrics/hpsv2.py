@@ -1,0 +1,65 @@
+"""Human Preference Score v2 and v2.1 (Wu et al. 2023, arXiv 2306.09341): a tuned CLIP's cosine similarity, times 100."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2.functional import normalize, resize
+
+from golden_noise.images import from_pil, to_pil
+from golden_noise.metrics.clip import CLIP, MEAN, STD, from_open_clip
+from golden_noise.metrics.loading import find_file, pick_dtype, read_tensors, version_of
+from golden_noise.pipelines.loading import pick_device
+from golden_noise.weights import locate
+
+
+class HPSv2:
+    """100 * cos(text, image); about 26 to 30. Scores of v2.0 and v2.1 cannot be compared with each other.
+
+    The published code cleans prompts with ftfy before it tokenizes them; that differs only for text that was decoded
+    wrongly or holds HTML entities.
+
+    Args:
+        weights: the published file, in open_clip's layout: a path, or ORG/NAME/FILE on the hub.
+        model: folder or hub id of the CLIP whose config and tokenizer belong to it.
+        revision: commit or tag of the weights on the hub.
+        antialias: whether images are smoothed as they shrink. The published code leaves that to torchvision, which has
+            done so since 0.17 and did not when the first scores were published.
+        dtype: float32, or float16 or bfloat16 to save memory.
+    """
+
+    range = (-100.0, 100.0)
+
+    def __init__(
+        self,
+        weights: str,
+        model: str,
+        revision: str | None = None,
+        antialias: bool = True,
+        device: str = "auto",
+        dtype: str = "float32",
+    ):
+        self.version, self.antialias = version_of(weights, revision), antialias
+        place, kind, model = pick_device(device), pick_dtype(dtype), locate(model, "metric.*.model")
+        tensors = from_open_clip(read_tensors(find_file(weights, revision)))
+        self.clip = CLIP(model, place, kind, tensors=tensors)
+
+    def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
+        """Scores (B,) float32; see `Metric`. Images are rounded to 8 bits, as saved images would be."""
+        return 100 * self.clip.cosine(prompts, hps_pixels(images, self.clip.size, self.antialias))
+
+
+def hps_pixels(images: Tensor, size: int, antialias: bool) -> Tensor:
+    """Pixels (B, 3, size, size) of images (B, 3, H, W): the longest side shrunk to `size`, then black borders.
+
+    Unlike CLIP's own preparation nothing is cropped, and the bicubic filter may overshoot [0, 1].
+    """
+    pixels = from_pil(to_pil(images))
+    longest = max(pixels.shape[-2:])
+    height, width = (max(1, round(side * size / longest)) for side in pixels.shape[-2:])
+    if longest != size:
+        pixels = resize(pixels, [height, width], InterpolationMode.BICUBIC, antialias=antialias)
+    top, left = (size - height) // 2, (size - width) // 2
+    pixels = F.pad(pixels, (left, size - width - left, top, size - height - top))
+    return normalize(pixels, list(MEAN), list(STD))
