@@ -1,0 +1,39 @@
+"""CLIPScore (Hessel et al. 2021, arXiv 2104.08718): how well an image fits its caption."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from golden_noise.metrics.clip import CLIP, clip_pixels
+from golden_noise.metrics.loading import pick_dtype, version_of
+from golden_noise.pipelines.loading import pick_device
+
+
+class CLIPScore:
+    """2.5 * max(cos(text, image), 0); about 0.8 for images from Stable Diffusion XL.
+
+    Args:
+        model: folder or hub id of a CLIP in the layout of transformers.
+        prefix: put before every prompt. The CLIPScore paper uses "A photo depicts "; tables of text-to-image models,
+            Golden Noise's among them, do without.
+        revision: commit or tag of the model on the hub.
+        dtype: float32, or float16 or bfloat16 to save memory.
+    """
+
+    range = (0.0, 2.5)
+
+    def __init__(
+        self,
+        model: str,
+        prefix: str = "",
+        revision: str | None = None,
+        device: str = "auto",
+        dtype: str = "float32",
+    ):
+        self.version, self.prefix = version_of(model, revision), prefix
+        self.clip = CLIP(model, pick_device(device), pick_dtype(dtype), revision=revision)
+
+    def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
+        """Scores (B,) float32; see `Metric`. Images are rounded to 8 bits, as saved images would be."""
+        texts = [self.prefix + prompt for prompt in prompts]
+        return 2.5 * self.clip.cosine(texts, clip_pixels(images, self.clip.size)).clamp(min=0)

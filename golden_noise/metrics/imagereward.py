@@ -1,0 +1,123 @@
+"""ImageReward v1.0 (Xu et al. 2023, arXiv 2304.05977): BLIP, tuned on human rankings, judges image and prompt."""
+
+import re
+from collections.abc import Sequence
+from math import isqrt
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
+
+from golden_noise.errors import UserError
+from golden_noise.metrics.clip import clip_pixels
+from golden_noise.metrics.head import fold_head
+from golden_noise.metrics.loading import build, find_file, load, part, pick_dtype, read_tensors, version_of
+from golden_noise.pipelines.loading import pick_device
+from golden_noise.weights import locate
+
+MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the raw scores, as published
+TOKENS = 35
+HEAD_WIDTH = 64  # of attention, in both halves: the one size that the tensors' shapes do not tell
+
+# BLIP's own names for the image half and those of transformers, applied in this order.
+RENAMED = (
+    (r"^cls_token", "embeddings.class_embedding"),
+    (r"^pos_embed", "embeddings.position_embedding"),
+    (r"^patch_embed\.proj", "embeddings.patch_embedding"),
+    (r"^blocks", "encoder.layers"),
+    (r"\.norm(\d)", r".layer_norm\1"),
+    (r"\.attn\.qkv", ".self_attn.qkv"),
+    (r"\.attn\.proj", ".self_attn.projection"),
+    (r"^norm\.", "post_layernorm."),
+)
+
+
+class ImageReward:
+    """Reward with mean 0 and variance 1 over the authors' images; tables often show it times 100.
+
+    Args:
+        weights: the published file: a path, or ORG/NAME/FILE on the hub.
+        tokenizer: folder or hub id of BERT's uncased tokenizer.
+        revision: commit or tag of the weights on the hub.
+        dtype: float32, or float16 or bfloat16 to save memory.
+    """
+
+    range = (-float("inf"), float("inf"))
+
+    def __init__(
+        self,
+        weights: str,
+        tokenizer: str,
+        revision: str | None = None,
+        device: str = "auto",
+        dtype: str = "float32",
+    ):
+        self.version = version_of(weights, revision)
+        self.device, self.dtype = pick_device(device), pick_dtype(dtype)
+        self.tokenizer = load(AutoTokenizer, locate(tokenizer, "metric.*.tokenizer"))
+        tensors = read_tensors(find_file(weights, revision))
+        image, text, head = (part(tensors, prefix) for prefix in ("blip.visual_encoder.", "blip.text_encoder.", "mlp."))
+        text.pop("embeddings.position_ids", None)  # only counts from 0
+        image = {rename(name): tensor for name, tensor in image.items()}
+        try:
+            configs = image_config(image), text_config(text)
+        except KeyError as error:
+            raise UserError(f"{weights} holds no weights of ImageReward: {error.args[0]} is missing") from error
+        self.weight, self.bias = fold_head(head, weights)
+        self.image_model = build(BlipVisionModel, configs[0], image, weights)
+        self.text_model = build(BlipTextModel, configs[1], text, weights, add_pooling_layer=False)
+        for model in (self.image_model, self.text_model):
+            model.eval().to(self.device, self.dtype)
+
+    @torch.inference_mode()
+    def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
+        """Scores (B,) float32; see `Metric`. Images are rounded to 8 bits, as saved images would be."""
+        tokens = self.tokenizer(
+            list(prompts), padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
+        ).to(self.device)
+        pixels = clip_pixels(images, self.image_model.config.image_size)
+        seen = self.image_model(pixels.to(self.device, self.dtype)).last_hidden_state
+        judged = self.text_model(
+            tokens.input_ids, attention_mask=tokens.attention_mask, encoder_hidden_states=seen
+        ).last_hidden_state[:, 0]
+        return (judged.float().cpu() @ self.weight + self.bias - MEAN) / STD
+
+
+def rename(name: str) -> str:
+    for pattern, replacement in RENAMED:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _layers(tensors: dict[str, Tensor], prefix: str) -> int:
+    return len({name.split(".")[2] for name in tensors if name.startswith(prefix)})
+
+
+def image_config(tensors: dict[str, Tensor]) -> BlipVisionConfig:
+    """The config that fits the tensors of the image half, ViT-L/16 as published."""
+    patch_embedding = tensors["embeddings.patch_embedding.weight"]
+    patch = patch_embedding.shape[-1]
+    places = tensors["embeddings.position_embedding"].shape[1] - 1
+    return BlipVisionConfig(
+        hidden_size=patch_embedding.shape[0],
+        intermediate_size=tensors["encoder.layers.0.mlp.fc1.weight"].shape[0],
+        num_hidden_layers=_layers(tensors, "encoder.layers."),
+        num_attention_heads=patch_embedding.shape[0] // HEAD_WIDTH,
+        image_size=isqrt(places) * patch,
+        patch_size=patch,
+        layer_norm_eps=1e-6,  # BLIP's; transformers has another default
+    )
+
+
+def text_config(tensors: dict[str, Tensor]) -> BlipTextConfig:
+    """The config that fits the tensors of the text half, BERT base with attention to the image as published."""
+    words, width = tensors["embeddings.word_embeddings.weight"].shape
+    return BlipTextConfig(
+        vocab_size=words,
+        hidden_size=width,
+        encoder_hidden_size=tensors["encoder.layer.0.crossattention.self.key.weight"].shape[1],
+        intermediate_size=tensors["encoder.layer.0.intermediate.dense.weight"].shape[0],
+        num_hidden_layers=_layers(tensors, "encoder.layer."),
+        num_attention_heads=width // HEAD_WIDTH,
+        max_position_embeddings=tensors["embeddings.position_embeddings.weight"].shape[0],
+    )
