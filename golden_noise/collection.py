@@ -14,14 +14,14 @@ from golden_noise.pairs import NoisePair, ShardWriter
 from golden_noise.pipelines.base import Pipeline, PromptEmbedding
 from golden_noise.prompts import Prompt
 from golden_noise.search.base import NoiseSearch
+from golden_noise.selection import Selection
 
 
 class Collector:
     """Turns prompts into noise pairs, a batch at a time.
 
     Args:
-        select_by: keep a pair only if its golden image beats the standard one in this metric by more than `margin`.
-            None keeps every pair and draws no images, which is several times faster.
+        selection: which pairs are kept. None keeps every pair and draws no images, which is several times faster.
         settings: of the search, for the record.
     """
 
@@ -30,14 +30,12 @@ class Collector:
         pipeline: Pipeline,
         search: NoiseSearch,
         metrics: dict[str, Metric],
-        select_by: str | None,
-        margin: float,
+        selection: Selection | None,
         batch_size: int,
         settings: dict[str, Any],
     ):
         self.pipeline, self.search, self.metrics = pipeline, search, metrics
-        self.select_by, self.margin = select_by, margin
-        self.batch_size, self.settings = batch_size, settings
+        self.selection, self.batch_size, self.settings = selection, batch_size, settings
 
     def pairs(self, prompts: Sequence[Prompt]) -> Iterator[NoisePair]:
         """One pair per prompt, in order, each from the noise of the prompt's own seed."""
@@ -48,10 +46,11 @@ class Collector:
         noise = draw_noise([prompt.seed for prompt in prompts], self.pipeline.latent_shape)
         embedding = self.pipeline.encode([prompt.text for prompt in prompts])
         golden = self.search.search(noise, embedding, self.pipeline)
-        scores = self._scores(prompts, embedding, noise, golden) if self.select_by else [{} for _ in prompts]
+        scores = self._scores(prompts, embedding, noise, golden) if self.selection else [{} for _ in prompts]
         embeds = embedding.embeds.float().cpu()
         for i, prompt in enumerate(prompts):
-            yield NoisePair(prompt, noise[i], golden[i], embeds[i], scores[i], self._accepts(scores[i]), self.settings)
+            accepted = self.selection is None or self.selection.accepts(scores[i])
+            yield NoisePair(prompt, noise[i], golden[i], embeds[i], scores[i], accepted, self.settings)
 
     def _scores(
         self, prompts: Sequence[Prompt], embedding: PromptEmbedding, noise: Tensor, golden: Tensor
@@ -63,12 +62,6 @@ class Collector:
             name: [metric.score(texts, side).tolist() for side in images] for name, metric in self.metrics.items()
         }
         return [{name: (old[i], new[i]) for name, (old, new) in columns.items()} for i in range(len(prompts))]
-
-    def _accepts(self, scores: dict[str, tuple[float, float]]) -> bool:
-        if self.select_by is None:
-            return True
-        standard, golden = scores[self.select_by]
-        return golden > standard + self.margin
 
 
 def collect(config: DictConfig) -> None:
@@ -92,14 +85,14 @@ def collect(config: DictConfig) -> None:
 
 def load_collector(config: DictConfig) -> Collector:
     """Load the models that collecting needs: metrics only if they decide which pairs are kept."""
-    options = config.collection
+    options: Any = OmegaConf.to_container(config.collection, resolve=True)
+    selection = Selection.parse(options["select_by"], options["margin"], config.metric.keys())
     return Collector(
         search=instantiate(config.search),
         pipeline=instantiate(config.pipeline.model),
-        metrics=instantiate(config.metric) if options.select_by else {},
-        select_by=options.select_by,
-        margin=options.margin,
-        batch_size=options.batch_size,
+        metrics=instantiate(config.metric) if selection else {},
+        selection=selection,
+        batch_size=options["batch_size"],
         settings=provenance(config)["search"],
     )
 
@@ -121,7 +114,7 @@ def provenance(config: DictConfig) -> dict[str, Any]:
         "search": plain["search"],
         "prompts": plain["prompts"],
         "shard_size": options["shard_size"],
-        "selection": selection if options["select_by"] else {"by": None},
+        "selection": selection if options["select_by"] is not None else {"by": None},
     }
 
 

@@ -1,8 +1,13 @@
 """Checks of a composed config that need no model: what can be wrong is said before anything is loaded."""
 
+from pathlib import Path
+from typing import Any
+
 from omegaconf import DictConfig, OmegaConf
 
 from golden_noise.errors import UserError
+from golden_noise.selection import Selection
+from golden_noise.weights import looks_local
 
 POSITIVE = (
     "collection.batch_size",
@@ -28,6 +33,7 @@ def check(config: DictConfig) -> None:
         if value is not None and (not isinstance(value, int) or value < 1):
             raise UserError(f"{option}={value} must be a whole number >= 1")
     _check_prompts(config)
+    _check_metrics(config)
     _check_selection(config)
 
 
@@ -44,10 +50,19 @@ def _check_resolution(pipeline: DictConfig) -> None:
 
 
 def _check_selection(config: DictConfig) -> None:
-    metric = OmegaConf.select(config, "collection.select_by")
-    if metric is not None and metric not in config.metric:
-        known = ", ".join(config.metric)
-        raise UserError(f"collection.select_by={metric} must be null or one of the chosen metrics: {known}")
+    if "collection" in config:
+        options: Any = OmegaConf.to_container(config.collection, resolve=True)
+        Selection.parse(options["select_by"], options["margin"], list(config.metric))
+
+
+def _check_metrics(config: DictConfig) -> None:
+    """A metric's missing files are noticed before gigabytes of another model are fetched."""
+    for name, options in (config.get("metric") or {}).items():
+        for option, value in options.items():
+            if isinstance(value, str) and looks_local(value) and not Path(value).expanduser().exists():
+                raise UserError(
+                    f"metric.{name}.{option}={value} does not exist: give a path on this machine or a hub id"
+                )
 
 
 def _check_prompts(config: DictConfig) -> None:

@@ -1,14 +1,17 @@
 """The collect job: repeatable, restartable at any moment, and particular about its folder."""
 
 import hashlib
+import json
 import multiprocessing
 import random
+import tarfile
 import time
 
 import pytest
 from omegaconf import OmegaConf
 
 from golden_noise.collection import collect
+from golden_noise.config import check
 from golden_noise.errors import UserError
 from golden_noise.pairs import NoisePair, ShardIndex, read_shard
 
@@ -40,6 +43,34 @@ def test_selection_keeps_only_improvements_and_records_all_scores(compose_job, t
     kept = [NoisePair.from_sample(s) for shard in index.shards for s in read_shard(tmp_path / "pairs", shard)]
     assert all(pair.scores["soft"][1] > pair.scores["soft"][0] for pair in kept)
     assert sum(shard.rejected for shard in index.shards) > 0
+
+
+@pytest.mark.parametrize(
+    ("select_by", "kept"),
+    [
+        ("{soft: 1, strict: 2}", lambda gain: gain["soft"] + 2 * gain["strict"] > 0),
+        ("[soft, reward]", lambda gain: gain["soft"] > 0 and gain["reward"] > 0),
+    ],
+)
+def test_selection_by_several_metrics(compose_job, tmp_path, select_by, kept):
+    config = compose_job("collect", *SMALL, f"collection.select_by={select_by}")
+    check(config)
+    collect(config)
+    lines = []
+    for tar in sorted((tmp_path / "pairs").glob("pairs-*.tar")):
+        with tarfile.open(tar) as shard:
+            lines += [json.load(shard.extractfile(each)) for each in shard if each.name.endswith(".json")]
+    assert len(lines) == 12
+    for line in lines:
+        assert line["scores"].keys() == {"strict", "soft", "reward"}  # of kept and of rejected pairs
+        gain = {name: golden - standard for name, (standard, golden) in line["scores"].items()}
+        assert line["accepted"] is kept(gain)
+    collect(config)  # the record of the selection is read back as it was written
+
+
+def test_a_metrics_missing_file_is_noticed_first(compose_job):
+    with pytest.raises(UserError, match=r"metric.reward.model=/no/such/folder"):
+        check(compose_job("collect", "metric.reward.model=/no/such/folder"))
 
 
 def test_other_settings_are_refused(compose_job):
