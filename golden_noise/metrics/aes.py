@@ -39,6 +39,6 @@ class AES:
         self.clip = CLIP(model, place, kind)
 
     def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
-        """Scores (B,) float32; see `Metric`. Images are rounded to 8 bits, as saved images would be."""
+        """Scores (B,) float32; see `Metric`."""
         features = self.clip.images(clip_pixels(images, self.clip.size))
         return features.cpu() @ self.weight + self.bias

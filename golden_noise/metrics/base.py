@@ -18,7 +18,10 @@ class Metric(Protocol):
     version: str
 
     def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
-        """Scores (B,) float32 on the CPU of images (B, 3, H, W) in [0, 1], each for its own prompt."""
+        """Scores (B,) float32 on the CPU of images (B, 3, H, W) in [0, 1], each for its own prompt.
+
+        Images count as they do once they are saved: rounded to 8 bits.
+        """
         ...
 
 

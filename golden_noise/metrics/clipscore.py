@@ -34,6 +34,6 @@ class CLIPScore:
         self.clip = CLIP(model, pick_device(device), pick_dtype(dtype), revision=revision)
 
     def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
-        """Scores (B,) float32; see `Metric`. Images are rounded to 8 bits, as saved images would be."""
+        """Scores (B,) float32; see `Metric`."""
         texts = [self.prefix + prompt for prompt in prompts]
         return 2.5 * self.clip.cosine(texts, clip_pixels(images, self.clip.size)).clamp(min=0)

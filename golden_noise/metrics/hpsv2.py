@@ -1,4 +1,4 @@
-"""Human Preference Score v2 and v2.1 (Wu et al. 2023, arXiv 2306.09341): a tuned CLIP's cosine similarity, times 100."""
+"""Human Preference Score v2 and v2.1 (Wu et al. 2023, arXiv 2306.09341): a tuned CLIP's cosine similarity × 100."""
 
 from collections.abc import Sequence
 
@@ -46,7 +46,7 @@ class HPSv2:
         self.clip = CLIP(model, place, kind, tensors=tensors)
 
     def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
-        """Scores (B,) float32; see `Metric`. Images are rounded to 8 bits, as saved images would be."""
+        """Scores (B,) float32; see `Metric`."""
         return 100 * self.clip.cosine(prompts, hps_pixels(images, self.clip.size, self.antialias))
 
 

@@ -71,7 +71,7 @@ class ImageReward:
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
-        """Scores (B,) float32; see `Metric`. Images are rounded to 8 bits, as saved images would be."""
+        """Scores (B,) float32; see `Metric`."""
         tokens = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
         ).to(self.device)

@@ -58,7 +58,7 @@ class MPS:
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
-        """Scores (B,) float32; see `Metric`. Images are rounded to 8 bits, as saved images would be."""
+        """Scores (B,) float32; see `Metric`."""
         pixels = self.processor(to_pil(images), return_tensors="pt").pixel_values
         seen = self.clip.model.vision_model(pixels.to(self.clip.device, self.clip.dtype)).last_hidden_state
         words, summary = self._texts(prompts)

@@ -40,7 +40,7 @@ class PickScore:
         self.clip = CLIP(model, place, kind, tokenizer=processor, revision=revision)
 
     def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
-        """Scores (B,) float32; see `Metric`. Images are rounded to 8 bits, as saved images would be."""
+        """Scores (B,) float32; see `Metric`."""
         return self.clip.logit_scale * self.clip.cosine(prompts, self._pixels(images))
 
     def embed(self, images: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from golden_noise.errors import UserError
+from golden_noise.images import from_pil, to_pil
 from golden_noise.shapes.detector import detect, fulfilment, passes
 from golden_noise.shapes.scenes import requests
 
@@ -33,5 +34,5 @@ class ShapesScore:
         for prompt in prompts:
             if prompt not in known:
                 raise UserError(f"the shapes metric cannot judge {prompt!r}: it knows captions such as 'a red circle'")
-        found = [detect(image) for image in images.cpu().numpy()]
+        found = [detect(image) for image in from_pil(to_pil(images)).numpy()]
         return torch.tensor([float(self.judge(known[p], f)) for p, f in zip(prompts, found, strict=True)])

@@ -1,0 +1,141 @@
+"""What every metric in conf/metric has to keep, on tiny random weights saved to disk."""
+
+import pytest
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from golden_noise.cli import CONF
+from golden_noise.errors import UserError
+from golden_noise.images import from_pil, to_pil
+from golden_noise.shapes.metric import ShapesScore
+
+CAPTIONS = ["a red circle", "two circles", "a red circle", "a blue square left of a green triangle"]
+GENEVAL = ["a photo of a dog", "a photo of two dogs", "a photo of a red dog", "a photo of a dog and a cat"]
+CHOICES = [(path.stem, name) for path in sorted((CONF / "metric").glob("*.yaml")) for name in OmegaConf.load(path)]
+SOURCES = ("weights", "model", "processor", "tokenizer", "detector", "clip")
+
+
+def settings(choice, name, **changes):
+    """A metric's own config, on the CPU, with changes to options that it has."""
+    config = OmegaConf.to_container(OmegaConf.load(CONF / "metric" / f"{choice}.yaml"), resolve=False)[name]
+    config |= {key: value for key, value in {"device": "cpu", **changes}.items() if key in config}
+    return config
+
+
+@pytest.fixture(scope="module")
+def tiny(request, clip, bert_tokenizer, detector):
+    """The tiny sources for a choice of metric."""
+
+    def sources(choice):
+        weights = {"hpsv2": "hps_weights", "hpsv21": "hps_weights"}.get(choice, f"{choice}_weights")
+        found = {"model": clip, "processor": clip, "clip": clip, "tokenizer": bert_tokenizer, "detector": detector}
+        if choice in ("hpsv2", "hpsv21", "aes", "imagereward", "mps"):
+            found["weights"] = request.getfixturevalue(weights)
+        if choice == "shapes":
+            found = {}
+        return {key: str(value) for key, value in found.items()} | {"side": 64, "sha256": None}
+
+    return sources
+
+
+@pytest.fixture(scope="module", params=CHOICES, ids=[name for _, name in CHOICES])
+def case(request, tiny):
+    """(choice, name, metric, prompts)"""
+    choice, name = request.param
+    metric = instantiate(settings(choice, name, **tiny(choice)))
+    return choice, name, metric, GENEVAL if choice == "geneval" else CAPTIONS
+
+
+def close(found, expected, atol=1e-3):
+    torch.testing.assert_close(found, expected, atol=atol, rtol=1e-4)
+
+
+def test_scores_are_float32_on_the_cpu_and_in_range(case, images):
+    _, _, metric, prompts = case
+    scores = metric.score(prompts, images)
+    assert scores.shape == (4,)
+    assert scores.dtype == torch.float32
+    assert scores.device.type == "cpu"
+    assert scores.isfinite().all()
+    assert not scores.requires_grad
+    low, high = metric.range
+    assert ((low <= scores) & (scores <= high)).all()
+    assert isinstance(metric.version, str)
+    assert metric.version
+
+
+def test_a_batch_is_its_singles(case, images):
+    _, _, metric, prompts = case
+    singles = [metric.score([prompt], image[None]) for prompt, image in zip(prompts, images, strict=True)]
+    close(metric.score(prompts, images), torch.cat(singles))
+
+
+def test_order_is_kept(case, images):
+    _, _, metric, prompts = case
+    order = [2, 0, 3, 1]
+    close(metric.score([prompts[i] for i in order], images[order]), metric.score(prompts, images)[order])
+
+
+def test_twice_is_the_same(case, images):
+    _, _, metric, prompts = case
+    assert torch.equal(metric.score(prompts, images), metric.score(prompts, images))
+
+
+def test_images_count_as_saved(case, images):
+    _, _, metric, prompts = case
+    close(metric.score(prompts, images), metric.score(prompts, from_pil(to_pil(images))), atol=1e-6)
+
+
+def test_any_size_of_image(case):
+    _, _, metric, prompts = case
+    sizes = [(28, 28), (45, 31), (224, 100), (40, 1), (1, 40)]
+    for size in [(32, 32)] if isinstance(metric, ShapesScore) else sizes:  # the miniature has one size
+        images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(2))
+        assert metric.score(prompts[:2], images).isfinite().all()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "L", "P"])
+def test_other_kinds_of_images_count_as_rgb(case, images, mode):
+    _, _, metric, prompts = case
+    pictures = [picture.convert(mode) for picture in to_pil(images)]
+    as_rgb = from_pil([picture.convert("RGB") for picture in pictures])
+    assert torch.equal(metric.score(prompts, from_pil(pictures)), metric.score(prompts, as_rgb))
+
+
+def options(*names):
+    """(choice, name, option) for those of the options that a metric has."""
+    return [(*each, option) for each in CHOICES for option in names if option in settings(*each)]
+
+
+@pytest.mark.parametrize(("choice", "name", "option"), options("dtype"))
+def test_half_precision_is_close(choice, name, option, tiny, images):
+    prompts = GENEVAL if choice == "geneval" else CAPTIONS
+    exact, half = (
+        instantiate(settings(choice, name, **tiny(choice), **{option: dtype})).score(prompts, images)
+        for dtype in ("float32", "bfloat16")
+    )
+    assert half.dtype == torch.float32
+    assert (half - exact).abs().max() < 0.05 * max(1, exact.abs().max())
+
+
+@pytest.mark.parametrize("missing", ["/no/such/place", "./no/such/place"])
+@pytest.mark.parametrize(("choice", "name", "option"), options(*SOURCES))
+def test_a_missing_place_costs_one_line(choice, name, option, tiny, missing):
+    assert missing.removeprefix("./") in mistake(settings(choice, name, **tiny(choice) | {option: missing}))
+
+
+@pytest.mark.parametrize(("choice", "name", "option"), options("dtype", "device"))
+def test_a_wrong_setting_costs_one_line(choice, name, option):
+    value = {"dtype": "float8", "device": "cuda:99"}[option]
+    assert value in mistake(settings(choice, name, **{option: value}))  # before the hub is asked for anything
+
+
+def mistake(config):
+    """The one line that a metric's config gives instead of a metric."""
+    with pytest.raises(InstantiationException) as error:
+        instantiate(config)
+    assert isinstance(error.value.__cause__, UserError)
+    assert "\n" not in str(error.value.__cause__)
+    return str(error.value.__cause__)
