@@ -146,8 +146,8 @@ def split_heads(x: Tensor, head_width: int) -> Tensor:
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
     """(B, N, heads * width): query (B, heads, N, width) attends to one key and value (B, L, width) for all heads."""
-    shared = (each[:, None].expand(-1, query.shape[1], -1, -1) for each in (key, value))
-    return F.scaled_dot_product_attention(query, *shared, attn_mask=mask).transpose(1, 2).flatten(2)
+    key, value = (each[:, None].expand(-1, query.shape[1], -1, -1) for each in (key, value))
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
 def rotate(x: Tensor) -> Tensor:
