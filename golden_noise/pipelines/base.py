@@ -22,9 +22,10 @@ class PromptEmbedding:
     """Encoded prompts and their empty counterpart for guidance; `pooled` parts only where the denoiser takes them."""
 
     embeds: Tensor  # (B, L, D), what NPNet sees
-    negative_embeds: Tensor  # (B, L, D)
+    negative_embeds: Tensor | None = None  # (B, L, D); None where there will be no guidance
     pooled: Tensor | None = None  # (B, P)
     negative_pooled: Tensor | None = None  # (B, P)
+    texts: tuple[str, ...] = ()  # B prompts, for searches that judge images
 
     def __len__(self) -> int:
         return len(self.embeds)
@@ -32,8 +33,10 @@ class PromptEmbedding:
     def __getitem__(self, index: slice | Tensor | list[int]) -> "PromptEmbedding":
         """The same for a part of the batch, or for the batch in another order."""
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        texts = parts.pop("texts")
         chosen: dict[str, Any] = {name: None if part is None else part[index] for name, part in parts.items()}
-        return PromptEmbedding(**chosen)
+        places = torch.arange(len(self))[index].tolist()
+        return PromptEmbedding(**chosen, texts=tuple(texts[i] for i in places) if texts else ())
 
 
 class Pipeline(ABC):
@@ -119,12 +122,14 @@ class Pipeline(ABC):
         if guidance == 1:
             output = self.denoise(model_input, timestep, prompt.embeds, prompt.pooled)
         elif guidance == 0:
+            assert prompt.negative_embeds is not None
             output = self.denoise(model_input, timestep, prompt.negative_embeds, prompt.negative_pooled)
         else:
             output = self._guided(model_input, timestep, prompt, guidance)
         return self._as_noise(output.float(), model_input.float(), timestep)
 
     def _guided(self, latents: Tensor, timestep: int, prompt: PromptEmbedding, guidance: float) -> Tensor:
+        assert prompt.negative_embeds is not None
         pooled = None
         if prompt.pooled is not None and prompt.negative_pooled is not None:
             pooled = torch.cat([prompt.negative_pooled, prompt.pooled])

@@ -43,7 +43,7 @@ class SDXLPipeline(Pipeline):
         embeds, negative, pooled, negative_pooled = self.pipe.encode_prompt(
             list(prompts), device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=True
         )
-        return PromptEmbedding(embeds, negative, pooled, negative_pooled)
+        return PromptEmbedding(embeds, negative, pooled, negative_pooled, tuple(prompts))
 
     def denoise(self, latents: Tensor, timestep: int, embeds: Tensor, pooled: Tensor | None) -> Tensor:
         sizes = [self.height, self.width, 0, 0, self.height, self.width]

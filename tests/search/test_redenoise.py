@@ -2,56 +2,13 @@
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 
 from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
-from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.search.redenoise import Redenoise
 
 NOISE = draw_noise([0, 1, 2], (4, 8, 8))
-PROMPTS = ["a red circle above a blue square", "two crosses", "a green triangle"]
-SETTINGS = {"height": 32, "width": 32, "steps": 10, "guidance": 1.0}
 START, FOLLOWING, LOWER = 901, 801, 701  # DDIM's first timesteps of ten, leading with offset 1
-
-
-class Ideal(SDXLPipeline):
-    """Its denoiser always sees the same noise; guidance adds `gap` times the conditional direction, if there is one."""
-
-    noise = 0.7 * draw_noise([7], (4, 8, 8))
-    gap = 0.0
-    direction = draw_noise([8], (4, 8, 8))
-
-    def denoise(self, latents, timestep, embeds, pooled):
-        conditional = (embeds != 0).flatten(1).any(1)[:, None, None, None]
-        noise = self.noise + self.gap * self.direction * conditional
-        if self.pipe.scheduler.config.prediction_type == "epsilon":
-            return noise.expand_as(latents)
-        alpha = self.pipe.scheduler.alphas_cumprod[timestep]
-        return (noise - (1 - alpha).sqrt() * latents) / alpha.sqrt()
-
-
-@pytest.fixture(scope="module")
-def sdxl(tiny_sdxl):
-    return SDXLPipeline.load(str(tiny_sdxl), device="cpu", **SETTINGS)
-
-
-@pytest.fixture(scope="module")
-def prompt(sdxl):
-    return sdxl.encode(PROMPTS)
-
-
-@pytest.fixture(scope="module")
-def ideal(sdxl):
-    def build(prediction: str = "epsilon", gap: float = 0.0) -> Ideal:
-        components = sdxl.pipe.components
-        scheduler = DDIMScheduler.from_config(components["scheduler"].config, prediction_type=prediction)
-        pipe = StableDiffusionXLPipeline(**components | {"scheduler": scheduler}, add_watermarker=False)
-        pipeline = Ideal(pipe, **SETTINGS)
-        pipeline.gap = gap
-        return pipeline
-
-    return build
 
 
 def close(found, expected, atol=1e-5):

@@ -1,0 +1,18 @@
+"""The noise times a constant: the baseline for every golden noise that is smaller than its noise."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from golden_noise.pipelines.base import Pipeline, PromptEmbedding
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """Multiply the noise by `factor`, whatever the prompt."""
+
+    factor: float
+
+    def search(self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline) -> Tensor:
+        """Golden noise (B, C, H, W) in the noise's dtype and on its device; see `NoiseSearch`."""
+        return self.factor * noise

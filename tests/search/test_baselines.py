@@ -1,0 +1,69 @@
+"""Best of N and rescaling."""
+
+import pytest
+import torch
+
+from golden_noise.errors import UserError
+from golden_noise.noise import draw_noise
+from golden_noise.search.best_of_n import BestOfN
+from golden_noise.search.rescale import Rescale
+
+NOISE = draw_noise([0, 1, 2], (4, 8, 8))
+
+
+class Brightness:
+    """Likes bright images, or dark ones; remembers what it saw."""
+
+    range, version = (-1.0, 1.0), "1"
+
+    def __init__(self, sign: float = 1.0):
+        self.sign, self.seen = sign, []
+
+    def score(self, prompts, images):
+        assert len(prompts) == len(images)
+        self.seen.append((list(prompts), self.sign * images.mean(dim=(1, 2, 3))))
+        return self.seen[-1][1]
+
+
+def brightness(pipeline, prompt, noise):
+    return pipeline.sample(prompt, noise).mean(dim=(1, 2, 3))
+
+
+def test_the_best_of_n_has_the_best_score(sdxl, prompt):
+    metric = Brightness()
+    golden = BestOfN(metric, n=4).search(NOISE, prompt, sdxl)
+    scores = torch.stack([scores for _, scores in metric.seen])
+    assert scores.shape == (4, 3) and (scores.std(dim=0) > 0).all()
+    torch.testing.assert_close(brightness(sdxl, prompt, golden), scores.amax(dim=0))
+    assert [texts for texts, _ in metric.seen] == [list(prompt.texts)] * 4
+
+
+def test_each_sample_is_judged_for_itself(sdxl, prompt):
+    for n in (1, 3):
+        light, dark = (BestOfN(Brightness(sign), n).search(NOISE, prompt, sdxl) for sign in (1.0, -1.0))
+        same = (light == dark).flatten(1).all(dim=1)
+        assert same.all() == (n == 1)
+
+
+def test_one_of_one_is_the_noise_itself(sdxl, prompt):
+    assert torch.equal(BestOfN(Brightness(), n=1).search(NOISE, prompt, sdxl), NOISE)
+
+
+def test_candidates_are_standard_normal_and_unrelated(sdxl, prompt):
+    found = [BestOfN(Brightness(sign), n=3).search(NOISE, prompt, sdxl) for sign in (1.0, -1.0)]
+    others = torch.cat([x for golden in found for x in golden.flatten(1).split(1) if x[0, 0] not in NOISE[:, 0, 0, 0]])
+    assert len(others) >= 2
+    assert (others.std(dim=1) - 1).abs().max() < 0.2
+    unique = torch.unique(torch.cat([others, NOISE.flatten(1)]), dim=0)
+    related = torch.corrcoef(unique) - torch.eye(len(unique))
+    assert related.abs().max() < 0.3  # nearly five standard deviations in 256 dimensions
+
+
+def test_no_noise_at_all():
+    with pytest.raises(UserError, match=r"search\.n=0"):
+        BestOfN(Brightness(), n=0)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.74])
+def test_rescaling_multiplies(sdxl, prompt, factor):
+    assert torch.equal(Rescale(factor).search(NOISE, prompt, sdxl), factor * NOISE)

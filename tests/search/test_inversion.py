@@ -1,0 +1,119 @@
+"""Full inversion and zigzag: exact where the denoiser is known, and what they are made of."""
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from golden_noise.errors import UserError
+from golden_noise.noise import draw_noise
+from golden_noise.search.full_inversion import FullInversion
+from golden_noise.search.path import DDIMPath
+from golden_noise.search.redenoise import Redenoise
+from golden_noise.search.zigzag import Zigzag
+
+NOISE = draw_noise([0, 1, 2], (4, 8, 8))
+SEARCHES = [FullInversion, Zigzag]
+
+
+def close(found, expected, atol=1e-4):
+    torch.testing.assert_close(found, expected, atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("kind", SEARCHES)
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 2.5])
+@pytest.mark.parametrize("steps, refinements", [(1, 0), (2, 0), (10, 0), (50, 0), (10, 2)])
+def test_ideal_denoiser_leaves_the_noise_unchanged(ideal, prompt, kind, prediction, guidance, steps, refinements):
+    search = kind(steps, denoising_guidance=guidance, inversion_guidance=guidance, refinements=refinements)
+    close(search.search(NOISE, prompt, ideal(prediction, gap=0.1)), NOISE)
+
+
+@pytest.mark.parametrize("kind", SEARCHES)
+@given(slope=st.floats(-0.5, 0.5), guidance=st.sampled_from([0.0, 1.0, 2.5]), steps=st.integers(2, 20))
+@settings(deadline=None, max_examples=8)
+def test_refinements_invert_a_linear_denoiser(ideal, prompt, kind, slope, guidance, steps):
+    pipeline = ideal(gap=0.1, slope=slope)
+    search = kind(steps, denoising_guidance=guidance, inversion_guidance=guidance, refinements=30)
+    close(search.search(NOISE, prompt, pipeline), NOISE)
+
+
+def test_without_refinements_the_errors_add_up(ideal, prompt):
+    pipeline = ideal(slope=0.5)
+    moves = [
+        FullInversion(10, 1.0, 1.0, refinements=refinements).search(NOISE, prompt, pipeline) - NOISE
+        for refinements in (0, 1, 2, 4)
+    ]
+    errors = [move.abs().max().item() for move in moves]
+    assert errors[0] > 0.1
+    assert all(after < 0.7 * before for before, after in zip(errors, errors[1:], strict=False))
+
+
+def test_refinements_invert_the_real_denoiser(sdxl, prompt):
+    errors = [
+        (FullInversion(4, 1.0, 1.0, refinements=refinements).search(NOISE, prompt, sdxl) - NOISE).abs().max()
+        for refinements in (0, 8)
+    ]
+    assert errors[1] < 1e-3 < errors[0]
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_down_is_the_sampler_of_diffusers(sdxl, prompt, steps):
+    path = DDIMPath.of(sdxl, prompt, steps)
+    scheduler = DDIMScheduler.from_config(sdxl.pipe.scheduler.config, clip_sample=False, set_alpha_to_one=False)
+    scheduler.set_timesteps(steps)
+    latents = expected = NOISE
+    for step, timestep in enumerate(scheduler.timesteps):
+        noise = sdxl.predict_noise(expected, timestep, prompt, 3.0)
+        expected = scheduler.step(noise, timestep, expected).prev_sample
+        latents = path.down(latents, step, 3.0)
+        close(latents, expected)
+
+
+def test_the_inverted_image_is_the_guided_one(sdxl, prompt):
+    """Sampled with w2, the golden noise leads to the latents that w1 drew."""
+    search = FullInversion(4, denoising_guidance=3.0, inversion_guidance=1.0, refinements=8)
+    golden, path = search.search(NOISE, prompt, sdxl), DDIMPath.of(sdxl, prompt, 4)
+    guided, plain, again = NOISE, NOISE, golden
+    for step in range(4):
+        guided, plain, again = path.down(guided, step, 3.0), path.down(plain, step, 1.0), path.down(again, step, 1.0)
+    close(again, guided, atol=1e-3)
+    assert (plain - guided).abs().max() > 1e-2
+
+
+def test_one_plain_turn_of_zigzag_is_redenoising_twice(sdxl, prompt):
+    found = Zigzag(10, ratio=0.1, denoising_guidance=5.5, inversion_guidance=1.0, refinements=0)
+    close(found.search(NOISE, prompt, sdxl), Redenoise(10, 5.5, 1.0, rounds=2).search(NOISE, prompt, sdxl))
+
+
+@pytest.mark.parametrize(
+    "search, rows",
+    [
+        (FullInversion(4, 2.5, 1.0, refinements=2), [6] * 4 + [3] * 12),
+        (Zigzag(4, ratio=0.5, refinements=1), [6, 3, 3, 6] * 2 + [3] * 4),
+        (Zigzag(4, ratio=0.01, refinements=0), [6, 3, 6, 3]),
+    ],
+)
+def test_cost_in_denoiser_rows(sdxl, prompt, search, rows):
+    calls = []
+    hook = sdxl.denoiser.register_forward_hook(lambda module, args, output: calls.append(len(args[0])))
+    search.search(NOISE, prompt, sdxl)
+    hook.remove()
+    assert calls == rows
+
+
+@pytest.mark.parametrize(
+    "kind, options, named",
+    [
+        (FullInversion, {"steps": 0}, "search.steps=0"),
+        (FullInversion, {"steps": 10, "refinements": -1}, "search.refinements=-1"),
+        (Zigzag, {"steps": 0}, "search.steps=0"),
+        (Zigzag, {"steps": 10, "ratio": 0.0}, "search.ratio=0.0"),
+        (Zigzag, {"steps": 10, "ratio": 1.1}, "search.ratio=1.1"),
+    ],
+)
+def test_senseless_settings(kind, options, named):
+    with pytest.raises(UserError) as error:
+        kind(**options)
+    assert named in str(error.value)
