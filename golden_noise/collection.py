@@ -48,9 +48,10 @@ class Collector:
         golden = self.search.search(noise, embedding, self.pipeline)
         scores = self._scores(prompts, embedding, noise, golden) if self.selection else [{} for _ in prompts]
         embeds = embedding.embeds.float().cpu()
+        pooled = [None] * len(prompts) if embedding.pooled is None else embedding.pooled.float().cpu()
         for i, prompt in enumerate(prompts):
             accepted = self.selection is None or self.selection.accepts(scores[i])
-            yield NoisePair(prompt, noise[i], golden[i], embeds[i], scores[i], accepted, self.settings)
+            yield NoisePair(prompt, noise[i], golden[i], embeds[i], scores[i], accepted, self.settings, pooled[i])
 
     def _scores(
         self, prompts: Sequence[Prompt], embedding: PromptEmbedding, noise: Tensor, golden: Tensor

@@ -1,6 +1,7 @@
 """The generate job: the same prompt and seed from standard and from golden noise."""
 
 import json
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -11,7 +12,6 @@ from golden_noise.errors import UserError
 from golden_noise.evaluation.compare import load_npnet
 from golden_noise.images import save_png, side_by_side, to_pil
 from golden_noise.noise import draw_noise, sampler_generators
-from golden_noise.pipelines.base import Pipeline
 
 
 def generate(config: DictConfig) -> None:
@@ -22,12 +22,12 @@ def generate(config: DictConfig) -> None:
     """
     if not str(config.prompt or "").strip():
         raise UserError('no prompt: add prompt="a red circle above a blue square"')
-    npnet = load_npnet(config)
-    pipeline: Pipeline = instantiate(config.pipeline.model)
+    load_pipeline = cache(partial(instantiate, config.pipeline.model))
+    npnet, pipeline = load_npnet(config, config.npnet, load_pipeline), load_pipeline()
     embedding = pipeline.encode([config.prompt])
     noise = draw_noise([config.seed], pipeline.latent_shape)
     with torch.inference_mode():
-        golden = npnet(noise.to(npnet.device), embedding.embeds.to(npnet.device).float()).cpu()
+        golden = npnet.golden(noise, embedding)
 
     folder = Path(config.folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -216,7 +216,7 @@ def draw(npnet):
 class Dropout(NPNetModule):
     """Its training depends on the random state and on the training mode."""
 
-    def forward(self, noise, embeds):
+    def forward(self, noise, embeds, pooled=None):
         return super().forward(noise, torch.nn.functional.dropout(embeds, 0.5, self.training))
 
 

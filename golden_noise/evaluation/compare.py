@@ -5,6 +5,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from golden_noise.evaluation.measuring import ImageSource, Measurement
 from golden_noise.evaluation.methods import METHODS, Batch, BestOfN, Methods, Predicted
 from golden_noise.evaluation.scores import BEST_OF_N, CONTROLS, NPNET, SEARCH, STANDARD
 from golden_noise.metrics.base import Metric
-from golden_noise.npnet import NPNet
+from golden_noise.npnet import AnyNPNet, DenoiserNPNet, NPNet
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.loading import first_line, pick_device
 from golden_noise.prompts import Prompt
@@ -32,7 +33,12 @@ from golden_noise.weights import locate
 LIBRARIES = ("torch", "diffusers", "transformers", "lightning", "timm")
 
 
-def evaluate(config: DictConfig, npnet: NPNet | None = None, folder: Path | None = None) -> dict[str, Any]:
+def evaluate(
+    config: DictConfig,
+    npnet: AnyNPNet | None = None,
+    folder: Path | None = None,
+    load_pipeline: Callable[[], Pipeline] | None = None,
+) -> dict[str, Any]:
     """Compare starting noises and write images, `results.json`, `results.csv` and `report.html`.
 
     The images are drawn here, or found in the folders of `config.evaluation.images`. What an interrupted evaluation
@@ -42,6 +48,7 @@ def evaluate(config: DictConfig, npnet: NPNet | None = None, folder: Path | None
         npnet: the network to judge; loaded from `config.npnet` if not given. A network that is given replaces the
             images of an older one.
         folder: where to write, `config.folder` by default.
+        load_pipeline: gives the pipeline of `config` if the caller has it already.
 
     Returns:
         The content of `results.json`.
@@ -52,12 +59,14 @@ def evaluate(config: DictConfig, npnet: NPNet | None = None, folder: Path | None
     """
     folder = Path(config.folder) if folder is None else folder
     folder.mkdir(parents=True, exist_ok=True)
+    load_pipeline = load_pipeline or cache(partial(instantiate, config.pipeline.model))
     start = time.perf_counter()
     if config.evaluation.get("images") is None:
         check_methods(config)
-        prompts, networks = instantiate(config.evaluation.prompts), load_networks(config, npnet)
+        prompts, networks = instantiate(config.evaluation.prompts), load_networks(config, npnet, load_pipeline)
         metrics: dict[str, Metric] = instantiate(config.metric)
-        source: ImageSource = drawing(config, prompts, networks, metrics, folder, replace=npnet is not None)
+        pipeline, replace = load_pipeline(), npnet is not None
+        source: ImageSource = drawing(config, pipeline, prompts, networks, metrics, folder, replace)
     else:
         source = found_images(config)
         metrics = instantiate(config.metric)
@@ -81,25 +90,27 @@ def found_images(config: DictConfig) -> Folders:
     return Folders(folders, instantiate(config.evaluation.prompts))
 
 
-def load_networks(config: DictConfig, npnet: NPNet | None) -> dict[str, NPNet]:
+def load_networks(
+    config: DictConfig, npnet: AnyNPNet | None, load_pipeline: Callable[[], Pipeline]
+) -> dict[str, AnyNPNet]:
     """The networks of the chosen methods by name, `npnet` for the one under test and its controls."""
-    networks = {name: load_npnet(config, source) for name, source in config.evaluation.checkpoints.items()}
+    networks = {n: load_npnet(config, source, load_pipeline) for n, source in config.evaluation.checkpoints.items()}
     if {NPNET, *CONTROLS} & {*config.evaluation.methods}:
-        networks[NPNET] = load_npnet(config) if npnet is None else npnet
+        networks[NPNET] = load_npnet(config, config.npnet, load_pipeline) if npnet is None else npnet
     return networks
 
 
 def drawing(
     config: DictConfig,
+    pipeline: Pipeline,
     prompts: list[Prompt],
-    networks: Mapping[str, NPNet],
+    networks: Mapping[str, AnyNPNet],
     metrics: Mapping[str, Metric],
     folder: Path,
     replace: bool,
 ) -> Drawing:
     """The images of all methods, drawn by the pipeline."""
     names = [*config.evaluation.methods, *config.evaluation.checkpoints]
-    pipeline: Pipeline = instantiate(config.pipeline.model)
     extra: dict[str, Callable[[Batch], Tensor]] = {
         name: Predicted(network) for name, network in networks.items() if name != NPNET
     }
@@ -110,7 +121,9 @@ def drawing(
     return Drawing(pipeline, methods, prompts, folder, drawing_settings(config, names, networks), replace)
 
 
-def drawing_settings(config: DictConfig, names: list[str], networks: Mapping[str, NPNet]) -> dict[str, dict[str, Any]]:
+def drawing_settings(
+    config: DictConfig, names: list[str], networks: Mapping[str, AnyNPNet]
+) -> dict[str, dict[str, Any]]:
     """What decides the images of each method, beside the prompts and their seeds."""
     plain = without_device(OmegaConf.to_container(config, resolve=True))
     digests = {name: weights_digest(network) for name, network in networks.items()}
@@ -160,18 +173,21 @@ def check_methods(config: DictConfig) -> None:
         )
 
 
-def load_npnet(config: DictConfig, source: str | None = None) -> NPNet:
-    """Load an NPNet, `config.npnet` by default, and check that it fits the pipeline.
+def load_npnet(config: DictConfig, source: str | None, load_pipeline: Callable[[], Pipeline]) -> AnyNPNet:
+    """Load an NPNet, and check that it fits the pipeline.
+
+    Args:
+        source: the folder or a hub id; None where the pipeline has no NPNet of its own and none was given.
+        load_pipeline: gives the pipeline, whose denoiser some NPNets share; called only for one of these.
 
     Raises:
         UserError: there is none, or it was made for other shapes.
     """
-    source = config.npnet if source is None else source
     if source is None:
         raise UserError(
             f"pipeline={config.pipeline.name} has no NPNet of its own: give npnet=FOLDER from a training run"
         )
-    npnet = open_npnet(source)
+    npnet = open_npnet(source, load_pipeline)
     for name in ("latent_shape", "embeds_shape"):
         have, want = tuple(getattr(npnet, name)), tuple(config.pipeline[name])
         if have != want:
@@ -179,14 +195,17 @@ def load_npnet(config: DictConfig, source: str | None = None) -> NPNet:
     return npnet.to(pick_device(config.device))
 
 
-def open_npnet(source: str) -> NPNet:
+def open_npnet(source: str, load_pipeline: Callable[[], Pipeline]) -> AnyNPNet:
     """An NPNet from a folder that training wrote; the one place where weights of other formats plug in.
 
     Raises:
         UserError: there is none.
     """
+    place = locate(source, "npnet")
     try:
-        return NPNet.from_pretrained(locate(source, "npnet"))
+        if NPNet.load_config(place)["_class_name"] == DenoiserNPNet.__name__:
+            return DenoiserNPNet.from_pretrained(place, load_pipeline())
+        return NPNet.from_pretrained(place)
     except OSError as error:
         raise UserError(f"no NPNet in {source} ({first_line(error)}): give npnet=FOLDER from a training run") from error
 

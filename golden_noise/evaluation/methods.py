@@ -14,7 +14,7 @@ from golden_noise.evaluation.scores import CONTROLS, NPNET, SEARCH, SHUFFLED, ST
 from golden_noise.images import from_pil, to_pil
 from golden_noise.metrics.base import Metric
 from golden_noise.noise import CANDIDATE, SHIFT, derived_seed, draw_noise, sampler_generators
-from golden_noise.npnet import NPNet
+from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.base import Pipeline, PromptEmbedding
 from golden_noise.search.base import NoiseSearch
 
@@ -74,10 +74,10 @@ class BestOfN:
 class Predicted:
     """The golden noise of an NPNet."""
 
-    npnet: NPNet
+    npnet: AnyNPNet
 
     def __call__(self, batch: Batch) -> Tensor:
-        return predict(self.npnet, batch.noise, batch.prompt)
+        return self.npnet.golden(batch.noise, batch.prompt)
 
 
 class Methods:
@@ -94,7 +94,7 @@ class Methods:
         names: list[str],
         pipeline: Pipeline,
         search: NoiseSearch,
-        npnet: NPNet | None,
+        npnet: AnyNPNet | None,
         extra: Mapping[str, Callable[[Batch], Tensor]] | None = None,
     ):
         self.names, self.pipeline, self.search, self.npnet = names, pipeline, search, npnet
@@ -135,9 +135,4 @@ class Methods:
 
     def _predict(self, noise: Tensor, prompt: PromptEmbedding) -> Tensor:
         assert self.npnet is not None
-        return predict(self.npnet, noise, prompt)
-
-
-def predict(npnet: NPNet, noise: Tensor, prompt: PromptEmbedding) -> Tensor:
-    """The network's golden noise, on its own device and back."""
-    return npnet(noise.to(npnet.device), prompt.embeds.to(npnet.device).float()).to(noise)
+        return self.npnet.golden(noise, prompt)

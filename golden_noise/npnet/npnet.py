@@ -16,6 +16,7 @@ from golden_noise.errors import UserError
 from golden_noise.npnet.residual import ResidualBranch
 from golden_noise.npnet.svd import SVD, SVDBranch, decompose
 from golden_noise.npnet.text import TextInjection
+from golden_noise.pipelines.base import PromptEmbedding
 
 
 class NPNet(ModelMixin, ConfigMixin):
@@ -114,6 +115,11 @@ class NPNet(ModelMixin, ConfigMixin):
             g = self.residual_branch(x + t)
             move = move + (g if self.beta is None else self.beta * g)
         return noise + self.sign * move.to(noise.dtype)
+
+    def golden(self, noise: Tensor, prompt: PromptEmbedding) -> Tensor:
+        """Golden noise in the dtype and on the device of the noise: the method that every kind of NPNet has."""
+        embeds = prompt.embeds.to(self.device, torch.float32)
+        return self(noise.to(self.device), embeds).to(noise)
 
     def _check_shapes(self, noise: Tensor, prompt_embeds: Tensor) -> None:
         for name, given, shape in (

@@ -81,13 +81,15 @@ class _PassErrors(IterableDataset[Batch | UserError]):
 class NoisePairDataModule(LightningDataModule):
     """Streams the accepted pairs of a folder, split by prompt into training and validation.
 
-    A batch has `noise` and `golden` (B, C, H, W), `embeds` (B, L, D), all float32, and `key`, B sample names.
+    A batch has `noise` and `golden` (B, C, H, W), `embeds` (B, L, D), `pooled` (B, P) if its shape is given, all
+    float32, and `key`, B sample names.
 
     Args:
         data_dir: folder that holds `index.json` and the shards.
         batch_size: pairs per batch and rank.
         latent_shape: (C, H, W) of the pipeline's noise.
         embeds_shape: (L, D) of the pipeline's prompt embedding.
+        pooled_shape: (P,) of its pooled embedding, for an NPNet that takes it.
         val_fraction: share of prompts kept for validation, between 0 and 1.
         shuffle_buffer: raw samples that each worker holds for shuffling.
         num_workers: loader processes per rank; does not change the batches.
@@ -103,6 +105,7 @@ class NoisePairDataModule(LightningDataModule):
         batch_size: int,
         latent_shape: Sequence[int],
         embeds_shape: Sequence[int],
+        pooled_shape: Sequence[int] | None = None,
         val_fraction: float = 0.1,
         shuffle_buffer: int = 512,
         num_workers: int = 0,
@@ -116,6 +119,7 @@ class NoisePairDataModule(LightningDataModule):
         self.folder = Path(data_dir)
         self.batch_size, self.num_workers = batch_size, num_workers
         self.latent_shape, self.embeds_shape = tuple(latent_shape), tuple(embeds_shape)
+        self.pooled_shape = None if pooled_shape is None else tuple(pooled_shape)
         self.val_fraction, self.shuffle_buffer, self.seed = val_fraction, shuffle_buffer, seed
         self.collect, self.collect_hint = collect, collect_hint
         self.pipeline = pipeline
@@ -167,6 +171,7 @@ class NoisePairDataModule(LightningDataModule):
             self.batch_size,
             self.latent_shape,
             self.embeds_shape,
+            self.pooled_shape,
             shuffle_buffer=shuffle_buffer,
             seed=self.seed,
             rank=self.trainer.global_rank if self.trainer else 0,
@@ -190,8 +195,9 @@ class NoisePairDataModule(LightningDataModule):
             raise UserError(f"{self.folder} holds no accepted pairs: run `{self.collect_hint}`")
         pair = NoisePair.from_sample(sample)
         assert pair.noise is not None  # the reader leaves rejected pairs out
-        have = _describe(pair.noise.shape, () if pair.embeds is None else pair.embeds.shape)
-        want = _describe(self.latent_shape, self.embeds_shape)
+        pooled = None if self.pooled_shape is None else pair.pooled  # not looked at unless it is needed
+        have = _describe(pair.noise.shape, *(None if part is None else part.shape for part in (pair.embeds, pooled)))
+        want = _describe(self.latent_shape, self.embeds_shape, self.pooled_shape)
         if have != want:
             raise UserError(
                 f"pairs in {self.folder} are {have}, but this run's pipeline needs {want}:"
@@ -214,5 +220,7 @@ class NoisePairDataModule(LightningDataModule):
             )
 
 
-def _describe(noise: Sequence[int], embeds: Sequence[int]) -> str:
-    return f"{format_shape(noise)} with {format_shape(embeds) if embeds else 'no'} embeddings"
+def _describe(noise: Sequence[int], embeds: Sequence[int] | None, pooled: Sequence[int] | None) -> str:
+    parts = {"embeddings": embeds, "pooled embeddings": pooled}
+    found = " and ".join(f"{format_shape(shape)} {name}" for name, shape in parts.items() if shape is not None)
+    return f"{format_shape(noise)} with {found or 'no embeddings'}"

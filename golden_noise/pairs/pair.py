@@ -1,9 +1,9 @@
 """One collected pair (noise, golden noise) and its form inside a shard.
 
 A sample of a shard has the members `KEY.json` and, unless the pair was rejected, `KEY.noise.npy`,
-`KEY.golden.npy` and (when embeddings are stored) `KEY.embeds.npy` in float16. Shards come from other machines
-and other people, so reading runs no code from them and believes nothing: JSON and pickle-free arrays only,
-every field and value checked.
+`KEY.golden.npy` and (when embeddings are stored) `KEY.embeds.npy` and `KEY.pooled.npy` in float16. Shards come from
+other machines and other people, so reading runs no code from them and believes nothing: JSON and pickle-free arrays
+only, every field and value checked.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _FIELDS = {
     "scores": dict,
     "search": dict,
 }
-_DIMENSIONS = {"noise": 3, "golden": 3, "embeds": 2}
+_DIMENSIONS = {"noise": 3, "golden": 3, "embeds": 2, "pooled": 1}
 
 
 def prompt_hash(text: str) -> str:
@@ -47,6 +47,7 @@ class NoisePair:
         noise: x_T, (C, H, W); None for a rejected pair read from disk, of which only scores are kept.
         golden: x'_T, (C, H, W); None for a rejected pair.
         embeds: prompt embedding, (L, D); None when embeddings are not stored.
+        pooled: pooled prompt embedding, (P,), of pipelines that have one; None otherwise.
         scores: (standard, golden) per metric, higher is better.
         accepted: whether the golden noise's image beat the standard one's.
         search: settings of the search, JSON values only.
@@ -59,6 +60,7 @@ class NoisePair:
     scores: dict[str, tuple[float, float]]
     accepted: bool
     search: dict[str, Any]
+    pooled: Tensor | None = None
 
     @property
     def key(self) -> str:
@@ -88,8 +90,9 @@ class NoisePair:
             assert self.noise is not None and self.golden is not None, f"accepted pair {self.key} has no noise"
             sample["noise.npy"] = self._encode("noise", self.noise)
             sample["golden.npy"] = self._encode("golden", self.golden)
-            if self.embeds is not None:
-                sample["embeds.npy"] = self._encode("embeds", self.embeds)
+            for name, embedding in {"embeds": self.embeds, "pooled": self.pooled}.items():
+                if embedding is not None:
+                    sample[f"{name}.npy"] = self._encode(name, embedding)
         return sample
 
     def _encode(self, name: str, tensor: Tensor) -> bytes:

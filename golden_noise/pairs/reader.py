@@ -64,6 +64,7 @@ class NoisePairDataset(IterableDataset[Batch]):
         batch_size: pairs per batch and rank.
         latent_shape: (C, H, W) that every noise must have.
         embeds_shape: (L, D) that every prompt embedding must have.
+        pooled_shape: (P,) that every pooled embedding must have; None leaves them out of the batches.
         shuffle_buffer: raw samples held in memory for shuffling; 0 keeps the order of the index.
         seed: of all shuffling.
         rank: of this process, below `world_size`.
@@ -79,6 +80,7 @@ class NoisePairDataset(IterableDataset[Batch]):
         batch_size: int,
         latent_shape: Sequence[int],
         embeds_shape: Sequence[int],
+        pooled_shape: Sequence[int] | None = None,
         shuffle_buffer: int = 0,
         seed: int = 0,
         rank: int = 0,
@@ -86,7 +88,9 @@ class NoisePairDataset(IterableDataset[Batch]):
     ):
         self.folder, self.shards = folder, list(shards)
         self.split, self.val_fraction, self.batch_size = split, val_fraction, batch_size
-        self.shapes = {"noise": tuple(latent_shape), "embeds": tuple(embeds_shape)}
+        self.shapes = {"noise": tuple(latent_shape), "golden": tuple(latent_shape), "embeds": tuple(embeds_shape)}
+        if pooled_shape is not None:
+            self.shapes["pooled"] = tuple(pooled_shape)
         self.shuffle_buffer, self.seed = shuffle_buffer, seed
         self.rank, self.world_size = rank, world_size
         self.epoch = self.first_batch = 0
@@ -141,7 +145,7 @@ class NoisePairDataset(IterableDataset[Batch]):
     def _decode(self, samples: list[RawSample]) -> Batch:
         pairs = [self._decode_pair(sample) for sample in samples]
         batch: Batch = {"key": [pair.key for pair in pairs]}
-        for name in ("noise", "golden", "embeds"):
+        for name in self.shapes:
             batch[name] = torch.stack([getattr(pair, name) for pair in pairs])
         return batch
 

@@ -12,7 +12,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from golden_noise.npnet import NPNet
+from golden_noise.npnet import AnyNPNet
 
 
 class SaveNPNet(Callback):
@@ -31,21 +31,21 @@ class SaveNPNet(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves on rank 0 while the others wait; averaged weights have taken their place by now."""
         if trainer.is_global_zero:
-            npnet = pl_module.npnet
-            assert isinstance(npnet, NPNet)
+            npnet: Any = pl_module.npnet
             _save(npnet, self.dirpath / "last")
             best_path = getattr(trainer.checkpoint_callback, "best_model_path", "")
             if best_path:
-                best = NPNet.from_pretrained(self.dirpath / "last")
+                last = {name: value.clone() for name, value in npnet.state_dict().items()}
                 checkpoint = torch.load(best_path, map_location="cpu", weights_only=True)
                 weights = checkpoint["state_dict"].items()
                 prefix = "npnet."
-                best.load_state_dict({k.removeprefix(prefix): v for k, v in weights if k.startswith(prefix)})
-                _save(best, self.dirpath / "best")
+                npnet.load_state_dict({k.removeprefix(prefix): v for k, v in weights if k.startswith(prefix)})
+                _save(npnet, self.dirpath / "best")
+                npnet.load_state_dict(last)
         trainer.strategy.barrier()
 
 
-def _save(npnet: NPNet, folder: Path) -> None:
+def _save(npnet: AnyNPNet, folder: Path) -> None:
     """Saves under a temporary name first: a folder of the final name is always complete."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -68,7 +68,7 @@ class SampleGrid(Callback):
         every_n_epochs: draws in the validations of epochs 0, n, 2n, ...
     """
 
-    def __init__(self, sample: Callable[[NPNet | None], Tensor], dirpath: str | Path, every_n_epochs: int = 1):
+    def __init__(self, sample: Callable[[AnyNPNet | None], Tensor], dirpath: str | Path, every_n_epochs: int = 1):
         self.sample = sample
         self.dirpath = Path(dirpath)
         self.every_n_epochs = every_n_epochs
@@ -86,8 +86,7 @@ class SampleGrid(Callback):
         first = batch_idx == 0 and dataloader_idx == 0 and not trainer.sanity_checking
         if not (first and trainer.is_global_zero and trainer.current_epoch % self.every_n_epochs == 0):
             return
-        npnet = pl_module.npnet
-        assert isinstance(npnet, NPNet)
+        npnet: Any = pl_module.npnet
         with isolate_rng():
             if self._standard is None:
                 self._standard = self.sample(None).float().cpu()

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,24 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from golden_noise.collection import collect, pipeline_identity
-from golden_noise.evaluation.compare import evaluate
+from golden_noise.errors import UserError
+from golden_noise.evaluation.compare import evaluate, load_npnet
 from golden_noise.noise import draw_noise, sampler_generators
-from golden_noise.npnet import NPNet
+from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.training.callbacks import SampleGrid
 from golden_noise.training.module import NPNetModule
 
 GRID_PROMPTS = 8
 
+LoadPipeline = Callable[[], Pipeline]
+
 
 def train(config: DictConfig) -> None:
     """Train, from the run folder's last checkpoint if there is one, save NPNet, and evaluate it.
 
     Raises:
-        UserError: no pairs, or pairs of another pipeline.
+        UserError: no pairs, pairs of another pipeline, or a precision that cannot be trained in.
     """
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
@@ -37,18 +40,29 @@ def train(config: DictConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
 
+    load_pipeline: LoadPipeline = cache(partial(instantiate, config.pipeline.model))
     data = build_data(config)
     module = NPNetModule(
-        instantiate(config.model.npnet),
+        build_npnet(config, load_pipeline),
         instantiate(config.model.optimizer),
         instantiate(config.model.scheduler),
     )
     loggers = build_loggers(config)
-    trainer: Trainer = instantiate(config.trainer, logger=loggers, callbacks=build_callbacks(config))
+    trainer: Trainer = instantiate(config.trainer, logger=loggers, callbacks=build_callbacks(config, load_pipeline))
     last = folder / "checkpoints/last.ckpt"
     trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
     if trainer.is_global_zero:
-        finish(config, folder, loggers)
+        finish(config, folder, loggers, load_pipeline)
+
+
+def build_npnet(config: DictConfig, load_pipeline: LoadPipeline) -> AnyNPNet:
+    """The network of the config, on the pipeline's own denoiser if it is one that shares it."""
+    npnet = instantiate(config.model.npnet)
+    if not isinstance(npnet, partial):
+        return npnet
+    if load_pipeline().dtype == torch.float16:
+        raise UserError("in float16 the gradients of a denoiser vanish: add pipeline.model.dtype=bfloat16 (or float32)")
+    return npnet(load_pipeline())
 
 
 def build_data(config: DictConfig) -> LightningDataModule:
@@ -70,39 +84,37 @@ def build_loggers(config: DictConfig) -> list[Logger]:
     return loggers
 
 
-def build_callbacks(config: DictConfig) -> list[Callback]:
+def build_callbacks(config: DictConfig, load_pipeline: LoadPipeline) -> list[Callback]:
     callbacks = list(instantiate(config.callbacks).values())
     if config.sample_every_n_epochs:
         folder = Path(config.folder) / "samples"
-        callbacks.append(SampleGrid(grid_sampler(config), folder, config.sample_every_n_epochs))
+        callbacks.append(SampleGrid(grid_sampler(config, load_pipeline), folder, config.sample_every_n_epochs))
     return callbacks
 
 
-def grid_sampler(config: DictConfig) -> Callable[[NPNet | None], Tensor]:
+def grid_sampler(config: DictConfig, load_pipeline: LoadPipeline) -> Callable[[AnyNPNet | None], Tensor]:
     """Draws the first held-out prompts, always from the same noise, through an NPNet or (None) as it is."""
     prompts = instantiate(config.evaluation.prompts)[:GRID_PROMPTS]
     seeds = [prompt.seed for prompt in prompts]
 
-    @cache
-    def pipeline() -> Pipeline:
-        return instantiate(config.pipeline.model)
-
-    def sample(npnet: NPNet | None) -> Tensor:
-        embedding = pipeline().encode([prompt.text for prompt in prompts])
-        latents = draw_noise(seeds, pipeline().latent_shape)
+    def sample(npnet: AnyNPNet | None) -> Tensor:
+        pipeline = load_pipeline()
+        embedding = pipeline.encode([prompt.text for prompt in prompts])
+        latents = draw_noise(seeds, pipeline.latent_shape)
         if npnet is not None:
-            latents = npnet(latents.to(npnet.device), embedding.embeds.to(npnet.device).float())
-        return pipeline().sample(embedding, latents, generator=sampler_generators(seeds))
+            latents = npnet.golden(latents, embedding)
+        return pipeline.sample(embedding, latents, generator=sampler_generators(seeds))
 
     return sample
 
 
-def finish(config: DictConfig, folder: Path, loggers: list[Logger]) -> None:
+def finish(config: DictConfig, folder: Path, loggers: list[Logger], load_pipeline: LoadPipeline) -> None:
     """Evaluate the best NPNet, hand its figures to W&B, and say where everything is."""
     best = folder / "npnet/best"
     shutil.copy(folder / "config.yaml", best / "training.yaml")
     if config.evaluate:
-        summary = evaluate(config, NPNet.from_pretrained(best), folder / "evaluation")
+        npnet = load_npnet(config, str(best), load_pipeline)
+        summary = evaluate(config, npnet, folder / "evaluation", load_pipeline)
         for logger in loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.summary.update(figures(summary))

@@ -1,6 +1,7 @@
 """The LightningModule that trains NPNet on noise pairs.
 
-A batch is a dict of `noise` and `golden` (B, C, H, W), `embeds` (B, L, D) and `key` (B names).
+A batch is a dict of `noise` and `golden` (B, C, H, W), `embeds` (B, L, D), for denoisers that take it `pooled` (B, P),
+and `key` (B names).
 """
 
 import time
@@ -15,7 +16,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
-from golden_noise.npnet import NPNet
+from golden_noise.npnet import AnyNPNet
+from golden_noise.pipelines.base import PromptEmbedding
 
 
 class Explained(Metric):
@@ -63,7 +65,7 @@ class NPNetModule(LightningModule):
 
     def __init__(
         self,
-        npnet: NPNet,
+        npnet: AnyNPNet,
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LRScheduler] | None = None,
     ):
@@ -74,20 +76,20 @@ class NPNetModule(LightningModule):
         self.explained = Explained()
         self._last_batch_end: float | None = None
 
-    def forward(self, noise: Tensor, embeds: Tensor) -> Tensor:
-        """Predicts the golden noise: (B, C, H, W) and (B, L, D) to (B, C, H, W)."""
-        return self.npnet(noise, embeds)
+    def forward(self, noise: Tensor, embeds: Tensor, pooled: Tensor | None = None) -> Tensor:
+        """Predicts the golden noise: (B, C, H, W), (B, L, D) and perhaps (B, P) to (B, C, H, W)."""
+        return self.npnet.golden(noise, PromptEmbedding(embeds, pooled=pooled))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Returns the batch's loss."""
-        loss = F.mse_loss(self(batch["noise"], batch["embeds"]), batch["golden"])
+        loss = F.mse_loss(self(batch["noise"], batch["embeds"], batch.get("pooled")), batch["golden"])
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["noise"]))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Adds the batch to the validation's figures."""
         noise, golden = batch["noise"], batch["golden"]
-        predicted = self(noise, batch["embeds"])
+        predicted = self(noise, batch["embeds"], batch.get("pooled"))
         self.explained.update(predicted, golden, noise)
         self.log("val/loss", F.mse_loss(predicted, golden), batch_size=len(noise), sync_dist=True)
         self.log("val/explained", self.explained, prog_bar=True, batch_size=len(noise))

@@ -16,6 +16,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from golden_noise.cli import CONF
 from golden_noise.errors import UserError
+from golden_noise.generation import generate
 from golden_noise.npnet import NPNet
 from golden_noise.training.job import train
 
@@ -48,6 +49,32 @@ def test_it_collects_trains_and_evaluates(compose_job, tmp_path):
         assert (run / "evaluation" / name).is_file(), name
     rows = list(csv.DictReader((run / "csv/version_0/metrics.csv").open()))
     assert {"train/loss", "val/loss", "val/explained", "lr-AdamW/pg1", "train/pairs_per_second"} <= rows[0].keys()
+
+
+@pytest.mark.parametrize("rank", [4, None])
+def test_the_denoiser_itself_learns_from_full_inversion(compose_job, tmp_path, rank):
+    """Collect, train, evaluate, and generate from what was saved."""
+    choices = ["model=denoiser_lora", f"model.npnet.rank={'null' if rank is None else rank}", "search=full_inversion"]
+    few = ["prompts.count=40", "pipeline.recipe.batch_size=8", "pipeline.recipe.epochs=1", "pipeline.steps=2"]
+    judged = ["evaluation.prompts.count=3", "evaluation.batch_size=3", "~metric.reward"]
+    options = [*SMALL, *choices, *few, *judged, "evaluate=true", "sample_every_n_epochs=1"]
+    train(compose_job("train", *options))
+    run = tmp_path / "run"
+    assert (run / "samples/epoch=0000.png").is_file()
+    assert (run / "evaluation/images/npnet/000002.png").is_file()
+    weights = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert all(name.startswith("npnet.trained.") for name in weights)
+    assert any(weight.abs().max() > 0 for name, weight in weights.items() if "lora_B" in name or rank is None)
+
+    generate(compose_job("generate", "prompt=a red circle", "pipeline.steps=2", f"npnet={run}/npnet/best"))
+    images = [(run / f"{name}.png").read_bytes() for name in ("standard", "golden")]
+    assert images[0] != images[1]
+
+
+def test_a_denoiser_is_not_trained_in_float16(compose_job):
+    options = ["model=denoiser_lora", "pipeline.model.dtype=float16", "prompts.count=20"]
+    with pytest.raises(UserError, match=r"pipeline\.model\.dtype=bfloat16"):
+        train(compose_job("train", *SMALL, *options))
 
 
 def test_another_pipeline_without_pairs_names_the_command(compose_job):

@@ -10,6 +10,7 @@ from golden_noise.prompts import Prompt
 
 LATENT_SHAPE = (4, 2, 2)
 EMBEDS_SHAPE = (3, 5)
+POOLED_SHAPE = (6,)
 CONFIG = {"pipeline": {"name": "tiny", "steps": 10}, "search": {"rounds": 1}}
 
 
@@ -18,6 +19,7 @@ def make_pair(index: int, accepted: bool = True, text: str | None = None) -> Noi
     generator = torch.Generator().manual_seed(index)
     noise, golden = torch.randn(2, *LATENT_SHAPE, generator=generator).half().float()
     embeds = torch.randn(*EMBEDS_SHAPE, generator=generator).half().float()
+    pooled = torch.randn(*POOLED_SHAPE, generator=generator).half().float()
     return NoisePair(
         prompt=Prompt(index, text or f"a photo of object {index}", seed=1000 + index, tags={"task": "single"}),
         noise=noise,
@@ -26,6 +28,7 @@ def make_pair(index: int, accepted: bool = True, text: str | None = None) -> Noi
         scores={"hpsv2": (0.25, 0.5 if accepted else 0.125)},
         accepted=accepted,
         search={"name": "redenoise", "rounds": 1},
+        pooled=pooled,
     )
 
 

@@ -160,6 +160,9 @@ def test_pairs_of_another_shape_are_found_before_training(tmp_path):
         prepare(tmp_path, latent_shape=(4, 8, 8))
     with pytest.raises(UserError, match=r"are 4x2x2 with 3x5 embeddings, .* needs 4x2x2 with 16x128 embeddings"):
         prepare(tmp_path, embeds_shape=(16, 128))
+    prepare(tmp_path, pooled_shape=(6,))
+    with pytest.raises(UserError, match=r"with 3x5 embeddings and 6 pooled .* needs .* and 7 pooled embeddings"):
+        prepare(tmp_path, pooled_shape=(7,))
 
 
 def test_pairs_of_another_pipeline_are_found_before_training(tmp_path):

@@ -28,7 +28,7 @@ def test_a_pair_survives_the_round_trip():
     pair = make_pair(7)
     loaded = NoisePair.from_sample(stored_sample())
     assert (loaded.prompt, loaded.scores, loaded.search) == (pair.prompt, pair.scores, pair.search)
-    for name in ("noise", "golden", "embeds"):
+    for name in ("noise", "golden", "embeds", "pooled"):
         assert getattr(loaded, name).dtype == torch.float32
         assert torch.equal(getattr(loaded, name), getattr(pair, name))
 
@@ -43,8 +43,9 @@ def test_a_rejected_pair_keeps_its_scores_only():
 
 def test_embeddings_are_optional():
     sample = stored_sample()
-    del sample["embeds.npy"]
-    assert NoisePair.from_sample(sample).embeds is None
+    del sample["embeds.npy"], sample["pooled.npy"]
+    loaded = NoisePair.from_sample(sample)
+    assert loaded.embeds is loaded.pooled is None
 
 
 @settings(deadline=None)
@@ -110,7 +111,7 @@ def test_a_missing_member_is_malformed(member):
 
 
 @settings(deadline=None)
-@given(st.sampled_from(["json", "noise.npy", "golden.npy", "embeds.npy"]), st.data())
+@given(st.sampled_from(["json", "noise.npy", "golden.npy", "embeds.npy", "pooled.npy"]), st.data())
 def test_no_flipped_bit_escapes_as_another_error(member, data):
     sample = stored_sample()
     content = bytearray(sample[member])

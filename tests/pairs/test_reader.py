@@ -13,7 +13,7 @@ from golden_noise.pairs import NoisePairDataset, ShardIndex, ShardWriter, prompt
 from golden_noise.pairs.datamodule import NoisePairLoader
 from golden_noise.pairs.reader import split_of
 
-from .factory import CONFIG, EMBEDS_SHAPE, LATENT_SHAPE, collect, make_pair
+from .factory import CONFIG, EMBEDS_SHAPE, LATENT_SHAPE, POOLED_SHAPE, collect, make_pair
 
 VAL_FRACTION = 0.3
 
@@ -32,11 +32,16 @@ def split_keys(folder: Path, split: str) -> list[str]:
     return [sample["__key__"] for sample in samples if split_of(sample["__prompt__"], VAL_FRACTION) == split]
 
 
-def test_a_batch_holds_what_was_collected(tmp_path):
+@pytest.mark.parametrize("options", [{}, {"pooled_shape": POOLED_SHAPE}])
+def test_a_batch_holds_what_was_collected(tmp_path, options):
     collect(tmp_path, [8])
-    batch = next(iter(dataset(tmp_path, batch_size=3)))
+    batch = next(iter(dataset(tmp_path, batch_size=3, **options)))
     pairs = [make_pair(int(key)) for key in batch["key"]]
-    for name, shape in {"noise": LATENT_SHAPE, "golden": LATENT_SHAPE, "embeds": EMBEDS_SHAPE}.items():
+    shapes = {"noise": LATENT_SHAPE, "golden": LATENT_SHAPE, "embeds": EMBEDS_SHAPE}
+    if options:
+        shapes["pooled"] = POOLED_SHAPE
+    assert batch.keys() == {"key", *shapes}
+    for name, shape in shapes.items():
         assert batch[name].shape == (3, *shape) and batch[name].dtype == torch.float32
         assert torch.equal(batch[name], torch.stack([getattr(pair, name) for pair in pairs]))
 
@@ -196,3 +201,5 @@ def test_a_pair_of_another_shape_is_refused(tmp_path):
     stream = NoisePairDataset(tmp_path, shards, "train", VAL_FRACTION, 2, (4, 8, 8), EMBEDS_SHAPE)
     with pytest.raises(UserError, match="noise is 4x2x2, not 4x8x8"):
         list(stream)
+    with pytest.raises(UserError, match="pooled is 6, not 7"):
+        list(dataset(tmp_path, pooled_shape=(7,)))

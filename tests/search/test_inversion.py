@@ -1,5 +1,7 @@
 """Full inversion and zigzag: exact where the denoiser is known, and what they are made of."""
 
+import itertools
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -47,7 +49,7 @@ def test_without_refinements_the_errors_add_up(ideal, prompt):
     ]
     errors = [move.abs().max().item() for move in moves]
     assert errors[0] > 0.1
-    assert all(after < 0.7 * before for before, after in zip(errors, errors[1:], strict=False))
+    assert all(after < 0.7 * before for before, after in itertools.pairwise(errors))
 
 
 def test_refinements_invert_the_real_denoiser(sdxl, prompt):

@@ -1,0 +1,149 @@
+"""The pipeline's own denoiser as the network that predicts golden noise (as in NoiseRefine, arXiv 2412.03895).
+
+Shapes: B batch, C x H x W noise.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any, Self
+
+from diffusers import ConfigMixin, ModelMixin
+from torch import Tensor, nn
+
+from golden_noise.errors import UserError
+from golden_noise.pipelines.base import Pipeline, PromptEmbedding
+from golden_noise.pipelines.loading import first_line
+
+OUTPUT = "conv_out"  # the last layer of every UNet of diffusers
+
+
+class DenoiserNPNet(ModelMixin, ConfigMixin):
+    """Golden noise = noise + denoiser'(noise, T, c): one call more than the sampler's own, at the noisiest timestep T.
+
+    denoiser' is the pipeline's denoiser with low-rank adapters (LoRA) and an output layer that starts at zero, so that
+    a new one is exactly the identity. It has modules of its own but the pipeline's weights, which stay frozen: no
+    memory is spent on a copy, and nothing that happens here reaches the pipeline's sampling. The adapters are float32
+    whatever the pipeline's dtype. They alone are parameters here, and all that is saved.
+
+    Args:
+        pipeline: whose denoiser it is; not saved, so `from_pretrained` needs it again.
+        rank: of the adapters; 4 is enough for any output layer of 4 channels. None trains a full copy of the
+            denoiser instead, which suits small ones only.
+        target_modules: endings of the names of the layers that get adapters; the output layer always does.
+        gradient_checkpointing: train in less memory and more time. Not saved.
+
+    Raises:
+        UserError: a rank below 1, names that fit no layer, or a denoiser with adapters of its own.
+    """
+
+    config_name = "config.json"
+    _supports_param_buffer_assignment = False  # loaded values must go into the parameters that the denoiser holds
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        rank: int | None,
+        target_modules: Sequence[str] = (),
+        gradient_checkpointing: bool = False,
+    ):
+        super().__init__()
+        self.register_to_config(rank=rank, target_modules=list(target_modules))
+        if rank is not None and rank < 1:
+            raise UserError(f"rank={rank} must be a whole number >= 1, or null for a full copy of the denoiser")
+        self.pipeline, self.twin = pipeline, _with_own_denoiser(pipeline, share_weights=rank is not None)
+        denoiser = self.twin.denoiser
+        for parameter in denoiser.get_submodule(OUTPUT).parameters():
+            parameter.data.zero_()  # not torch.nn.init, which from_pretrained switches off
+        if rank is not None:
+            _add_adapters(denoiser, rank, [*target_modules, OUTPUT])
+        if gradient_checkpointing:
+            denoiser.enable_gradient_checkpointing()
+        trained = {name: parameter for name, parameter in denoiser.named_parameters() if parameter.requires_grad}
+        for parameter in trained.values():
+            parameter.data = parameter.data.float()
+        # The denoiser itself is no submodule: its frozen weights belong into no checkpoint.
+        self.trained = nn.ParameterDict({name.replace(".", "/"): value for name, value in trained.items()})
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | PathLike | None, pipeline: Pipeline, **kwargs: Any
+    ) -> Self:
+        """As diffusers' method, from a local folder or a hub id, for the pipeline that it was trained with.
+
+        Raises:
+            UserError: what is saved does not fit the pipeline's denoiser.
+        """
+        source = pretrained_model_name_or_path
+        options = {"pipeline": pipeline, "low_cpu_mem_usage": False, "output_loading_info": True, **kwargs}
+        try:
+            npnet, found = super().from_pretrained(source, **options)
+        except UserError:
+            raise
+        except (RuntimeError, ValueError) as error:  # a layer has another shape
+            raise _unfit(source) from error
+        if found["missing_keys"] or found["unexpected_keys"]:
+            raise _unfit(source)
+        return npnet
+
+    def forward(self, noise: Tensor, prompt: PromptEmbedding) -> Tensor:
+        """Predicts the golden noise.
+
+        Args:
+            noise: (B, C, H, W), standard normal, any floating dtype and device.
+            prompt: of B prompts; `pooled` too if the denoiser takes it.
+
+        Returns:
+            (B, C, H, W) in the dtype and on the device of the noise.
+        """
+        place = (self.device, self.twin.dtype)
+        pooled = None if prompt.pooled is None else prompt.pooled.to(*place)
+        noisiest = len(self.twin.alphas_cumprod) - 1
+        move = self.twin.denoise(noise.to(*place), noisiest, prompt.embeds.to(*place), pooled)
+        return noise + move.to(noise)
+
+    def golden(self, noise: Tensor, prompt: PromptEmbedding) -> Tensor:
+        """Golden noise in the dtype and on the device of the noise: the method that every kind of NPNet has."""
+        return self(noise, prompt)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the parameters, and the rest of the pipeline to the same device."""
+        super()._apply(fn, recurse)
+        for pipeline in (self.pipeline, self.twin):
+            pipeline.pipe.to(self.device)
+        return self
+
+
+def _with_own_denoiser(pipeline: Pipeline, share_weights: bool) -> Pipeline:
+    """The same pipeline, all parts shared but the denoiser: that one's modules are copied, with or without weights.
+
+    The output layer always gets weights of its own.
+    """
+    denoiser = pipeline.denoiser
+    shared: list[Any] = [part for part in pipeline.pipe.components.values() if part is not denoiser]
+    if share_weights:
+        tensors = [*denoiser.named_parameters(), *denoiser.named_buffers()]
+        shared += [tensor for name, tensor in tensors if not name.startswith(f"{OUTPUT}.")]
+    twin = copy.deepcopy(pipeline, {id(item): item for item in shared})
+    twin.denoiser.requires_grad_(not share_weights)
+    return twin
+
+
+def _add_adapters(denoiser: nn.Module, rank: int, target_modules: list[str]) -> None:
+    """Adds LoRA to the named layers of a frozen denoiser, as peft does it."""
+    from peft import LoraConfig, inject_adapter_in_model  # takes seconds, and only this needs it
+
+    if getattr(denoiser, "peft_config", None):
+        raise UserError(
+            "the pipeline's denoiser has adapters already: fuse them (pipe.fuse_lora) and unload them first"
+        )
+    try:
+        # lora_alpha = rank: a factor of 1. The adapters start with B = 0, so they change nothing.
+        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=target_modules)
+        inject_adapter_in_model(config, denoiser, "npnet")
+    except ValueError as error:
+        raise UserError(f"target_modules={target_modules} cannot get adapters: {first_line(error)}") from error
+
+
+def _unfit(source: str | PathLike | None) -> UserError:
+    return UserError(f"the adapters in {source} belong to another denoiser: choose the pipeline they were trained with")

@@ -1,0 +1,235 @@
+"""The pipeline's denoiser as NPNet: it shares the weights, and never touches the sampling."""
+
+import copy
+import json
+
+import pytest
+import torch
+
+from golden_noise.errors import UserError
+from golden_noise.noise import draw_noise
+from golden_noise.npnet import DenoiserNPNet, NPNet
+from golden_noise.pipelines.base import PromptEmbedding
+from golden_noise.pipelines.sdxl import SDXLPipeline
+
+NOISE = draw_noise([0, 1, 2], (4, 8, 8))
+PROMPTS = ["a red circle above a blue square", "two crosses", "a green triangle"]
+LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "conv1"]
+
+
+def load(folder, **options):
+    return SDXLPipeline.load(str(folder), device="cpu", height=32, width=32, steps=2, guidance=3.0, **options)
+
+
+@pytest.fixture
+def pipeline(tiny_sdxl):
+    return load(tiny_sdxl)
+
+
+@pytest.fixture
+def prompt(pipeline):
+    return plain(pipeline.encode(PROMPTS))
+
+
+def plain(prompt):
+    """The part that training sees, in tensors that autograd accepts."""
+    return PromptEmbedding(prompt.embeds.clone(), pooled=prompt.pooled.clone())
+
+
+def make(pipeline, rank=4, **options):
+    torch.manual_seed(0)
+    return DenoiserNPNet(pipeline, rank, LAYERS, **options)
+
+
+def disturb(npnet):
+    """Parameters as after some training."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in npnet.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return npnet
+
+
+def storages(tensors):
+    return {tensor.untyped_storage().data_ptr() for tensor in tensors}
+
+
+@pytest.mark.parametrize("rank", [4, None])
+def test_a_new_one_is_exactly_the_identity(pipeline, prompt, rank):
+    assert torch.equal(make(pipeline, rank).golden(NOISE, prompt), NOISE)
+
+
+def test_the_weights_are_the_pipelines_own(pipeline):
+    weights = storages(pipeline.denoiser.parameters())
+    npnet = make(pipeline)
+    adapters = storages(npnet.parameters())
+    held = storages(npnet.twin.denoiser.parameters())
+    output = storages(npnet.twin.denoiser.conv_out.parameters())
+    assert held - adapters - weights <= output
+    assert weights - held == storages(pipeline.denoiser.conv_out.parameters())
+    assert not adapters & weights
+    assert storages(p for p in npnet.twin.denoiser.parameters() if p.requires_grad) == adapters
+
+
+def test_a_full_copy_shares_nothing_but_the_other_parts(pipeline):
+    npnet = make(pipeline, rank=None)
+    assert not storages(npnet.parameters()) & storages(pipeline.denoiser.parameters())
+    count = sum(parameter.numel() for parameter in pipeline.denoiser.parameters())
+    assert sum(parameter.numel() for parameter in npnet.parameters()) == count
+    for name in ("vae", "text_encoder", "text_encoder_2", "tokenizer", "scheduler"):
+        assert getattr(npnet.twin.pipe, name) is getattr(pipeline.pipe, name)
+
+
+@pytest.mark.parametrize("rank", [4, None])
+def test_sampling_is_bit_identical_with_and_without_it(pipeline, rank):
+    prompt = pipeline.encode(PROMPTS)
+    before = pipeline.sample(prompt, NOISE)
+    keys = list(pipeline.denoiser.state_dict())
+    npnet = disturb(make(pipeline, rank))
+    assert (npnet.golden(NOISE, plain(prompt)) - NOISE).abs().max() > 1e-2
+    assert torch.equal(pipeline.sample(prompt, NOISE), before)
+    assert list(pipeline.denoiser.state_dict()) == keys
+
+
+def test_the_move_is_the_adapted_denoiser_at_the_noisiest_timestep(pipeline, prompt):
+    npnet = disturb(make(pipeline))
+    with torch.no_grad():
+        move = npnet.twin.denoise(NOISE, 999, prompt.embeds, prompt.pooled)
+        torch.testing.assert_close(npnet(NOISE, prompt), NOISE + move)
+
+
+@pytest.mark.parametrize("part", ["embeds", "pooled"])
+def test_the_prompt_matters_in_both_its_parts(pipeline, prompt, part):
+    npnet = disturb(make(pipeline))
+    other = PromptEmbedding(
+        **{"embeds": prompt.embeds, "pooled": prompt.pooled} | {part: getattr(prompt, part).flip(0)}
+    )
+    with torch.no_grad():
+        moved = (npnet(NOISE, other) - npnet(NOISE, prompt)).abs().amax(dim=(1, 2, 3))
+    assert (moved[[0, 2]] > 1e-5).all() and moved[1] < 1e-5
+
+
+def test_batch_is_its_singles(pipeline, prompt):
+    npnet = disturb(make(pipeline))
+    with torch.no_grad():
+        singles = torch.cat([npnet(NOISE[i : i + 1], prompt[i : i + 1]) for i in range(3)])
+        torch.testing.assert_close(npnet(NOISE, prompt), singles, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("rank, lr", [(4, 3e-3), (None, 5e-4)])
+def test_it_learns_and_every_parameter_takes_part(pipeline, prompt, rank, lr):
+    npnet = make(pipeline, rank)
+    target = NOISE + 0.3 * draw_noise([7], (4, 8, 8))
+    start = {name: parameter.detach().clone() for name, parameter in npnet.named_parameters()}
+    optimizer = torch.optim.AdamW(npnet.parameters(), lr=lr, weight_decay=0)
+    losses = []
+    for _ in range(60):
+        loss = (npnet(NOISE, prompt) - target).square().mean()
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < 0.3 * losses[0]
+    still = [name for name, parameter in npnet.named_parameters() if torch.equal(parameter, start[name])]
+    assert not still
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(pipeline, prompt):
+    found = []
+    for checkpointing in (False, True):
+        npnet = disturb(make(pipeline, gradient_checkpointing=checkpointing))
+        npnet(NOISE, prompt).square().sum().backward()
+        found.append([parameter.grad for parameter in npnet.parameters()])
+        assert npnet.twin.denoiser.is_gradient_checkpointing == checkpointing
+    assert not pipeline.denoiser.is_gradient_checkpointing
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("rank", [4, None])
+def test_saved_and_loaded_it_is_the_same(pipeline, prompt, tmp_path, rank):
+    npnet = disturb(make(pipeline, rank))
+    npnet.save_pretrained(tmp_path)
+    again = DenoiserNPNet.from_pretrained(tmp_path, pipeline)
+    with torch.no_grad():
+        assert torch.equal(again(NOISE, prompt), npnet(NOISE, prompt))
+    assert not again.training
+    again.save_pretrained(tmp_path / "again")
+    name = "diffusion_pytorch_model.safetensors"
+    assert (tmp_path / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_only_the_adapters_are_saved(pipeline, tmp_path):
+    npnet = make(pipeline)
+    npnet.save_pretrained(tmp_path)
+    size = (tmp_path / "diffusion_pytorch_model.safetensors").stat().st_size
+    assert size < 4 * sum(parameter.numel() for parameter in npnet.parameters()) + 40_000
+    assert all("lora" in name for name in npnet.state_dict())
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert {key: value for key, value in config.items() if not key.startswith("_")} == {
+        "rank": 4,
+        "target_modules": LAYERS,
+    }
+    assert NPNet.load_config(tmp_path)["_class_name"] == "DenoiserNPNet"
+
+
+def test_two_on_one_pipeline_do_not_meet(pipeline, prompt):
+    one, other = disturb(make(pipeline)), make(pipeline, rank=8)
+    with torch.no_grad():
+        before = one(NOISE, prompt)
+        assert torch.equal(other(NOISE, prompt), NOISE)
+        disturb(other)
+        assert torch.equal(one(NOISE, prompt), before)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_has_adapters_in_float32(tiny_sdxl, pipeline, prompt, dtype):
+    full, half = disturb(make(pipeline)), disturb(make(load(tiny_sdxl, dtype=dtype)))
+    assert all(parameter.dtype == torch.float32 for parameter in half.parameters())
+    assert half.twin.dtype == getattr(torch, dtype)
+    golden = half.golden(NOISE, prompt)
+    assert golden.dtype == torch.float32
+    torch.testing.assert_close(golden, full.golden(NOISE, prompt), atol=0.15, rtol=0)
+    golden.square().mean().backward()
+    assert all(parameter.grad is not None for parameter in half.parameters())
+
+
+def test_averaged_weights_are_a_copy_of_their_own(pipeline, prompt):
+    """What torch's weight averaging does with a module."""
+    npnet = disturb(make(pipeline))
+    twin = copy.deepcopy(npnet)
+    with torch.no_grad():
+        assert torch.equal(twin(NOISE, prompt), npnet(NOISE, prompt))
+        for parameter in npnet.parameters():
+            parameter.zero_()
+        assert torch.equal(npnet(NOISE, prompt), NOISE)
+        assert not torch.equal(twin(NOISE, prompt), NOISE)
+
+
+@pytest.mark.parametrize(
+    "rank, layers, message",
+    [(0, LAYERS, "rank=0"), (4, ["mid_block"], "target_modules")],
+)
+def test_senseless_settings(pipeline, rank, layers, message):
+    with pytest.raises(UserError, match=message) as error:
+        DenoiserNPNet(pipeline, rank, layers)
+    assert "\n" not in str(error.value)
+
+
+def test_a_denoiser_with_other_adapters_is_refused(pipeline):
+    from peft import LoraConfig
+
+    pipeline.denoiser.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
+    with pytest.raises(UserError, match="fuse"):
+        make(pipeline)
+
+
+def test_adapters_of_another_denoiser_are_refused(pipeline, tmp_path):
+    make(pipeline).save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    for changes in ({"rank": 8}, {"target_modules": ["to_q"]}, {"target_modules": [*LAYERS, "conv2"]}):
+        original = config.read_text()
+        config.write_text(json.dumps(json.loads(original) | changes))
+        with pytest.raises(UserError, match=r"belong to another denoiser"):
+            DenoiserNPNet.from_pretrained(tmp_path, pipeline)
+        config.write_text(original)
