@@ -188,11 +188,22 @@ def load_npnet(config: DictConfig, source: str | None, load_pipeline: Callable[[
             f"pipeline={config.pipeline.name} has no NPNet of its own: give npnet=FOLDER from a training run"
         )
     npnet = open_npnet(source, load_pipeline)
+    if isinstance(npnet, NPNet):
+        check_shapes(npnet, source, config)
+    # Lightning leaves what it trained on the CPU, and with it a pipeline that shares its denoiser.
+    return npnet.to(pick_device(config.device))
+
+
+def check_shapes(npnet: NPNet, source: str, config: DictConfig) -> None:
+    """Check that a network was made for the pipeline's shapes.
+
+    Raises:
+        UserError: it was not.
+    """
     for name in ("latent_shape", "embeds_shape"):
         have, want = tuple(getattr(npnet, name)), tuple(config.pipeline[name])
         if have != want:
             raise UserError(f"the NPNet in {source} has {name} {have}, pipeline={config.pipeline.name} needs {want}")
-    return npnet.to(pick_device(config.device))
 
 
 def open_npnet(source: str, load_pipeline: Callable[[], Pipeline]) -> AnyNPNet:
@@ -203,7 +214,7 @@ def open_npnet(source: str, load_pipeline: Callable[[], Pipeline]) -> AnyNPNet:
     """
     place = locate(source, "npnet")
     try:
-        if NPNet.load_config(place)["_class_name"] == DenoiserNPNet.__name__:
+        if NPNet.load_config(place).get("_class_name") == DenoiserNPNet.__name__:
             return DenoiserNPNet.from_pretrained(place, load_pipeline())
         return NPNet.from_pretrained(place)
     except OSError as error:

@@ -206,6 +206,32 @@ def test_averaged_weights_are_a_copy_of_their_own(pipeline, prompt):
         assert not torch.equal(twin(NOISE, prompt), NOISE)
 
 
+def test_parameters_stay_those_of_the_denoiser_when_converted(pipeline, prompt):
+    npnet = disturb(make(pipeline)).to(torch.float64)
+    assert npnet.dtype == torch.float64
+    assert storages(p for p in npnet.twin.denoiser.parameters() if p.requires_grad) == storages(npnet.parameters())
+    assert pipeline.dtype == npnet.twin.dtype == torch.float32
+    assert (npnet.golden(NOISE, prompt) - NOISE).abs().max() > 1e-2
+
+
+def test_the_pipeline_follows_to_another_device(pipeline):
+    make(pipeline).to("meta")
+    for part in (pipeline.denoiser, pipeline.pipe.vae, pipeline.pipe.text_encoder):
+        assert {parameter.device.type for parameter in part.parameters()} == {"meta"}
+
+
+@pytest.mark.gpu
+def test_to_the_gpu_and_back(pipeline, prompt):
+    npnet = disturb(make(pipeline))
+    with torch.no_grad():
+        expected = npnet.golden(NOISE, prompt)
+        for device in ("cuda", "cpu"):
+            golden = npnet.to(device).golden(NOISE, prompt)
+            assert golden.device.type == "cpu" and pipeline.device.type == device
+            torch.testing.assert_close(golden, expected, atol=1e-2, rtol=0)
+            pipeline.sample(pipeline.encode(PROMPTS), NOISE)
+
+
 @pytest.mark.parametrize(
     "rank, layers, message",
     [(0, LAYERS, "rank=0"), (4, ["mid_block"], "target_modules")],
