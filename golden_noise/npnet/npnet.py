@@ -13,9 +13,11 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from golden_noise.errors import UserError
+from golden_noise.npnet.conv import ConvBranch
 from golden_noise.npnet.residual import ResidualBranch
-from golden_noise.npnet.svd import SVD, SVDBranch, decompose
-from golden_noise.npnet.text import TextInjection
+from golden_noise.npnet.sizes import FITS, restore_std
+from golden_noise.npnet.svd import SVD, SVDBranch
+from golden_noise.npnet.text import LongPrompt, TextInjection, shorten
 from golden_noise.pipelines.base import PromptEmbedding
 
 
@@ -23,8 +25,8 @@ class NPNet(ModelMixin, ConfigMixin):
     """Golden noise = noise + move, with `move = (f(x) - x) + (2 sigmoid(alpha) - 1) t + beta g(x + t)`.
 
     t is the text injection, f the SVD branch, g the residual branch. The published variants are choices of
-    parts: `svd_unet` has f, `svd_unet+unet` f and g, `vit` and `e_unet` have g alone, without gates, the last
-    with `target="difference"`.
+    parts: `svd_unet` has f, `svd_unet+unet` f and g, `unet`, `vit` and `e_unet` have g alone, without gates, the
+    last with `target="difference"`.
 
     A new NPNet is exactly the identity, since every part starts at zero, yet gradients reach all of it.
     The published start, beta = 0, would shut the gate behind a branch that ends in a zero convolution:
@@ -35,16 +37,25 @@ class NPNet(ModelMixin, ConfigMixin):
         latent_shape: (C, H, W) of the noise.
         embeds_shape: (L, D) of the prompt embedding.
         svd: whether to have the SVD branch.
-        backbone: name of the timm model in the residual branch; None for no such branch.
-        backbone_args: arguments of that timm model.
-        backbone_size: side of the square the noise is resized to for the backbone; None feeds it as it is.
+        attention: whether the SVD branch's rows attend to each other.
+        signs: of the singular vectors: `fixed` by a convention that all devices share, or the device's own (`raw`).
+        backbone: name of the timm model in the residual branch, `conv` for convolutions behind a copy of the
+            denoiser's first one, or None for no such branch.
+        backbone_args: arguments of that timm model; for `conv` the `width` of the denoiser's first convolution.
+        backbone_size: side of the square the noise is resized to for a timm model; None feeds it as it is.
+        layout: how the timm model's features are read, `map`, or `rows` for weights published by the paper's authors.
         gates: alpha and beta. Without them the move is `g(x + t)`, plus f's if there is f.
         target: what the parts add up to, x' - x (`golden`) or x - x' (`difference`).
-        pretrained: True starts the backbone from timm's weights (downloads them). Not part of the saved
+        unit_variance: scale every golden noise to the standard deviation of its noise.
+        fit: what to do with noise of another H x W: refuse it (`exact`), or `tile`, `crop` or `resize` it, which
+            also keeps its standard deviation (golden_noise.npnet.sizes).
+        long_prompt: what to do with more than L tokens: `truncate`, `average` or `chain` (golden_noise.npnet.text).
+        pretrained: True starts a timm backbone from timm's weights (downloads them), a path from that file. For
+            `conv` it is the folder or hub id of the pipeline whose first convolution is copied. Not part of the saved
             config, so that `from_pretrained` never downloads what it is about to overwrite.
 
     Raises:
-        UserError: no part that the prompt could act through, unknown backbone or target, or odd C with `svd`.
+        UserError: no part that the prompt could act through, an option of unknown value, or odd C with `svd`.
     """
 
     config_name = "config.json"
@@ -56,26 +67,36 @@ class NPNet(ModelMixin, ConfigMixin):
         latent_shape: Sequence[int],
         embeds_shape: Sequence[int],
         svd: bool = True,
+        attention: bool = True,
+        signs: Literal["fixed", "raw"] = "fixed",
         backbone: str | None = None,
         backbone_args: Mapping[str, Any] | None = None,
         backbone_size: int | None = None,
+        layout: Literal["map", "rows"] = "map",
         gates: bool = True,
         target: Literal["golden", "difference"] = "golden",
-        pretrained: bool = False,
+        unit_variance: bool = False,
+        fit: Literal["exact", "tile", "crop", "resize"] = "exact",
+        long_prompt: LongPrompt = "truncate",
+        pretrained: bool | str = False,
     ):
         super().__init__()
-        self.latent_shape, self.embeds_shape = tuple(latent_shape), tuple(embeds_shape)
-        self.sign = 1 if target == "golden" else -1
-        if target not in ("golden", "difference"):
-            raise UserError(f"target: must be golden or difference, got '{target}'")
+        _check_choice("target", target, ("golden", "difference"))
+        _check_choice("fit", fit, ("exact", *FITS))
+        _check_choice("long_prompt", long_prompt, ("truncate", "average", "chain"))
         if not gates and backbone is None:
             raise UserError("gates: without them the prompt acts in the residual branch only, set a backbone")
-        channels = latent_shape[0]
-        self.text_injection = TextInjection(channels, embeds_shape)
-        self.svd_branch = SVDBranch(latent_shape) if svd else None
-        self.residual_branch = None
-        if backbone:
-            self.residual_branch = ResidualBranch(channels, backbone, backbone_args or {}, backbone_size, pretrained)
+        self.latent_shape, self.embeds_shape = tuple(latent_shape), tuple(embeds_shape)
+        self.sign = 1 if target == "golden" else -1
+        self.unit_variance, self.fit, self.long_prompt = unit_variance, fit, long_prompt
+        arguments = backbone_args or {}
+        self.text_injection = TextInjection(latent_shape[0], embeds_shape)
+        self.svd_branch = SVDBranch(latent_shape, attention, signs) if svd else None
+        self.residual_branch: nn.Module | None = None
+        if backbone == "conv":
+            self.residual_branch = ConvBranch(latent_shape[0], **arguments, pretrained=pretrained)
+        elif backbone:
+            self.residual_branch = ResidualBranch(latent_shape, backbone, arguments, backbone_size, layout, pretrained)
         self.alpha = nn.Parameter(torch.zeros(1)) if gates else None
         self.beta = nn.Parameter(torch.ones(1)) if gates and backbone else None
 
@@ -89,26 +110,58 @@ class NPNet(ModelMixin, ConfigMixin):
         kwargs.setdefault("low_cpu_mem_usage", False)
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
+    @classmethod
+    def from_single_file(cls, source: str, **options: Any) -> "NPNet":
+        """Loads published weights: a `.pth` or `.safetensors` file, or ORG/NAME/FILE on the hub.
+
+        Args:
+            options: those of NPNet that have no weights, such as `fit`.
+
+        Raises:
+            UserError: no such file, or it holds anything else.
+        """
+        from golden_noise.npnet.checkpoint import load_published  # which itself builds NPNets
+
+        return load_published(source, **options)
+
     def forward(self, noise: Tensor, prompt_embeds: Tensor, svd: SVD | None = None) -> Tensor:
         """Predicts the golden noise.
 
         Args:
             noise: (B, C, H, W), standard normal, any floating dtype.
-            prompt_embeds: (B, L, D).
-            svd: `decompose(noise)` if it is at hand, else it is computed here.
+            prompt_embeds: (B, L, D), or longer (`long_prompt`).
+            svd: `npnet.svd_branch.decompose(noise)` if it is at hand, else it is computed here.
 
         Returns:
             (B, C, H, W) in the dtype of the noise.
 
         Raises:
-            UserError: a shape differs from what this NPNet was made for.
+            UserError: a shape differs from what this NPNet was made for and no option allows it.
         """
         self._check_shapes(noise, prompt_embeds)
+        golden = noise
+        for embeds in shorten(prompt_embeds, self.embeds_shape[0], self.long_prompt):
+            golden = self._at_any_size(golden, embeds, svd)
+            svd = None  # of the first noise only
+        return golden
+
+    def _at_any_size(self, noise: Tensor, embeds: Tensor, svd: SVD | None) -> Tensor:
+        size = self.latent_shape[1:]
+        if tuple(noise.shape[2:]) == size:
+            golden = self._at_own_size(noise, embeds, svd)
+            return restore_std(golden, noise) if self.unit_variance else golden
+
+        def predict(part: Tensor) -> Tensor:
+            return restore_std(self._at_own_size(part, embeds), part)
+
+        return restore_std(FITS[self.fit](noise, size, predict), noise)
+
+    def _at_own_size(self, noise: Tensor, embeds: Tensor, svd: SVD | None = None) -> Tensor:
         x = noise.to(self.dtype)
-        t = self.text_injection(x, prompt_embeds.to(self.dtype))
+        t = self.text_injection(x, embeds.to(self.dtype))
         move = torch.zeros_like(x)
         if self.svd_branch is not None:
-            move = move + self.svd_branch(decompose(noise) if svd is None else svd)
+            move = move + self.svd_branch(self.svd_branch.decompose(noise) if svd is None else svd)
         if self.alpha is not None:
             move = move + (2 * torch.sigmoid(self.alpha) - 1) * t
         if self.residual_branch is not None:
@@ -122,10 +175,18 @@ class NPNet(ModelMixin, ConfigMixin):
         return self(noise.to(self.device), embeds).to(noise)
 
     def _check_shapes(self, noise: Tensor, prompt_embeds: Tensor) -> None:
-        for name, given, shape in (
-            ("noise", noise, self.latent_shape),
-            ("prompt_embeds", prompt_embeds, self.embeds_shape),
-        ):
-            expected = (len(noise), *shape)
-            if tuple(given.shape) != expected:
-                raise UserError(f"{name}: this NPNet needs shape {expected}, got {tuple(given.shape)}")
+        expected, given = (len(noise), *self.latent_shape), tuple(noise.shape)
+        if given != expected and (self.fit == "exact" or len(given) != 4 or given[:2] != expected[:2]):
+            raise UserError(
+                f"noise: this NPNet needs shape {expected}, got {given}; other heights and widths need fit=tile, "
+                "fit=crop or fit=resize"
+            )
+        expected, given = (len(noise), *self.embeds_shape), tuple(prompt_embeds.shape)
+        longer = len(given) == 3 and given == (expected[0], max(given[1], expected[1]), expected[2])
+        if not longer:
+            raise UserError(f"prompt_embeds: this NPNet needs shape {expected}, got {given}")
+
+
+def _check_choice(option: str, given: str, choices: Sequence[str]) -> None:
+    if given not in choices:
+        raise UserError(f"{option}: must be {', '.join(choices[:-1])} or {choices[-1]}, got '{given}'")

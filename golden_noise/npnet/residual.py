@@ -1,7 +1,8 @@
 """Residual branch: an image backbone reads the noise with the prompt injected (arXiv 2411.09502)."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pickle import UnpicklingError
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,36 +16,38 @@ class ResidualBranch(nn.Module):
     The last conv starts at zero, so that a new branch changes nothing.
 
     Args:
-        channels: C of the noise.
+        latent_shape: (C, H, W) of the noise.
         backbone: name of a timm model.
         backbone_args: what timm's constructor of that model takes, e.g. `img_size`, `patch_size`, `in_chans`.
         backbone_size: side of the square the noise is resized to for the backbone; None feeds it as it is.
-        pretrained: True downloads timm's weights for the backbone.
+        layout: `map` reads the features as the F maps of size h x w that they are. `rows` reads the h rows as
+            channels and resizes (w, F) to the noise's size. That is a mistake of the published network, which
+            fed channels-last features to a convolution; its weights need it.
+        pretrained: True downloads timm's weights for the backbone, a path names a file of them.
 
     Raises:
-        UserError: timm has no such model.
+        UserError: timm has no such model, unknown layout, or no such weights.
     """
 
     def __init__(
         self,
-        channels: int,
+        latent_shape: Sequence[int],
         backbone: str,
         backbone_args: Mapping[str, Any],
         backbone_size: int | None,
-        pretrained: bool,
+        layout: Literal["map", "rows"] = "map",
+        pretrained: bool | str = False,
     ):
-        import timm  # takes seconds, and only this branch needs it
-
         super().__init__()
-        if not timm.is_model(backbone):
-            raise UserError(f"backbone: timm has no model '{backbone}'; see timm.list_models()")
-        model: Any = timm.create_model(backbone, pretrained=pretrained, **backbone_args)
-        # Without the classifier, whose parameters no gradient would reach (an error under DDP).
-        model.prune_intermediate_layers(1, prune_head=True)
-        self.backbone_size = backbone_size
+        if layout not in ("map", "rows"):
+            raise UserError(f"layout: must be map or rows, got '{layout}'")
+        model = _timm_model(backbone, backbone_args, pretrained)
+        last, channels = model.feature_info[-1], latent_shape[0]
+        rows = (backbone_size or latent_shape[1]) // last["reduction"]
+        self.backbone_size, self.layout = backbone_size, layout
         self.conv_in = nn.Conv2d(channels, backbone_args.get("in_chans", 3), 1)
         self.backbone: Any = model
-        self.conv_out = nn.Conv2d(model.feature_info[-1]["num_chs"], channels, 1)
+        self.conv_out = nn.Conv2d(last["num_chs"] if layout == "map" else rows, channels, 1)
         for parameter in self.conv_out.parameters():
             nn.init.zeros_(parameter)
 
@@ -57,4 +60,33 @@ class ResidualBranch(nn.Module):
         (features,) = self.backbone.forward_intermediates(
             self.conv_in(image), indices=1, norm=True, intermediates_only=True
         )
+        if self.layout == "rows":
+            features = features.permute(0, 2, 3, 1)
         return self.conv_out(F.interpolate(features, size=x_BCHW.shape[-2:], mode="nearest"))
+
+
+def _timm_model(name: str, arguments: Mapping[str, Any], pretrained: bool | str) -> Any:
+    """The model without its classifier, whose parameters no gradient would reach (an error under DDP)."""
+    import timm  # takes seconds, and only this branch needs it
+
+    if not timm.is_model(name):
+        raise UserError(f"backbone: timm has no model '{name}'; see timm.list_models()")
+    try:
+        model: Any = timm.create_model(name, pretrained=pretrained is True, **arguments)
+    except OSError as error:
+        raise UserError(f"pretrained: cannot download {name} ({str(error).splitlines()[0]})") from error
+    model.prune_intermediate_layers(1, prune_head=True)
+    if isinstance(pretrained, str):
+        _load_backbone(model, name, pretrained)
+    return model
+
+
+def _load_backbone(model: Any, name: str, file: str) -> None:
+    from timm.models import load_checkpoint
+
+    try:
+        missing = load_checkpoint(model, file, strict=False).missing_keys  # the file may hold a classifier
+    except (OSError, RuntimeError, UnpicklingError) as error:
+        raise UserError(f"pretrained: {file} holds no weights of timm's {name}, or there is no such file") from error
+    if missing:
+        raise UserError(f"pretrained: {file} holds no weights of timm's {name}: it lacks {missing[0]}")

@@ -5,6 +5,7 @@ Shapes: B batch, C x H x W noise, m x n the noise laid out as one matrix, k = mi
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -63,6 +64,22 @@ def decompose(noise_BCHW: Tensor) -> SVD:
     return u.float().to(device), s_Bk.float().to(device), vh.float().to(device)
 
 
+@torch.no_grad()
+def decompose_raw(noise_BCHW: Tensor) -> SVD:
+    """`decompose` with the signs of `torch.linalg.svd` in float32, which the published weights were trained with.
+
+    They are arbitrary and differ between LAPACK and cuSOLVER, so that a network with `signs="raw"` gives another
+    golden noise on another device.
+
+    Returns:
+        As `decompose`.
+    """
+    u_Bmk, s_Bk, vh_Bkn = decompose(noise_BCHW)
+    raw_Bmk = torch.linalg.svd(to_matrix(noise_BCHW.float()), full_matrices=False).U
+    sign_Bk = 1 - 2 * ((u_Bmk * raw_Bmk).sum(dim=1) < 0).to(u_Bmk.dtype)
+    return u_Bmk * sign_Bk[:, None, :], s_Bk, vh_Bkn * sign_Bk[:, :, None]
+
+
 def fix_signs(u_Bmk: Tensor, vh_Bkn: Tensor) -> tuple[Tensor, Tensor]:
     """Removes the arbitrary common sign of each pair of singular vectors.
 
@@ -92,32 +109,41 @@ class SVDBranch(nn.Module):
     """Predicts the change of the singular values from the decomposition.
 
     `s' = s + MLP4(mean(attention(r)))`, where `r = MLP1(U^T) + MLP2(Vh) + Linear(s)` is one row per value.
-    MLP4's last layer starts at zero, so that a new branch changes nothing: a random one is worse than the
-    identity.
+    Without attention it is `s' = s + mean(MLP4(r))`. MLP4's last layer starts at zero, so that a new branch
+    changes nothing: a random one is worse than the identity.
 
     Args:
         latent_shape: (C, H, W); C must be even.
+        attention: whether the rows attend to each other, as in the published weights.
+        signs: `fixed` applies `fix_signs`, which every backend agrees on; `raw` takes the backend's own signs,
+            as the published weights need them.
 
     Raises:
-        UserError: C is odd.
+        UserError: C is odd, or unknown signs.
     """
 
-    def __init__(self, latent_shape: Sequence[int]):
+    def __init__(self, latent_shape: Sequence[int], attention: bool = True, signs: Literal["fixed", "raw"] = "fixed"):
         super().__init__()
         channels, height, width = latent_shape
         if channels % 2:
             raise UserError(f"svd: the channels must be even in number, got latent_shape {latent_shape}")
+        if signs not in ("fixed", "raw"):
+            raise UserError(f"signs: must be fixed or raw, got '{signs}'")
         m, n = 2 * height, channels // 2 * width
         k = min(m, n)
         heads = math.gcd(8, k)
-        self.channels = channels
+        self.channels, self.signs = channels, signs
         self.mlp1 = _mlp(m, 64, k)
         self.mlp2 = _mlp(n, 64, k)
         self.mlp3 = nn.Linear(k, k)
-        self.attention = Attention(k, heads=heads, dim_head=k // heads, bias=False)
+        self.attention = Attention(k, heads=heads, dim_head=k // heads, bias=False) if attention else None
         self.mlp4 = _mlp(k, 1024, k)
         for parameter in self.mlp4[-1].parameters():
             nn.init.zeros_(parameter)
+
+    def decompose(self, noise_BCHW: Tensor) -> SVD:
+        """The decomposition of the noise that this branch reads."""
+        return decompose(noise_BCHW) if self.signs == "fixed" else decompose_raw(noise_BCHW)
 
     def forward(self, svd: SVD) -> Tensor:
         """Returns the move `f(x) - x = U diag(s' - s) Vh` as (B, C, H, W).
@@ -126,8 +152,12 @@ class SVDBranch(nn.Module):
         spared the rounding of the decomposition, so that a new NPNet is exactly the identity.
         """
         u_Bmk, s_Bk, vh_Bkn = svd
-        u_Bmk, vh_Bkn = fix_signs(u_Bmk, vh_Bkn)
+        if self.signs == "fixed":
+            u_Bmk, vh_Bkn = fix_signs(u_Bmk, vh_Bkn)
         u_Bmk, s_Bk, vh_Bkn = (part.to(self.mlp3.weight.dtype) for part in (u_Bmk, s_Bk, vh_Bkn))
         rows_Bkk = self.mlp1(u_Bmk.mT) + self.mlp2(vh_Bkn) + self.mlp3(s_Bk)[:, None]
-        delta_Bk = self.mlp4(self.attention(rows_Bkk).mean(dim=1))
+        if self.attention is None:
+            delta_Bk = self.mlp4(rows_Bkk).mean(dim=1)
+        else:
+            delta_Bk = self.mlp4(self.attention(rows_Bkk).mean(dim=1))
         return to_noise(u_Bmk * delta_Bk[:, None, :] @ vh_Bkn, self.channels)

@@ -1,10 +1,15 @@
 """Text injection: the prompt scales and shifts the normalised noise (arXiv 2411.09502)."""
 
+import warnings
 from collections.abc import Sequence
+from functools import cache
+from typing import Literal
 
 import torch
 from diffusers.models.normalization import AdaGroupNorm
 from torch import Tensor
+
+LongPrompt = Literal["truncate", "average", "chain"]
 
 
 class TextInjection(AdaGroupNorm):
@@ -22,3 +27,34 @@ class TextInjection(AdaGroupNorm):
     def forward(self, noise_BCHW: Tensor, embeds_BLD: Tensor) -> Tensor:
         """Returns t, shaped as the noise."""
         return super().forward(noise_BCHW, torch.flatten(embeds_BLD, 1))
+
+
+def shorten(embeds_BLD: Tensor, tokens: int, how: LongPrompt) -> list[Tensor]:
+    """Embeddings of the trained length out of longer ones; NPNet is applied to one after the other.
+
+    Args:
+        embeds_BLD: at least `tokens` tokens.
+        how: `truncate` keeps the first tokens and warns once, `average` gives the mean of all chunks, `chain` every
+            chunk. The last chunk ends where the prompt ends, so it may overlap the one before.
+
+    Returns:
+        One or more tensors (B, tokens, D).
+    """
+    length = embeds_BLD.shape[1]
+    if length == tokens:
+        return [embeds_BLD]
+    if how == "truncate":
+        _warn_truncated(length, tokens)
+        return [embeds_BLD[:, :tokens]]
+    starts = [min(start, length - tokens) for start in range(0, length, tokens)]
+    chunks = [embeds_BLD[:, start : start + tokens] for start in starts]
+    return chunks if how == "chain" else [torch.stack(chunks).mean(dim=0)]
+
+
+@cache
+def _warn_truncated(length: int, tokens: int) -> None:
+    warnings.warn(
+        f"the prompt has {length} tokens, this NPNet reads the first {tokens}: "
+        "long_prompt=average or long_prompt=chain reads all of them",
+        stacklevel=6,
+    )

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from golden_noise.errors import UserError
 from golden_noise.npnet import NPNet, decompose
@@ -36,6 +37,10 @@ VARIANTS = {
     "svd_unet+unet": VIT,
     "swin": SWIN,
     "convnext": CONVNEXT,
+    "rows": {**SWIN, "layout": "rows", "signs": "raw"},
+    "without attention": {"attention": False},
+    "unit variance": {**VIT, "unit_variance": True},
+    "unet": {"svd": False, "gates": False, "backbone": "conv", "backbone_args": {"width": 6}},
     "vit": {**VIT, "svd": False, "gates": False},
     "e_unet": {**VIT, "svd": False, "gates": False, "target": "difference"},
 }
@@ -152,13 +157,13 @@ def test_precomputed_decomposition_gives_the_same():
 
 def test_rectangular_noise():
     shape = (4, 6, 10)
-    for name in ("svd_unet", "swin", "convnext"):
+    for name in ("svd_unet", "swin", "convnext", "rows", "without attention", "unet"):
         golden = trained(name, shape)(*inputs(latent_shape=shape))
         assert golden.shape == (3, *shape) and golden.isfinite().all()
 
 
 def test_residual_branch_reads_tokens_as_a_map():
-    branch = trained("svd_unet+unet").residual_branch
+    branch = trained().residual_branch
     noise, _ = inputs()
     tokens = branch.backbone.forward_features(branch.conv_in(noise))
     assert tokens.shape == (3, 1 + 4 * 4, 16)
@@ -176,12 +181,70 @@ def test_residual_branch_reads_channels_last_as_a_map():
     torch.testing.assert_close(branch(noise), branch.conv_out(features), atol=1e-5, rtol=1e-5)
 
 
+def test_rows_layout_reads_channels_last_as_if_channels_came_first():
+    branch = trained("rows").residual_branch
+    noise, _ = inputs()
+    image = noise.repeat_interleave(4, -1).repeat_interleave(4, -2)
+    features = branch.backbone.forward_features(branch.conv_in(image))
+    assert features.shape == (3, 4, 4, 16)  # rows, columns, features: taken for channels, height, width
+    resized = features.repeat_interleave(2, -2)[..., ::2]
+    torch.testing.assert_close(branch(noise), branch.conv_out(resized), atol=1e-5, rtol=1e-5)
+
+
+def test_conv_branch_is_the_formula():
+    branch = trained("unet").residual_branch
+    noise, _ = inputs()
+    hidden = branch.norm(branch.conv1(torch.relu(branch.conv_in(noise))))
+    torch.testing.assert_close(branch(noise), branch.conv3(torch.relu(branch.conv2(hidden))))
+
+
+def test_unit_variance_restores_the_standard_deviation():
+    """Here the move shrinks the noise, as regression does."""
+    npnet = trained("unit variance")
+    noise, embeds = inputs()
+    plain = trained()(noise, embeds)
+    golden = npnet(noise, embeds)
+    assert (plain.std(dim=(1, 2, 3)) / noise.std(dim=(1, 2, 3)) - 1).abs().min() > 0.01
+    torch.testing.assert_close(golden.std(dim=(1, 2, 3)), noise.std(dim=(1, 2, 3)))
+    torch.testing.assert_close(golden / plain, (golden / plain)[:, :1, :1, :1].expand_as(plain), rtol=1e-4, atol=0)
+
+
+def test_backbone_starts_from_a_file(tmp_path):
+    import timm
+
+    arguments = VARIANTS["swin"]["backbone_args"]
+    torch.manual_seed(1)
+    weights = timm.create_model("swin_tiny_patch4_window7_224", num_classes=3, **arguments).state_dict()
+    torch.save(weights, tmp_path / "swin.pth")
+    npnet = NPNet(LATENT, EMBEDS, **SWIN, pretrained=str(tmp_path / "swin.pth"))
+    for name, value in npnet.residual_branch.backbone.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+    with pytest.raises(UserError, match=r"pretrained: .*swin.pth.*convnext"):
+        NPNet(LATENT, EMBEDS, **CONVNEXT, pretrained=str(tmp_path / "swin.pth"))
+
+
+def test_conv_branch_copies_the_denoisers_first_convolution(tiny_sdxl):
+    unet = load_file(tiny_sdxl / "unet/diffusion_pytorch_model.safetensors")
+    options = {"svd": False, "gates": False, "backbone": "conv", "pretrained": str(tiny_sdxl)}
+    branch = NPNet(LATENT, EMBEDS, backbone_args={"width": 64}, **options).residual_branch
+    assert torch.equal(branch.conv_in.weight, unet["conv_in.weight"])
+    assert torch.equal(branch.conv_in.bias, unet["conv_in.bias"])
+    with pytest.raises(UserError, match=r"width: .*\(64, 4, 3, 3\).*\(32, 4, 3, 3\)"):
+        NPNet(LATENT, EMBEDS, backbone_args={"width": 32}, **options)
+    for source in (str(tiny_sdxl / "vae"), "nobody/no-such-model"):
+        with pytest.raises(UserError, match=rf"pretrained: .*{source}"):
+            NPNet(LATENT, EMBEDS, backbone_args={"width": 64}, **{**options, "pretrained": source})
+
+
 @pytest.mark.parametrize(
     ("noise_shape", "embeds_shape", "message"),
     [
         ((3, 4, 8, 9), (3, *EMBEDS), r"noise: .*\(3, 4, 8, 8\).*\(3, 4, 8, 9\)"),
         ((4, 8, 8), (3, *EMBEDS), r"noise: .*\(4, 8, 8\)"),
-        ((3, *LATENT), (3, 6, 12), r"prompt_embeds: .*\(3, 5, 12\).*\(3, 6, 12\)"),
+        ((3, 6, 8, 8), (3, *EMBEDS), r"noise: .*\(3, 4, 8, 8\).*\(3, 6, 8, 8\)"),
+        ((3, *LATENT), (3, 4, 12), r"prompt_embeds: .*\(3, 5, 12\).*\(3, 4, 12\)"),
+        ((3, *LATENT), (3, 5, 13), r"prompt_embeds: .*\(3, 5, 12\).*\(3, 5, 13\)"),
+        ((3, *LATENT), (3, 60), r"prompt_embeds: .*\(3, 5, 12\).*\(3, 60\)"),
         ((3, *LATENT), (2, *EMBEDS), r"prompt_embeds: .*\(3, 5, 12\).*\(2, 5, 12\)"),
     ],
 )
@@ -195,7 +258,12 @@ def test_wrong_shapes_are_refused(noise_shape, embeds_shape, message):
     [
         ({"target": "noise"}, "target: .*golden or difference.*noise"),
         ({"gates": False}, "gates: .*backbone"),
+        ({"signs": "any"}, "signs: .*fixed or raw.*any"),
+        ({"fit": "stretch"}, "fit: .*exact, tile, crop or resize.*stretch"),
+        ({"long_prompt": "drop"}, "long_prompt: .*truncate, average or chain.*drop"),
+        ({**VIT, "layout": "columns"}, "layout: .*map or rows.*columns"),
         ({"backbone": "vit_none"}, "backbone: .*vit_none"),
+        ({"backbone": "resnet10t", "pretrained": "/nowhere.pth"}, "pretrained: .*/nowhere.pth"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from golden_noise.errors import UserError
-from golden_noise.npnet.svd import SVDBranch, decompose, fix_signs, to_matrix, to_noise
+from golden_noise.npnet.svd import SVDBranch, decompose, decompose_raw, fix_signs, to_matrix, to_noise
 
 SHAPES = st.tuples(st.sampled_from([2, 4, 6, 16]), st.integers(1, 9), st.integers(1, 9))
 
@@ -19,9 +19,9 @@ def reconstruct(u, s, vh):
     return u * s[:, None, :] @ vh
 
 
-def branch_with_random_output(shape):
+def branch_with_random_output(shape, **options):
     torch.manual_seed(0)
-    branch = SVDBranch(shape)
+    branch = SVDBranch(shape, **options)
     torch.nn.init.normal_(branch.mlp4[-1].weight, std=0.1)
     return branch
 
@@ -84,6 +84,26 @@ def test_signs_do_not_matter(shape, seed):
     flipped = (u * flips[:, None, :], s, vh * flips[:, :, None])
     branch = branch_with_random_output(shape)
     assert torch.equal(branch((u, s, vh)), branch(flipped))
+
+
+def test_raw_signs_are_those_of_torch():
+    x = noise((4, 8, 8))
+    branch = branch_with_random_output((4, 8, 8), signs="raw")
+    u, s, vh = torch.linalg.svd(to_matrix(x))
+    torch.testing.assert_close(branch(branch.decompose(x)), branch((u, s, vh)), atol=1e-4, rtol=0)
+    assert not torch.allclose(branch((-u, s, -vh)), branch((u, s, vh)), atol=1e-3)
+    assert all(part.dtype == torch.float32 for part in decompose_raw(x.half()))
+
+
+def test_without_attention_the_rows_are_averaged_last():
+    x = noise((4, 8, 6))
+    branch = branch_with_random_output((4, 8, 6), attention=False)
+    u, s, vh = decompose(x)
+    u, vh = fix_signs(u, vh)
+    rows = branch.mlp1(u.mT) + branch.mlp2(vh) + branch.mlp3(s)[:, None]
+    delta = torch.stack([branch.mlp4(rows[:, i]) for i in range(rows.shape[1])]).mean(dim=0)
+    f = to_noise(u @ torch.diag_embed(s + delta) @ vh, 4)
+    torch.testing.assert_close(x + branch(branch.decompose(x)), f, atol=1e-5, rtol=1e-5)
 
 
 def test_fixed_signs_keep_the_matrix():
