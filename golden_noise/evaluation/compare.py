@@ -24,11 +24,10 @@ from golden_noise.evaluation.measuring import ImageSource, Measurement
 from golden_noise.evaluation.methods import METHODS, Batch, BestOfN, Methods, Predicted
 from golden_noise.evaluation.scores import BEST_OF_N, CONTROLS, NPNET, SEARCH, STANDARD
 from golden_noise.metrics.base import Metric
-from golden_noise.npnet import AnyNPNet, DenoiserNPNet, NPNet
+from golden_noise.npnet import AnyNPNet, NPNet, checkpoint
 from golden_noise.pipelines.base import Pipeline
-from golden_noise.pipelines.loading import first_line, pick_device
+from golden_noise.pipelines.loading import pick_device
 from golden_noise.prompts import Prompt
-from golden_noise.weights import locate
 
 LIBRARIES = ("torch", "diffusers", "transformers", "lightning", "timm")
 
@@ -174,10 +173,10 @@ def check_methods(config: DictConfig) -> None:
 
 
 def load_npnet(config: DictConfig, source: str | None, load_pipeline: Callable[[], Pipeline]) -> AnyNPNet:
-    """Load an NPNet, and check that it fits the pipeline.
+    """Load an NPNet, written by training or published, and check that it fits the pipeline.
 
     Args:
-        source: the folder or a hub id; None where the pipeline has no NPNet of its own and none was given.
+        source: a folder, hub id or file; None where the pipeline has no NPNet of its own and none was given.
         load_pipeline: gives the pipeline, whose denoiser some NPNets share; called only for one of these.
 
     Raises:
@@ -187,7 +186,7 @@ def load_npnet(config: DictConfig, source: str | None, load_pipeline: Callable[[
         raise UserError(
             f"pipeline={config.pipeline.name} has no NPNet of its own: give npnet=FOLDER from a training run"
         )
-    npnet = open_npnet(source, load_pipeline)
+    npnet = checkpoint.load(source, "npnet", load_pipeline, OmegaConf.select(config, "fit"))
     if isinstance(npnet, NPNet):
         check_shapes(npnet, source, config)
     # Lightning leaves what it trained on the CPU, and with it a pipeline that shares its denoiser.
@@ -195,30 +194,20 @@ def load_npnet(config: DictConfig, source: str | None, load_pipeline: Callable[[
 
 
 def check_shapes(npnet: NPNet, source: str, config: DictConfig) -> None:
-    """Check that a network was made for the pipeline's shapes.
+    """Check that a network was made for the pipeline's shapes, or may be used at them.
 
     Raises:
         UserError: it was not.
     """
-    for name in ("latent_shape", "embeds_shape"):
-        have, want = tuple(getattr(npnet, name)), tuple(config.pipeline[name])
-        if have != want:
-            raise UserError(f"the NPNet in {source} has {name} {have}, pipeline={config.pipeline.name} needs {want}")
-
-
-def open_npnet(source: str, load_pipeline: Callable[[], Pipeline]) -> AnyNPNet:
-    """An NPNet from a folder that training wrote; the one place where weights of other formats plug in.
-
-    Raises:
-        UserError: there is none.
-    """
-    place = locate(source, "npnet")
-    try:
-        if NPNet.load_config(place).get("_class_name") == DenoiserNPNet.__name__:
-            return DenoiserNPNet.from_pretrained(place, load_pipeline())
-        return NPNet.from_pretrained(place)
-    except OSError as error:
-        raise UserError(f"no NPNet in {source} ({first_line(error)}): give npnet=FOLDER from a training run") from error
+    have, want = npnet.latent_shape, tuple(config.pipeline.latent_shape)
+    if have != want and (npnet.fit == "exact" or have[0] != want[0]):
+        raise UserError(
+            f"the NPNet in {source} has latent_shape {have}, pipeline={config.pipeline.name} needs {want}: "
+            "other heights and widths need fit=tile, fit=crop or fit=resize"
+        )
+    have, want = npnet.embeds_shape, tuple(config.pipeline.embeds_shape)
+    if have != want:
+        raise UserError(f"the NPNet in {source} has embeds_shape {have}, pipeline={config.pipeline.name} needs {want}")
 
 
 def versions() -> dict[str, str]:

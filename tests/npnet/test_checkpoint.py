@@ -1,0 +1,269 @@
+"""Published weights: random ones in exactly the published format against the formulas in float64."""
+
+import pickle
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+
+from golden_noise.errors import UserError
+from golden_noise.npnet import NPNet, checkpoint, convert
+
+SWIN = "swin_tiny_patch4_window7_224"
+
+
+@pytest.fixture(scope="session")
+def swin():
+    """The whole Swin-T, classifier included, in float64."""
+    torch.manual_seed(0)
+    return timm.create_model(SWIN).double().eval()
+
+
+def linear(name, rows, columns, bias=True):
+    weights = {f"{name}.weight": torch.randn(rows, columns) / columns**0.5}
+    return weights | ({f"{name}.bias": 0.1 * torch.randn(rows)} if bias else {})
+
+
+@pytest.fixture(scope="session")
+def published(swin):
+    """Makes a checkpoint as the authors publish it, for noise of 4 x side x side and prompts of 77 x width."""
+
+    def make(side=16, width=8):
+        torch.manual_seed(0)
+        k = 2 * side
+        residual = {
+            "upconv.weight": torch.randn(4, 7, 1, 1),
+            "upconv.bias": torch.randn(4),
+            "downconv.weight": torch.randn(3, 4, 1, 1),
+            "downconv.bias": torch.randn(3),
+        } | {f"swin.{name}": value.float() for name, value in swin.state_dict().items()}
+        svd = {}
+        for mlp in ("mlp1", "mlp2"):
+            svd |= linear(f"{mlp}.0", 64, k) | linear(f"{mlp}.2", k, 64)
+        svd |= linear("mlp3.0", k, k)
+        svd |= linear("attention.qkv", 3 * k, k, bias=False) | linear("attention.proj", k, k)
+        svd |= {f"bn.{name}": value for name, value in torch.nn.BatchNorm2d(k).state_dict().items()}
+        svd |= linear("mlp4.0", 1024, k) | linear("mlp4.2", k, 1024)
+        return {
+            "unet_embedding": residual,
+            "unet_svd": svd,
+            "embeeding": linear("linear", 8, 77 * width),
+            "alpha": torch.tensor([0.7]),
+            "beta": torch.tensor([-0.4]),
+        }
+
+    return make
+
+
+def community(content):
+    parts = {"unet_embedding": "unet_embedding", "unet_svd": "unet_svd", "text_embedding": "embeeding"}
+    flat = {f"{ours}.{n}": value for ours, theirs in parts.items() for n, value in content[theirs].items()}
+    return flat | {"alpha": content["alpha"], "beta": content["beta"]}
+
+
+@pytest.fixture
+def small(published, tmp_path):
+    """A reduced checkpoint on disk in both forms, and its content."""
+    content = published()
+    torch.save(content, tmp_path / "small.pth")
+    save_file(community(content), tmp_path / "small.safetensors")
+    return tmp_path, content
+
+
+def inputs(npnet, batch=2):
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(batch, *npnet.latent_shape, generator=generator)
+    return noise, torch.randn(batch, *npnet.embeds_shape, generator=generator)
+
+
+def expected_golden(content, swin, noise, embeds):
+    """The published network in evaluation mode, from its formulas, in float64. The signs are torch's in float32."""
+    w = {name: value.double() for name, value in community(content).items()}
+
+    def layer(name, x):
+        return x @ w[f"{name}.weight"].T + w.get(f"{name}.bias", 0)
+
+    def mlp(name, x):
+        return layer(f"{name}.2", layer(f"{name}.0", x).relu())
+
+    x, p = noise.double(), embeds.double().flatten(1)
+    scale, shift = layer("text_embedding.linear", p)[..., None, None].chunk(2, dim=1)
+    mean, variance = x.mean(dim=(1, 2, 3), keepdim=True), x.var(dim=(1, 2, 3), keepdim=True, correction=0)
+    t = (x - mean) / (variance + 1e-6).sqrt() * (1 + scale) + shift
+
+    matrix = torch.cat([torch.cat([x[:, 0], x[:, 1]], dim=2), torch.cat([x[:, 2], x[:, 3]], dim=2)], dim=1)
+    u, s, vh = torch.linalg.svd(matrix)
+    signs = (u * torch.linalg.svd(matrix.float()).U).sum(dim=1).sign()
+    u, vh = u * signs[:, None], vh * signs[:, :, None]
+    rows = mlp("unet_svd.mlp1", u.mT) + mlp("unet_svd.mlp2", vh) + layer("unet_svd.mlp3.0", s)[:, None]
+    q, k, v = layer("unet_svd.attention.qkv", rows).unflatten(-1, (3, 8, -1)).movedim(2, 0).transpose(2, 3)
+    weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1)
+    attended = layer("unet_svd.attention.proj", (weights @ v).transpose(1, 2).flatten(2))
+    f = u @ torch.diag_embed(s + mlp("unet_svd.mlp4", attended.mean(dim=1))) @ vh
+    top, bottom = f.chunk(2, dim=1)
+    f = torch.stack([*top.chunk(2, dim=2), *bottom.chunk(2, dim=2)], dim=1)
+
+    image = F.conv2d(F.interpolate(x + t, (224, 224)), *(w[f"unet_embedding.downconv.{n}"] for n in ("weight", "bias")))
+    features = F.interpolate(swin.forward_features(image), noise.shape[-2:])  # (B, 7, 7, 768): rows for channels
+    g = F.conv2d(features, *(w[f"unet_embedding.upconv.{n}"] for n in ("weight", "bias")))
+    return f + (2 * torch.sigmoid(w["alpha"]) - 1) * t + w["beta"] * g
+
+
+def check_output(npnet, content, swin):
+    noise, embeds = inputs(npnet)
+    with torch.no_grad():
+        golden = npnet(noise, embeds)
+        expected = expected_golden(content, swin, noise, embeds)
+    assert (expected - noise).std() > 0.1
+    torch.testing.assert_close(golden.double(), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_reduced_weights_give_the_published_output(small, swin, suffix):
+    folder, content = small
+    npnet = checkpoint.load(str(folder / f"small.{suffix}"))
+    assert (npnet.latent_shape, npnet.embeds_shape) == ((4, 16, 16), (77, 8))
+    assert not npnet.training
+    check_output(npnet, content, swin)
+
+
+@pytest.mark.parametrize("width", [2048, 1024])
+def test_full_weights_give_the_published_output(published, swin, tmp_path, width):
+    content = published(side=128, width=width)
+    assert (len(content["unet_embedding"]), len(content["unet_svd"])) == (177, 22)
+    assert sum(value.numel() for value in content["unet_embedding"].values()) == 28_288_401
+    torch.save(content, tmp_path / "full.pth")
+    npnet = checkpoint.load(str(tmp_path / "full.pth"))
+    assert (npnet.latent_shape, npnet.embeds_shape) == ((4, 128, 128), (77, width))
+    check_output(npnet, content, swin)
+
+
+def test_both_forms_hold_the_same(small):
+    one, other = (checkpoint.load(str(small[0] / name)) for name in ("small.pth", "small.safetensors"))
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+def test_buffers_of_old_timm_are_tolerated(small):
+    folder, content = small
+    stages = {0: 2, 1: 2, 2: 6, 3: 2}
+    blocks = [f"swin.layers.{stage}.blocks.{i}" for stage, count in stages.items() for i in range(count)]
+    extra = {f"{block}.attn.relative_position_index": torch.zeros(49, 49, dtype=torch.int64) for block in blocks}
+    extra |= {f"{block}.attn_mask": torch.zeros(4, 49, 49) for block in blocks[1:10:2]}
+    assert len(extra) == 17
+    content["unet_embedding"] |= extra
+    torch.save(content, folder / "old.pth")
+    new, old = (checkpoint.load(str(folder / name)) for name in ("small.pth", "old.pth"))
+    assert torch.equal(new(*inputs(new)), old(*inputs(new)))
+
+
+def test_conversions_lead_back(small, tmp_path):
+    """Whatever the way, the used weights come back bit for bit, in files of the published keys and shapes."""
+    folder, content = small
+    chain = ["small.pth", "folder", "a.safetensors", "b.pth", "c.safetensors"]
+    for source, target in pairwise(chain):
+        checkpoint.save(checkpoint.load(str(folder / source)), str(folder / target))
+    original, back = community(content), load_file(folder / "c.safetensors")
+    assert {name: value.shape for name, value in back.items()} == {n: v.shape for n, v in original.items()}
+    unused = ("unet_embedding.swin.head", "unet_svd.bn")
+    for name, value in original.items():
+        assert name.startswith(unused) or torch.equal(back[name], value), name
+    nested = torch.load(folder / "b.pth", weights_only=True)
+    assert set(nested) == set(content)
+    for part in ("unet_embedding", "unet_svd", "embeeding"):
+        assert set(nested[part]) == set(content[part])
+    timm.create_model(SWIN).load_state_dict(
+        {n.removeprefix("swin."): v for n, v in nested["unet_embedding"].items() if n.startswith("swin.")}
+    )
+
+
+def test_options_are_given_along(small):
+    assert checkpoint.load(str(small[0] / "small.pth"), fit="tile").fit == "tile"
+    npnet = NPNet.from_single_file(str(small[0] / "small.pth"), unit_variance=True)
+    noise, embeds = inputs(npnet)
+    torch.testing.assert_close(npnet(noise, embeds).std(dim=(1, 2, 3)), noise.std(dim=(1, 2, 3)))
+
+
+def test_the_command_converts(small):
+    folder, content = small
+    command = [sys.executable, "-m", "golden_noise.npnet.convert", str(folder / "small.pth")]
+    done = subprocess.run([*command, str(folder / "npnet")], capture_output=True, text=True, check=True)
+    assert "(4, 16, 16)" in done.stdout
+    npnet = NPNet.from_pretrained(folder / "npnet")
+    assert npnet.config["signs"] == "raw"
+    assert torch.equal(npnet.alpha, content["alpha"])
+
+
+def test_a_mistake_in_the_command_costs_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit:
+        convert.main([str(tmp_path / "none.pth"), "out"])
+    assert exit.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: no file")
+
+
+class Evil:
+    def __reduce__(self):
+        return Path.touch, (Path("executed"),)
+
+
+def without(content, part, name):
+    return content | {part: {key: value for key, value in content[part].items() if key != name}}
+
+
+def refusal(path) -> str:
+    with pytest.raises(UserError) as error:
+        checkpoint.load(str(path))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_other_files_are_refused(small, monkeypatch):
+    folder, content = small
+    monkeypatch.chdir(folder)
+    wrong = {
+        "no unet_svd.mlp1": without(content, "unet_svd", "mlp1.0.weight"),
+        "svd_branch.mlp4.2.bias has shape None": without(content, "unet_svd", "mlp4.2.bias"),
+        "more than tensors": content | {"alpha": 0.7},
+        "no unet_embedding.upconv.weight": {"weight": torch.zeros(3)},
+        "shapes fit no": content | {"embeeding": linear("linear", 8, 100)},
+        "text_injection.linear.weight has shape": content | {"embeeding": linear("linear", 6, 77 * 8)},
+        "surprise has shape": content | {"surprise": torch.zeros(1)},
+        "no unet_embedding": [1, 2],
+    }
+    for message, other in wrong.items():
+        torch.save(other, folder / "wrong.pth")
+        assert message in refusal("wrong.pth"), message
+    for content in (pickle.dumps(Evil()), b"", b"text"):
+        for name in ("evil.pth", "evil.safetensors"):
+            (folder / name).write_bytes(content)
+            assert name in refusal(name)
+    torch.save({"alpha": Evil()}, folder / "evil.pth")
+    assert "more than tensors" in refusal("evil.pth")
+    assert not (folder / "executed").exists()
+
+
+def test_missing_sources_are_named(tmp_path):
+    assert "ORG/NAME/FILE" in refusal(tmp_path / "none.safetensors")
+    assert "nobody/no-such/model.pth" in refusal("nobody/no-such/model.pth")
+    assert "nobody/no-such" in refusal("nobody/no-such")
+    assert str(tmp_path) in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"), [({}, "signs=raw"), ({"signs": "raw"}, "backbone=swin"), ({"svd": False}, "svd=True")]
+)
+def test_other_networks_have_no_published_form(tmp_path, options, word):
+    small = {
+        "backbone": "vit_tiny_patch16_224",
+        "backbone_args": {"img_size": 8, "patch_size": 2, "embed_dim": 16, "depth": 1, "num_heads": 2},
+    }
+    npnet = NPNet((4, 8, 8), (77, 4), **small, **options)
+    with pytest.raises(UserError, match=rf"needs {word}"):
+        checkpoint.save(npnet, str(tmp_path / "out.pth"))
+    assert not list(tmp_path.iterdir())
