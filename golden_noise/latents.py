@@ -1,0 +1,65 @@
+"""Golden noise for a plain diffusers pipeline, in one call."""
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
+from torch import Tensor
+
+from golden_noise.errors import UserError
+from golden_noise.noise import draw_noise
+from golden_noise.npnet import NPNet
+from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.sdxl import SDXLPipeline
+
+FAMILIES: dict[type[DiffusionPipeline], type[Pipeline]] = {StableDiffusionXLPipeline: SDXLPipeline}
+
+
+def golden_latents(
+    npnet: NPNet,
+    pipe: DiffusionPipeline,
+    prompts: str | Sequence[str],
+    seeds: int | Sequence[int],
+    height: int | None = None,
+    width: int | None = None,
+) -> Tensor:
+    """Starting noise for a diffusers call: `pipe(prompt, latents=golden_latents(npnet, pipe, prompt, 0))`.
+
+    A seed means the same noise on every device and in every dtype. A sampler that draws noise itself needs a
+    `generator=` too: `golden_noise.noise.sampler_generators(seeds)`.
+
+    Args:
+        npnet: on any device; noise of another size than its own needs its option `fit`.
+        pipe: a StableDiffusionXLPipeline; it is left as it is.
+        prompts: one prompt, or as many as there are seeds.
+        seeds: of the noise.
+        height: of the images in pixels, as in the call of the pipeline; by default the pipeline's own.
+        width: likewise.
+
+    Returns:
+        (number of seeds, C, height / 8, width / 8) of unit variance, on the pipeline's device, in its dtype.
+
+    Raises:
+        UserError: a pipeline of another kind, or another number of prompts than of seeds.
+    """
+    seeds = [seeds] if isinstance(seeds, int) else list(seeds)
+    texts = [prompts] * len(seeds) if isinstance(prompts, str) else list(prompts)
+    if len(texts) != len(seeds):
+        raise UserError(f"golden_latents: {len(texts)} prompts but {len(seeds)} seeds; give one seed for every prompt")
+    pipeline = _wrap(pipe, height, width)
+    with torch.no_grad():
+        embeds = pipeline.encode(texts).embeds.to(npnet.device).float()
+        golden = npnet(draw_noise(seeds, pipeline.latent_shape).to(npnet.device), embeds)
+    return golden.to(pipeline.device, pipeline.dtype)
+
+
+def _wrap(pipe: DiffusionPipeline, height: int | None, width: int | None) -> Pipeline:
+    family = next((family for kind, family in FAMILIES.items() if isinstance(pipe, kind)), None)
+    if family is None:
+        known = ", ".join(kind.__name__ for kind in FAMILIES)
+        raise UserError(f"golden_latents: no {type(pipe).__name__}, only {known}; call npnet(noise, embeds) instead")
+    size = pipe.default_sample_size * pipe.vae_scale_factor
+    progress_bar = dict(getattr(pipe, "_progress_bar_config", {}))
+    wrapped = family(pipe, height or size, width or size, steps=1, guidance=1.0)
+    pipe.set_progress_bar_config(**progress_bar)  # wrapping it switched the bar off
+    return wrapped
