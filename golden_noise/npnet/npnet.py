@@ -146,7 +146,7 @@ class NPNet(ModelMixin, ConfigMixin):
         return golden
 
     def _at_any_size(self, noise: Tensor, embeds: Tensor, svd: SVD | None) -> Tensor:
-        size = self.latent_shape[1:]
+        size = self.latent_shape[1], self.latent_shape[2]
         if tuple(noise.shape[2:]) == size:
             golden = self._at_own_size(noise, embeds, svd)
             return restore_std(golden, noise) if self.unit_variance else golden

@@ -20,6 +20,7 @@ from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.training.callbacks import SampleGrid
+from golden_noise.training.card import write_card
 from golden_noise.training.module import NPNetModule
 
 GRID_PROMPTS = 8
@@ -112,9 +113,11 @@ def finish(config: DictConfig, folder: Path, loggers: list[Logger], load_pipelin
     """Evaluate the best NPNet, hand its figures to W&B, and say where everything is."""
     best = folder / "npnet/best"
     shutil.copy(folder / "config.yaml", best / "training.yaml")
+    npnet = load_npnet(config, str(best), load_pipeline)
+    write_card(best, npnet, config, None)  # there is one even if the evaluation is interrupted
     if config.evaluate:
-        npnet = load_npnet(config, str(best), load_pipeline)
         summary = evaluate(config, npnet, folder / "evaluation", load_pipeline)
+        write_card(best, npnet, config, summary)
         for logger in loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.summary.update(figures(summary))

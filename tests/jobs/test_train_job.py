@@ -41,12 +41,14 @@ def test_it_collects_trains_and_evaluates(compose_job, tmp_path):
     for name in (
         "config.yaml",
         "npnet/best/training.yaml",
+        "npnet/best/README.md",
         "npnet/last/config.json",
         "samples/epoch=0000.png",
     ):
         assert (run / name).is_file(), name
     for name in ("results.json", "results.csv", "report.html", "images/npnet/000005.png"):
         assert (run / "evaluation" / name).is_file(), name
+    assert "| strict | npnet - standard | 6 |" in (run / "npnet/best/README.md").read_text()
     rows = list(csv.DictReader((run / "csv/version_0/metrics.csv").open()))
     assert {"train/loss", "val/loss", "val/explained", "lr-AdamW/pg1", "train/pairs_per_second"} <= rows[0].keys()
 
