@@ -8,7 +8,7 @@ from torch import Tensor
 
 from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
-from golden_noise.npnet import NPNet
+from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.sdxl import SDXLPipeline
 
@@ -16,7 +16,7 @@ FAMILIES: dict[type[DiffusionPipeline], type[Pipeline]] = {StableDiffusionXLPipe
 
 
 def golden_latents(
-    npnet: NPNet,
+    npnet: AnyNPNet,
     pipe: DiffusionPipeline,
     prompts: str | Sequence[str],
     seeds: int | Sequence[int],
@@ -48,8 +48,7 @@ def golden_latents(
         raise UserError(f"golden_latents: {len(texts)} prompts but {len(seeds)} seeds; give one seed for every prompt")
     pipeline = _wrap(pipe, height, width)
     with torch.no_grad():
-        embeds = pipeline.encode(texts).embeds.to(npnet.device).float()
-        golden = npnet(draw_noise(seeds, pipeline.latent_shape).to(npnet.device), embeds)
+        golden = npnet.golden(draw_noise(seeds, pipeline.latent_shape), pipeline.encode(texts))
     return golden.to(pipeline.device, pipeline.dtype)
 
 

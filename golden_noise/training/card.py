@@ -41,7 +41,7 @@ Turns starting noise into golden noise (Zhou et al., [arXiv 2411.09502](https://
 
 ```python
 from golden_noise.latents import golden_latents
-from golden_noise.npnet import AnyNPNet
+from golden_noise.npnet import NPNet
 
 npnet = NPNet.from_pretrained("FOLDER_OR_HUB_ID")
 images = pipe(prompts, latents=golden_latents(npnet, pipe, prompts, seeds)).images  # pipe: a diffusers pipeline
