@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 SAMPLER, SHIFT = 1, 2  # what else a prompt's seed draws beside its starting noise
-CANDIDATE = 1000  # and from here on: further starting noises for it
 
 
 def draw_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:

@@ -13,7 +13,6 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
-from torch import Tensor
 
 import golden_noise
 from golden_noise.errors import UserError
@@ -21,13 +20,14 @@ from golden_noise.evaluation import report, results
 from golden_noise.evaluation.drawing import Drawing, weights_digest
 from golden_noise.evaluation.folders import Folders
 from golden_noise.evaluation.measuring import ImageSource, Measurement
-from golden_noise.evaluation.methods import METHODS, Batch, BestOfN, Methods, Predicted
+from golden_noise.evaluation.methods import METHODS, Method, Methods
 from golden_noise.evaluation.scores import BEST_OF_N, CONTROLS, NPNET, SEARCH, STANDARD
 from golden_noise.metrics.base import Metric
 from golden_noise.npnet import AnyNPNet, NPNet, checkpoint
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.loading import pick_device
 from golden_noise.prompts import Prompt
+from golden_noise.search.best_of_n import BestOfN
 
 LIBRARIES = ("torch", "diffusers", "transformers", "lightning", "timm")
 
@@ -110,14 +110,18 @@ def drawing(
 ) -> Drawing:
     """The images of all methods, drawn by the pipeline."""
     names = [*config.evaluation.methods, *config.evaluation.checkpoints]
-    extra: dict[str, Callable[[Batch], Tensor]] = {
-        name: Predicted(network) for name, network in networks.items() if name != NPNET
-    }
+    extra = {name: predicting(network) for name, network in networks.items() if name != NPNET}
     if BEST_OF_N in names:
         best_of = config.evaluation.best_of
-        extra[BEST_OF_N] = BestOfN(best_of.count, metrics[best_of.metric or next(iter(metrics))], pipeline)
+        best = BestOfN(metrics[best_of.metric or next(iter(metrics))], best_of.count)
+        extra[BEST_OF_N] = lambda noise, prompt, seeds: best.choose(noise, prompt, pipeline, seeds)
     methods = Methods(names, pipeline, instantiate(config.search), networks.get(NPNET), extra)
     return Drawing(pipeline, methods, prompts, folder, drawing_settings(config, names, networks), replace)
+
+
+def predicting(network: AnyNPNet) -> Method:
+    """The method that starts from a network's golden noise."""
+    return lambda noise, prompt, seeds: network.golden(noise, prompt)
 
 
 def drawing_settings(

@@ -70,7 +70,7 @@ class Drawing:
         noise = draw_noise(seeds, self.pipeline.latent_shape)
         embedding = self.pipeline.encode(texts)
         other_embedding = self.pipeline.encode([prompt.text for prompt in others])
-        noises = self._noises.noises(noise, embedding, other_embedding, seeds, texts)
+        noises = self._noises.noises(noise, embedding, other_embedding, seeds)
         for name in missing:
             drawn = self.pipeline.sample(embedding, noises[name], generator=sampler_generators(seeds))
             for i, (image, measures) in enumerate(zip(to_pil(drawn), _rows(noises[name], noise), strict=True)):

@@ -4,16 +4,13 @@ A gain that a control shows too is not golden noise: `shuffled` tests whether th
 the direction of the move does, `rescaled` whether the standard deviation alone explains it (regression shrinks noise).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from golden_noise.evaluation.scores import CONTROLS, NPNET, SEARCH, SHUFFLED, STANDARD
-from golden_noise.images import from_pil, to_pil
-from golden_noise.metrics.base import Metric
-from golden_noise.noise import CANDIDATE, SHIFT, derived_seed, draw_noise, sampler_generators
+from golden_noise.noise import SHIFT, derived_seed, draw_noise
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.base import Pipeline, PromptEmbedding
 from golden_noise.search.base import NoiseSearch
@@ -34,50 +31,8 @@ def rescaled(noise: Tensor, golden: Tensor) -> Tensor:
     return noise * factor[:, None, None, None]
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What a method turns into a noise, all for the same items."""
-
-    noise: Tensor  # (B, C, H, W) standard noise
-    prompt: PromptEmbedding
-    seeds: list[int]
-    texts: Sequence[str]
-
-
-@dataclass(frozen=True)
-class BestOfN:
-    """The best of `count` noises by the metric's score of their images; the first is the standard one.
-
-    It costs `count` samplings per image, and gains on its own metric by construction.
-    """
-
-    count: int
-    metric: Metric
-    pipeline: Pipeline
-
-    def __call__(self, batch: Batch) -> Tensor:
-        best, best_scores = batch.noise, torch.full((len(batch.noise),), -torch.inf)
-        for number in range(self.count):
-            noise = batch.noise
-            if number:
-                seeds = [derived_seed(seed, CANDIDATE + number) for seed in batch.seeds]
-                noise = draw_noise(seeds, batch.noise.shape[1:])
-            images = self.pipeline.sample(batch.prompt, noise, generator=sampler_generators(batch.seeds))
-            scores = self.metric.score(batch.texts, from_pil(to_pil(images)))  # in 8 bits, as they are judged later
-            better = scores > best_scores
-            best = torch.where(better[:, None, None, None], noise, best)
-            best_scores = torch.where(better, scores, best_scores)
-        return best
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """The golden noise of an NPNet."""
-
-    npnet: AnyNPNet
-
-    def __call__(self, batch: Batch) -> Tensor:
-        return self.npnet.golden(batch.noise, batch.prompt)
+# Noise (B, C, H, W), its prompts and its seeds -> starting noise (B, C, H, W).
+Method = Callable[[Tensor, PromptEmbedding, list[int]], Tensor]
 
 
 class Methods:
@@ -95,7 +50,7 @@ class Methods:
         pipeline: Pipeline,
         search: NoiseSearch,
         npnet: AnyNPNet | None,
-        extra: Mapping[str, Callable[[Batch], Tensor]] | None = None,
+        extra: Mapping[str, Method] | None = None,
     ):
         self.names, self.pipeline, self.search, self.npnet = names, pipeline, search, npnet
         self.extra = extra or {}
@@ -107,7 +62,6 @@ class Methods:
         prompt: PromptEmbedding,
         others: PromptEmbedding,
         seeds: list[int],
-        texts: Sequence[str] = (),
     ) -> dict[str, Tensor]:
         """Starting noise (B, C, H, W) float32 on the CPU for every method.
 
@@ -116,9 +70,7 @@ class Methods:
             prompt: the prompts of the batch.
             others: another prompt for every one of them, for `shuffled`.
             seeds: the seeds of the noise.
-            texts: the prompts as text, for methods that judge images.
         """
-        batch = Batch(noise, prompt, seeds, texts)
         compute: dict[str, Callable[[], Tensor]] = {
             STANDARD: lambda: noise,
             SEARCH: lambda: self.search.search(noise, prompt, self.pipeline),
@@ -129,7 +81,7 @@ class Methods:
         }
         golden = self._predict(noise, prompt) if {NPNET, *CONTROLS} & {*self.names} else noise
         return {
-            name: (self.extra[name](batch) if name in self.extra else compute[name]()).float().cpu()
+            name: (self.extra[name](noise, prompt, seeds) if name in self.extra else compute[name]()).float().cpu()
             for name in self.names
         }
 

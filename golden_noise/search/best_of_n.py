@@ -1,6 +1,7 @@
 """Best of N: draw several noises, keep the one whose image a metric likes most."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,10 +32,15 @@ class BestOfN:
         if self.n < 1:
             raise UserError(f"search.n={self.n} must be >= 1")
 
-    @torch.inference_mode()
     def search(self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline) -> Tensor:
         """Golden noise (B, C, H, W) in the noise's dtype and on its device; see `NoiseSearch`."""
-        sampler_seeds = _seeds(noise, 0)
+        return self.choose(noise, prompt, pipeline, _seeds(noise, 0))
+
+    @torch.inference_mode()
+    def choose(
+        self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline, sampler_seeds: Sequence[int]
+    ) -> Tensor:
+        """The same if the images will be drawn with these seeds, which matter to some samplers."""
 
         def score(candidates: Tensor) -> Tensor:
             images = pipeline.sample(prompt, candidates, generator=sampler_generators(sampler_seeds))
