@@ -1,6 +1,7 @@
 """Where the jobs take an NPNet from."""
 
 import pytest
+from hydra.utils import instantiate
 
 from golden_noise.errors import UserError
 from golden_noise.evaluation.compare import load_npnet
@@ -15,11 +16,15 @@ def job(compose_job, tmp_path):
     return compose_generate
 
 
+def load(config):
+    return load_npnet(config, config.npnet, lambda: instantiate(config.pipeline.model))
+
+
 def test_another_size_needs_a_way_to_fit(job, tmp_path):
     NPNet((4, 16, 16), (16, 128)).save_pretrained(tmp_path / "npnet")
     with pytest.raises(UserError, match=r"latent_shape \(4, 16, 16\).*\(4, 8, 8\).*fit=tile"):
-        load_npnet(job(tmp_path / "npnet"))
-    npnet = load_npnet(job(tmp_path / "npnet", "fit=tile"))
+        load(job(tmp_path / "npnet"))
+    npnet = load(job(tmp_path / "npnet", "fit=tile"))
     assert (npnet.fit, npnet.latent_shape) == ("tile", (4, 16, 16))
 
 
@@ -27,11 +32,11 @@ def test_another_size_needs_a_way_to_fit(job, tmp_path):
 def test_other_channels_and_prompts_are_refused(job, tmp_path, shapes):
     NPNet(*shapes, fit="tile").save_pretrained(tmp_path / "npnet")
     with pytest.raises(UserError, match=r"npnet has (latent|embeds)_shape"):
-        load_npnet(job(tmp_path / "npnet"))
+        load(job(tmp_path / "npnet"))
 
 
 @pytest.mark.parametrize("source", ["none.pth", "none", "nobody/no-such", "nobody/no-such/weights.safetensors"])
 def test_missing_npnets_are_named(job, source):
     with pytest.raises(UserError, match=source) as error:
-        load_npnet(job(source))
+        load(job(source))
     assert "\n" not in str(error.value)
