@@ -4,9 +4,9 @@ from golden_noise.cli import run
 
 
 def job(config):
-    from golden_noise.evaluation.compare import evaluate  # late: --help must not wait for torch
+    from golden_noise.evaluation.compare import evaluate_job  # late: --help must not wait for torch
 
-    evaluate(config)
+    evaluate_job(config)
 
 
 if __name__ == "__main__":

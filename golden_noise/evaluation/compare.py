@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -28,6 +28,10 @@ from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.loading import pick_device
 from golden_noise.prompts import Prompt
 from golden_noise.search.best_of_n import BestOfN
+from golden_noise.tracking import build_loggers, log_evaluation, wandb_run
+
+if TYPE_CHECKING:
+    from wandb.sdk.wandb_run import Run
 
 LIBRARIES = ("torch", "diffusers", "transformers", "lightning", "timm")
 
@@ -37,6 +41,7 @@ def evaluate(
     npnet: AnyNPNet | None = None,
     folder: Path | None = None,
     load_pipeline: Callable[[], Pipeline] | None = None,
+    find_run: Callable[[], "Run | None"] = lambda: None,
 ) -> dict[str, Any]:
     """Compare starting noises and write images, `results.json`, `results.csv` and `report.html`.
 
@@ -48,6 +53,7 @@ def evaluate(
             images of an older one.
         folder: where to write, `config.folder` by default.
         load_pipeline: gives the pipeline of `config` if the caller has it already.
+        find_run: gives the W&B run to report to, if there is one; called when there are results.
 
     Returns:
         The content of `results.json`.
@@ -75,10 +81,24 @@ def evaluate(
         scores.noise.update(source.noise_measures())
     summary = results.summarise(scores, plain, versions(), shlex.join(["python", *sys.argv]))
     results.write(folder, scores, summary)
-    report.write_report(folder, scores, summary, lambda method, i: Image.open(source.path(method, i)))
+
+    def image(method: str, position: int) -> Image.Image:
+        return Image.open(source.path(method, position))
+
+    report.write_report(folder, scores, summary, image)
+    if run := find_run():
+        log_evaluation(run, summary, scores, image)
     results.print_table(summary)
     print(f"report: {(folder / 'report.html').resolve()} ({time.perf_counter() - start:.0f} s)")
     return summary
+
+
+def evaluate_job(config: DictConfig) -> None:
+    """The evaluate job: `evaluate`, reported in a run of its own."""
+    find_run = cache(lambda: wandb_run(build_loggers(config)))
+    evaluate(config, find_run=find_run)
+    if run := find_run():
+        run.finish()
 
 
 def found_images(config: DictConfig) -> Folders:

@@ -1,15 +1,13 @@
 """The train job: noise pairs become an NPNet, which is then compared on held-out prompts."""
 
-import shutil
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from hydra.utils import instantiate
 from lightning import Callback, LightningDataModule, Trainer, seed_everything
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -19,6 +17,7 @@ from golden_noise.evaluation.compare import evaluate, load_npnet
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.base import Pipeline
+from golden_noise.tracking import build_loggers, wandb_run
 from golden_noise.training.callbacks import SampleGrid
 from golden_noise.training.card import write_card
 from golden_noise.training.module import NPNetModule
@@ -77,14 +76,6 @@ def build_data(config: DictConfig) -> LightningDataModule:
     )
 
 
-def build_loggers(config: DictConfig) -> list[Logger]:
-    loggers = list(instantiate(config.logger).values())
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    for logger in loggers:
-        logger.log_hyperparams(plain)
-    return loggers
-
-
 def build_callbacks(config: DictConfig, load_pipeline: LoadPipeline) -> list[Callback]:
     callbacks = list(instantiate(config.callbacks).values())
     if config.sample_every_n_epochs:
@@ -110,33 +101,17 @@ def grid_sampler(config: DictConfig, load_pipeline: LoadPipeline) -> Callable[[A
 
 
 def finish(config: DictConfig, folder: Path, loggers: list[Logger], load_pipeline: LoadPipeline) -> None:
-    """Evaluate the best NPNet, hand its figures to W&B, and say where everything is."""
+    """Evaluate the best NPNet and say where everything is."""
+    run = wandb_run(loggers)
     best = folder / "npnet/best"
-    shutil.copy(folder / "config.yaml", best / "training.yaml")
+    # What may be published with the weights says nothing about the machine.
+    settings = (folder / "config.yaml").read_text().replace(f"{Path.cwd()}/", "")
+    (best / "training.yaml").write_text(settings)
     npnet = load_npnet(config, str(best), load_pipeline)
     write_card(best, npnet, config, None)  # there is one even if the evaluation is interrupted
     if config.evaluate:
-        summary = evaluate(config, npnet, folder / "evaluation", load_pipeline)
+        summary = evaluate(config, npnet, folder / "evaluation", load_pipeline, lambda: run)
         write_card(best, npnet, config, summary)
-        for logger in loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.summary.update(figures(summary))
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish()
+    if run:
+        run.finish()
     print(f"NPNet: {best.resolve()}")
-
-
-def figures(summary: dict[str, Any]) -> dict[str, float]:
-    """The means and gains of an evaluation as W&B summary values, so that runs compare in its tables."""
-    means = {
-        f"eval/{metric}/{method}": result["mean"]
-        for method, metrics in summary["methods"].items()
-        for metric, result in metrics.items()
-    }
-    gains = {
-        f"eval/{c['metric']}/{c['b']}_minus_{c['a']}": c["difference"]
-        for c in summary["comparisons"]
-        if c["task"] == "all"
-    }
-    return means | gains

@@ -1,7 +1,14 @@
 """Jobs on the real config tree and a tiny random pipeline."""
 
+import json
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hydra import compose, initialize_config_dir
+from wandb.proto.wandb_internal_pb2 import Record
 
 from golden_noise.cli import CONF
 
@@ -16,10 +23,48 @@ def compose_job(tiny_sdxl, tmp_path):
             places.append(f"data_dir={tmp_path}/pairs")
         if job != "collect":
             places += [f"folder={tmp_path}/run", "name=test"]
+        if job in ("train", "evaluate"):
+            places.append("logger=csv")
         if job == "train":
-            places += ["logger=csv", "evaluate=false", "sample_every_n_epochs=0"]
+            places += ["evaluate=false", "sample_every_n_epochs=0"]
         with initialize_config_dir(str(CONF), version_base="1.3"):
             common = [f"pipeline.model.source={tiny_sdxl}", "device=cpu"]
             return compose(job, [*common, *places, *overrides])
 
     return compose_config
+
+
+@pytest.fixture
+def read_offline_run() -> Callable[[Path], list[tuple[str, dict[str, Any]]]]:
+    """Reads an offline W&B run: what was logged to `history`, `summary` and `config`, in order."""
+
+    def read(path: Path) -> list[tuple[str, dict[str, Any]]]:
+        logged = []
+        for data in _records(path.read_bytes()):
+            record = Record.FromString(data)
+            parts = {
+                "history": record.history.item,
+                "summary": record.summary.update,
+                "config": record.config.update,
+            }
+            for name, items in parts.items():
+                if items:
+                    row = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
+                    logged.append((name, row))
+        return logged
+
+    return read
+
+
+def _records(data: bytes) -> Iterator[bytes]:
+    """The records of LevelDB's log format, which W&B writes after a header of 7 bytes."""
+    position, record = 7, b""
+    while position + 7 <= len(data):
+        if 32768 - position % 32768 < 7:  # no chunk starts in the last bytes of a block
+            position += 32768 - position % 32768
+        _, length, kind = struct.unpack_from("<IHB", data, position)
+        record += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # a whole record, or the last chunk of one
+            yield record
+            record = b""

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from golden_noise.errors import UserError
-from golden_noise.evaluation.compare import evaluate
+from golden_noise.evaluation.compare import evaluate, evaluate_job
 from golden_noise.npnet import NPNet
 
 SMALL = ["prompts.count=24", "pipeline.steps=2", "evaluation.batch_size=6", "~metric.reward"]
@@ -38,6 +38,25 @@ def npnets(tmp_path):
 def drawn(folder):
     """Modification times of all images."""
     return {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.glob("images/*/*.png")}
+
+
+def test_wandb_gets_figures_and_images(compose_job, tmp_path, read_offline_run):
+    evaluate_job(
+        compose_job(
+            "evaluate", *SMALL, "evaluation.methods=[standard,search]", "logger=wandb", "logger.wandb.group=tests"
+        )
+    )
+    (log,) = tmp_path.rglob("*.wandb")
+    logged = read_offline_run(log)
+    summary = {key: value for name, row in logged if name == "summary" for key, value in row.items()}
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert summary["eval/strict/search"] == results["methods"]["search"]["strict"]["mean"]
+    gain = next(c for c in results["comparisons"] if (c["metric"], c["task"]) == ("soft", "all"))
+    assert summary["eval/soft/search_minus_standard"] == gain["difference"]
+    assert next(row for name, row in logged if name == "config" and "pipeline" in row)["pipeline"]["steps"] == 2
+    table = json.loads(next(tmp_path.rglob("*.table.json")).read_text())
+    assert {"prompt", "seed", "standard", "search", "strict/search"} <= set(table["columns"])
+    assert len(table["data"]) == 24
 
 
 def test_several_methods_in_one_run(compose_job, npnets, tmp_path):

@@ -1,10 +1,8 @@
 """The train job, on pairs of a random pipeline: alone, killed and resumed, and on two ranks."""
 
 import csv
-import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -12,7 +10,6 @@ from itertools import chain
 
 import pytest
 import torch
-from wandb.proto.wandb_internal_pb2 import Record
 
 from golden_noise.cli import CONF
 from golden_noise.errors import UserError
@@ -46,6 +43,7 @@ def test_it_collects_trains_and_evaluates(compose_job, tmp_path):
         "samples/epoch=0000.png",
     ):
         assert (run / name).is_file(), name
+    assert str(tmp_path.cwd()) not in (run / "npnet/best/training.yaml").read_text()
     for name in ("results.json", "results.csv", "report.html", "images/npnet/000005.png"):
         assert (run / "evaluation" / name).is_file(), name
     assert "| strict | npnet - standard | 6 |" in (run / "npnet/best/README.md").read_text()
@@ -123,7 +121,7 @@ def test_killed_training_goes_on_from_its_last_checkpoint(tiny_sdxl, tmp_path):
     assert {int(row["epoch"]) for row in rows if row["epoch"]} == {epoch + 1, epoch + 2}
 
 
-def test_two_ranks_end_with_equal_weights_and_log_once(tiny_sdxl, tmp_path):
+def test_two_ranks_end_with_equal_weights_and_log_once(tiny_sdxl, tmp_path, read_offline_run):
     script = tmp_path / "compare_ranks.py"
     script.write_text(COMPARE_RANKS)
     arguments = command(
@@ -139,27 +137,11 @@ def test_two_ranks_end_with_equal_weights_and_log_once(tiny_sdxl, tmp_path):
     assert (tmp_path / "rank0").read_text() == (tmp_path / "rank1").read_text()
     assert len(list((tmp_path / "outputs").rglob("metrics.csv"))) == 1
     (log,) = (tmp_path / "outputs").rglob("*.wandb")
-    history = read_history(log)
+    history = [row for name, row in read_offline_run(log) if name == "history"]
     assert {"train/loss", "val/explained", "lr-AdamW/pg1", "train/pairs_per_second"} <= {*chain(*history)}
     steps = [row["trainer/global_step"] for row in history if "train/loss" in row]
     assert len(steps) == len(set(steps)) > 1  # a second rank would log every step again
     assert NPNet.from_pretrained(tmp_path / "outputs/train/run/npnet/best") is not None
-
-
-def read_history(path):
-    """The logged rows of an offline W&B run: LevelDB's log format after a header of 7 bytes, with W&B's records."""
-    data, position, record, rows = path.read_bytes(), 7, b"", []
-    while position + 7 <= len(data):
-        if 32768 - position % 32768 < 7:  # no chunk starts in the last bytes of a block
-            position += 32768 - position % 32768
-        _, length, kind = struct.unpack_from("<IHB", data, position)
-        record += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # a whole record, or the last chunk of one
-            items = Record.FromString(record).history.item
-            rows += [{item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}]
-            record = b""
-    return [row for row in rows if row]
 
 
 COMPARE_RANKS = """

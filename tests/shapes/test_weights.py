@@ -33,9 +33,9 @@ def scenes():
 
 def test_files_are_small_and_hold_no_code():
     files = [path for path in WEIGHTS.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".yaml", ".csv"}
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".yaml", ".csv", ".md"}
     assert sum(path.stat().st_size for path in files) <= 20e6
-    assert {path.name for path in WEIGHTS.iterdir()} == {"pipeline", "reward", "training", "figures.json"}
+    assert {path.name for path in WEIGHTS.iterdir()} == {"pipeline", "reward", "npnet", "training", "figures.json"}
     assert not any("_name_or_path" in path.read_text() for path in files if path.suffix == ".json")
 
 
