@@ -67,9 +67,8 @@ def main() -> None:
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
-    print(
-        "| variant | seed | explained | strict gain [95 %] | parameters | ms per 64 |\n| --- | --- | --- | --- | --- | --- |"
-    )
+    print("| variant | seed | explained | strict gain [95 %] | parameters | ms per 64 |")
+    print("| --- " * 6 + "|")
     for row in rows:
         gain = f"{row['gain']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
         cells = [row["variant"], row["seed"], row["explained"], gain, row["parameters"] or "–", row["ms"] or "–"]

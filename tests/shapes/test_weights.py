@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from golden_noise.evaluation.compare import other_prompts
+from golden_noise.evaluation.drawing import other_prompts
 from golden_noise.metrics.pickscore import PickScore
 from golden_noise.noise import draw_noise
 from golden_noise.pipelines.sdxl import SDXLPipeline
