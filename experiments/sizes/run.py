@@ -1,8 +1,8 @@
 """Which way to fit helps when the noise has another size than an NPNet was trained on? On the miniature:
 
-    python experiments/sizes/run.py NPNET CONV_NPNET
+    python experiments/sizes/run.py NPNET OTHER_NPNET
 
-NPNET is any trained network of the miniature, CONV_NPNET one of model=unet, whose parts do not depend on the size. The
+NPNET is a trained network of the miniature (the bundled one in the table), OTHER_NPNET another, of model=unet. The
 miniature's denoiser is convolutional, so the search runs at sizes that it was not trained on; what is measured is the
 share of the search's move that each way predicts.
 """
@@ -52,9 +52,9 @@ def explained(error: np.ndarray, move: np.ndarray, axis: int = -1) -> np.ndarray
     return 1 - error.sum(axis) / move.sum(axis)
 
 
-def main(npnet: str, conv: str) -> None:
-    networks = {f"svd_unet+unet, fit={fit}": (npnet, fit) for fit in FITS if fit != "free"}
-    networks |= {f"unet, fit={fit}": (conv, fit) for fit in FITS}
+def main(npnet: str, other: str) -> None:
+    networks = {f"svd_unet+unet, fit={fit}": (npnet, fit) for fit in FITS}
+    networks |= {f"unet, fit={fit}": (other, fit) for fit in FITS}
     rows = []
     for height, width in SIZES:
         found = errors(height, width, networks)

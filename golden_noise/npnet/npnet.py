@@ -47,9 +47,8 @@ class NPNet(ModelMixin, ConfigMixin):
         gates: alpha and beta. Without them the move is `g(x + t)`, plus f's if there is f.
         target: what the parts add up to, x' - x (`golden`) or x - x' (`difference`).
         unit_variance: scale every golden noise to the standard deviation of its noise.
-        fit: what to do with noise of another H x W: refuse it (`exact`), `tile`, `crop` or `resize` it, or take it as
-            it is (`free`: without SVD branch and with the `conv` backbone, no part depends on the size). All but
-            `exact` also keep its standard deviation (golden_noise.npnet.sizes).
+        fit: what to do with noise of another H x W: refuse it (`exact`), or `tile`, `crop` or `resize` it, which
+            also keeps its standard deviation (golden_noise.npnet.sizes).
         long_prompt: what to do with more than L tokens: `truncate`, `average` or `chain` (golden_noise.npnet.text).
         pretrained: True starts a timm backbone from timm's weights (downloads them), a path from that file. For
             `conv` it is the folder or hub id of the pipeline whose first convolution is copied. Not part of the saved
@@ -77,7 +76,7 @@ class NPNet(ModelMixin, ConfigMixin):
         gates: bool = True,
         target: Literal["golden", "difference"] = "golden",
         unit_variance: bool = False,
-        fit: Literal["exact", "tile", "crop", "resize", "free"] = "exact",
+        fit: Literal["exact", "tile", "crop", "resize"] = "exact",
         long_prompt: LongPrompt = "truncate",
         pretrained: bool | str = False,
     ):
@@ -87,8 +86,6 @@ class NPNet(ModelMixin, ConfigMixin):
         _check_choice("long_prompt", long_prompt, ("truncate", "average", "chain"))
         if not gates and backbone is None:
             raise UserError("gates: without them the prompt acts in the residual branch only, set a backbone")
-        if fit == "free" and (svd or backbone != "conv"):
-            raise UserError("fit=free needs svd=false and backbone=conv (model=unet): other parts depend on the size")
         self.latent_shape, self.embeds_shape = tuple(latent_shape), tuple(embeds_shape)
         self.sign = 1 if target == "golden" else -1
         self.unit_variance, self.fit, self.long_prompt = unit_variance, fit, long_prompt

@@ -1,7 +1,7 @@
 """Weights made for one size of noise, used at another.
 
 Shapes: B batch, C channels, H x W the noise at hand, h x w the size the network was trained on. Each way calls
-`predict`, the network at its own size: (B, C, h, w) to golden noise of that shape. experiments/sizes says which helps.
+`predict`, the network at its own size: (B, C, h, w) to golden noise of that shape. experiments/sizes measures them.
 """
 
 import math
@@ -68,17 +68,7 @@ def resize(noise_BCHW: Tensor, size: Size, predict: Predict) -> Tensor:
     return noise_BCHW + (rows_hH.mT @ move @ columns_wW / scale).to(noise_BCHW.dtype)
 
 
-def free(noise_BCHW: Tensor, size: Size, predict: Predict) -> Tensor:
-    """Moves all of it at once: for networks whose parts do not depend on the size."""
-    return predict(noise_BCHW)
-
-
-FITS: dict[str, Callable[[Tensor, Size, Predict], Tensor]] = {
-    "tile": tile,
-    "crop": crop,
-    "resize": resize,
-    "free": free,
-}
+FITS: dict[str, Callable[[Tensor, Size, Predict], Tensor]] = {"tile": tile, "crop": crop, "resize": resize}
 
 
 def _starts(have: int, want: int) -> list[int]:

@@ -14,15 +14,9 @@ TRAINED, EMBEDS = (4, 8, 8), (5, 12)
 SIZES = [(8, 16), (16, 16), (24, 8), (12, 20), (9, 8), (4, 4), (4, 20), (6, 8)]
 
 
-def untrained(fit="exact", svd=None, **options):
-    """With an SVD branch where the way to fit allows one."""
-    torch.manual_seed(0)
-    svd = fit != "free" if svd is None else svd
-    return NPNet(TRAINED, EMBEDS, svd, backbone="conv", backbone_args={"width": 6}, fit=fit, **options)
-
-
 def trained(**options):
-    npnet = untrained(**options)
+    torch.manual_seed(0)
+    npnet = NPNet(TRAINED, EMBEDS, backbone="conv", backbone_args={"width": 6}, **options)
     with torch.no_grad():
         for parameter in npnet.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
@@ -52,7 +46,7 @@ def test_any_size_keeps_its_variance_and_depends_on_the_prompt(fit, size):
 
 @pytest.mark.parametrize("fit", FITS)
 def test_a_new_network_is_the_identity_at_any_size(fit):
-    npnet = untrained(fit)
+    npnet = NPNet(TRAINED, EMBEDS, fit=fit)
     for size in SIZES:
         noise, embeds = inputs(size)
         torch.testing.assert_close(npnet(noise, embeds), noise, atol=1e-5, rtol=1e-5)
@@ -61,12 +55,7 @@ def test_a_new_network_is_the_identity_at_any_size(fit):
 @pytest.mark.parametrize("fit", FITS)
 def test_the_trained_size_is_left_as_it_is(fit):
     noise, embeds = inputs()
-    assert torch.equal(trained(fit=fit)(noise, embeds), trained(svd=fit != "free")(noise, embeds))
-
-
-def test_free_is_for_networks_that_do_not_depend_on_the_size():
-    with pytest.raises(UserError, match="fit=free needs svd=false and backbone=conv"):
-        untrained(fit="free", svd=True)
+    assert torch.equal(trained(fit=fit)(noise, embeds), trained()(noise, embeds))
 
 
 def test_exact_names_the_other_ways():
