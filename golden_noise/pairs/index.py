@@ -137,6 +137,9 @@ class ShardIndex:
                 if not (folder / INDEX_NAME).exists():
                     cls(folder, wanted).save()
                 index = cls.load(folder)
+                if not index.shards and index.config != wanted:  # a mistake that was noticed before the first pair
+                    index = cls(folder, wanted)
+                    index.save()
         if changes := differences(index.config, wanted):
             have = ", ".join(f"{key}={old}" for key, old, _ in changes[:3])
             want = ", ".join(f"{key}={new}" for key, _, new in changes[:3])
@@ -150,10 +153,13 @@ class ShardIndex:
         """Record a finished shard, on disk and here, together with what other processes recorded meanwhile.
 
         Raises:
-            UserError: if the folder cannot be written.
+            UserError: if the folder cannot be written or has meanwhile become another configuration's.
         """
         with _writing(self.folder), _locked(self.folder):
-            others = [shard for shard in ShardIndex.load(self.folder).shards if shard.name != entry.name]
+            current = ShardIndex.load(self.folder)
+            if differences(current.config, self.config):
+                raise UserError(f"another process collects other pairs into {self.folder}: choose another folder")
+            others = [shard for shard in current.shards if shard.name != entry.name]
             self.shards = sorted([*others, entry], key=lambda shard: shard.name)
             self.save()
 

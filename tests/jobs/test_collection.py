@@ -79,6 +79,12 @@ def test_other_settings_are_refused(compose_job):
         collect(compose_job("collect", *SMALL, "search.rounds=2"))
 
 
+def test_a_mistake_before_the_first_pair_does_not_bind_the_folder(compose_job):
+    with pytest.raises(UserError):
+        collect(compose_job("collect", *SMALL, "search.rounds=0"))
+    collect(compose_job("collect", *SMALL))
+
+
 def test_a_finished_set_is_left_alone(compose_job, tmp_path):
     config = compose_job("collect", *SMALL)
     collect(config)

@@ -26,7 +26,7 @@ def test_processes_that_share_a_folder_keep_each_others_shards(tmp_path):
 
 
 def test_another_config_is_refused_with_the_keys_that_differ(tmp_path):
-    ShardWriter(tmp_path, CONFIG)
+    ShardIndex.open(tmp_path, CONFIG).add(ENTRY)
     other = {"pipeline": {"name": "tiny", "steps": 50}, "search": {"rounds": 1, "w1": 5.5}}
     with pytest.raises(UserError) as error:
         ShardWriter(tmp_path, other)
@@ -34,6 +34,15 @@ def test_another_config_is_refused_with_the_keys_that_differ(tmp_path):
     assert "pipeline.steps=10, search.w1=(absent)" in message
     assert "pipeline.steps=50, search.w1=5.5" in message
     assert "another folder" in message and "delete" in message
+
+
+def test_an_empty_folder_is_bound_to_nothing_but_a_collector_notices_the_change(tmp_path):
+    first = ShardIndex.open(tmp_path, CONFIG)
+    other = ShardIndex.open(tmp_path, {"search": {"rounds": 7}})
+    with pytest.raises(UserError, match="another process collects other pairs"):
+        first.add(ENTRY)
+    other.add(ENTRY)
+    assert ShardIndex.load(tmp_path).config == {"search": {"rounds": 7}}
 
 
 def test_the_same_config_with_tuples_is_the_same(tmp_path):
