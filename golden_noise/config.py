@@ -1,5 +1,6 @@
 """Checks of a composed config that need no model: what can be wrong is said before anything is loaded."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,44 @@ from golden_noise.errors import UserError
 from golden_noise.selection import Selection
 from golden_noise.weights import looks_local
 
-POSITIVE = (
-    "collection.batch_size",
-    "collection.shard_size",
-    "data.batch_size",
-    "evaluation.batch_size",
-    "pipeline.steps",
-)
+#: Whole numbers and their least and greatest values; None: no limit.
+WHOLE: dict[str, tuple[int, int | None]] = {
+    "seed": (0, 2**32 - 1),  # more bits would not change the noise: torch's CPU generator reads 32
+    "prompts.count": (1, None),
+    "prompts.seed": (0, 2**32 - 1),
+    "collection.batch_size": (1, None),
+    "collection.shard_size": (1, None),
+    "data.batch_size": (1, None),
+    "data.shuffle_buffer": (0, None),
+    "data.num_workers": (0, None),
+    "evaluation.batch_size": (1, None),
+    "evaluation.prompts.count": (1, None),
+    "pipeline.steps": (1, 1000),  # a schedule has no more levels
+    "pipeline.model.steps": (1, 1000),
+    "search.steps": (1, 1000),
+    "search.rounds": (1, None),
+    "search.refinements": (0, None),
+    "search.n": (1, None),
+    "sample_every_n_epochs": (0, None),
+    "num_threads": (1, None),
+    "trainer.max_epochs": (-1, None),
+}
+#: Other numbers, likewise.
+REAL: dict[str, tuple[float | None, float | None]] = {
+    "collection.margin": (None, None),
+    "data.val_fraction": (0, 1),
+    "pipeline.guidance": (None, None),
+    "pipeline.guidance_rescale": (0, 1),
+    "search.denoising_guidance": (None, None),
+    "search.inversion_guidance": (None, None),
+    "search.factor": (None, None),
+    "search.ratio": (0, 1),
+    "model.optimizer.lr": (0, None),
+}
+SWITCHES = ("evaluate",)
+TEXT = ("data_dir", "folder", "paths.outputs", "pipeline.model.source", "npnet")
+OPTIONAL = ("num_threads", "npnet", "trainer.max_epochs")  # null, too
+ABSENT = object()
 
 OmegaConf.register_new_resolver("eighth", lambda pixels: pixels // 8, replace=True)
 OmegaConf.register_new_resolver("accelerator", lambda device: {"cuda": "gpu"}.get(device, device), replace=True)
@@ -28,13 +60,54 @@ def check(config: DictConfig) -> None:
         UserError: the first thing that cannot work, with the option's name and what it may be.
     """
     _check_resolution(config.pipeline)
-    for option in POSITIVE:
-        value = OmegaConf.select(config, option)
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise UserError(f"{option}={value} must be a whole number >= 1")
+    _check_kinds(config)
     _check_prompts(config)
     _check_metrics(config)
     _check_selection(config)
+
+
+def _check_kinds(config: DictConfig) -> None:
+    """Every option of the tables above is of its kind, as far as the job has it.
+
+    Raises:
+        UserError: the first one that is not.
+    """
+    for kind, name, limits in ((int, "a whole number", WHOLE), ((int, float), "a number", REAL)):
+        for option, (least, most) in limits.items():
+            value = _select(config, option)
+            if value is not ABSENT and not (_is_number(value, kind) and _within(value, least, most)):
+                raise UserError(f"{option}={_shown(value)} must be {name}{_bounds(least, most)}")
+    for option in SWITCHES:
+        value = _select(config, option)
+        if value is not ABSENT and not isinstance(value, bool):
+            raise UserError(f"{option}={_shown(value)} must be true or false")
+    for option in TEXT:
+        value = _select(config, option)
+        if value is not ABSENT and not (isinstance(value, str) and value.strip()):
+            raise UserError(f"{option}={_shown(value)} must be a path or a name, in quotation marks if it is a number")
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _within(value: float, least: float | None, most: float | None) -> bool:
+    return (least is None or value >= least) and (most is None or value <= most)
+
+
+def _bounds(least: float | None, most: float | None) -> str:
+    if most is not None:
+        return f" from {least} to {most}"
+    return "" if least is None else f" >= {least}"
+
+
+def _select(config: DictConfig, option: str) -> Any:
+    value = OmegaConf.select(config, option, default=ABSENT)
+    return ABSENT if value is None and option in OPTIONAL else value
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)
 
 
 def _check_resolution(pipeline: DictConfig) -> None:

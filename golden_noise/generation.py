@@ -20,8 +20,10 @@ def generate(config: DictConfig) -> None:
     Raises:
         UserError: empty prompt, or no NPNet.
     """
-    if not str(config.prompt or "").strip():
+    if config.prompt is None or not str(config.prompt).strip():
         raise UserError('no prompt: add prompt="a red circle above a blue square"')
+    if not isinstance(config.prompt, str):  # what looks like a number, a list, ... is one
+        raise UserError(f"prompt={config.prompt} is no text: quote it twice, 'prompt=\"{config.prompt}\"'")
     load_pipeline = cache(partial(instantiate, config.pipeline.model))
     npnet, pipeline = load_npnet(config, config.npnet, load_pipeline), load_pipeline()
     embedding = pipeline.encode([config.prompt])

@@ -158,6 +158,8 @@ def _row(file: Path, number: int, row: dict[str, Any], unit: str = "line") -> It
         own_seed = None if seed in (None, "") else int(str(seed))  # int() alone would cut 1.5 and take true for 1
     except ValueError as error:
         raise UserError(f"{file}, {unit} {number}: seed {seed!r} is no whole number") from error
+    if own_seed is not None and not -(2**63) <= own_seed < 2**63:
+        raise UserError(f"{file}, {unit} {number}: seed {seed} does not fit into 64 bits")
     yield caption.strip(), own_seed, _tags(row)
 
 

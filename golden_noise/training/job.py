@@ -13,7 +13,7 @@ from torch import Tensor
 
 from golden_noise.collection import collect, pipeline_identity
 from golden_noise.errors import UserError
-from golden_noise.evaluation.compare import evaluate, load_npnet
+from golden_noise.evaluation.compare import check_methods, evaluate, load_npnet
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.base import Pipeline
@@ -31,8 +31,11 @@ def train(config: DictConfig) -> None:
     """Train, from the run folder's last checkpoint if there is one, save NPNet, and evaluate it.
 
     Raises:
-        UserError: no pairs, pairs of another pipeline, or a precision that cannot be trained in.
+        UserError: no pairs, pairs of another pipeline, a precision that cannot be trained in, or an evaluation that
+            cannot follow.
     """
+    if config.evaluate and config.evaluation.get("images") is None:
+        check_methods(config)  # now rather than after the training
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     seed_everything(config.seed, workers=True, verbose=False)
@@ -104,6 +107,8 @@ def finish(config: DictConfig, folder: Path, loggers: list[Logger], load_pipelin
     """Evaluate the best NPNet and say where everything is."""
     run = wandb_run(loggers)
     best = folder / "npnet/best"
+    if not best.is_dir():
+        raise UserError(f"nothing was trained in {folder}: check trainer.max_epochs={config.trainer.max_epochs}")
     # What may be published with the weights says nothing about the machine.
     settings = (folder / "config.yaml").read_text().replace(f"{Path.cwd()}/", "")
     (best / "training.yaml").write_text(settings)

@@ -47,6 +47,7 @@ def test_help_loads_no_heavy_library():
         ("collect", ["prompts=file", "prompts.path=/nowhere/prompts.txt"], ["/nowhere/prompts.txt"]),
         ("collect", ["data_dir=/proc/nowhere"], ["/proc/nowhere"]),
         ("generate", [], ["prompt"]),
+        ("generate", ["prompt=5"], ["prompt=5", "quote it twice"]),
         ("evaluate", ["npnet=/nowhere/npnet"], ["/nowhere/npnet"]),
         ("evaluate", ["evaluation=published"], ["evaluation.folder"]),
         ("evaluate", ["evaluation=published", "evaluation.folder=/nowhere"], ["/nowhere/origin"]),

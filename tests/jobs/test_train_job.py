@@ -88,6 +88,17 @@ def test_pairs_of_another_pipeline_are_refused(compose_job):
         train(compose_job("train", *SMALL, "pipeline.bundled=false", "pipeline.name=other"))
 
 
+def test_an_evaluation_that_cannot_follow_is_refused_before_the_training(compose_job, tmp_path):
+    with pytest.raises(UserError, match="unknown method 'nonsense'"):
+        train(compose_job("train", *SMALL, "evaluate=true", "evaluation.methods=[standard,nonsense]"))
+    assert not (tmp_path / "pairs").exists()
+
+
+def test_no_epoch_leaves_no_npnet(compose_job):
+    with pytest.raises(UserError, match=r"nothing was trained.*trainer\.max_epochs=0"):
+        train(compose_job("train", *SMALL, "trainer.max_epochs=0"))
+
+
 def command(tiny_sdxl, folder, *overrides):
     places = [
         f"paths.outputs={folder}/outputs",

@@ -1,0 +1,51 @@
+"""What a composed config is checked for before anything is loaded."""
+
+import pytest
+
+from golden_noise.config import check
+from golden_noise.errors import UserError
+
+
+@pytest.mark.parametrize("job", ["collect", "train", "evaluate", "generate"])
+def test_the_defaults_pass(compose_job, job):
+    check(compose_job(job, "+prompt=a") if job != "generate" else compose_job(job, "prompt=a"))
+
+
+@pytest.mark.parametrize("search", ["redenoise", "full_inversion", "zigzag", "best_of_n", "rescale"])
+def test_the_searches_pass(compose_job, search):
+    check(compose_job("collect", f"search={search}"))
+
+
+@pytest.mark.parametrize(
+    ("job", "override", "words"),
+    [
+        ("collect", "prompts.count=0", ">= 1"),
+        ("collect", "prompts.count=null", "prompts.count=null must be a whole number"),
+        ("collect", "prompts.count=1.5", "whole number"),
+        ("collect", "seed=-1", "from 0 to 4294967295"),
+        ("collect", "seed=5000000000", "from 0 to 4294967295"),
+        ("collect", "collection.shard_size=true", "whole number"),
+        ("collect", "collection.batch_size=null", "whole number"),
+        ("collect", "collection.margin=x", "must be a number"),
+        ("collect", "search.rounds=0", ">= 1"),
+        ("collect", "search.steps=1001", "from 1 to 1000"),
+        ("collect", "search.denoising_guidance=nan", "must be a number"),
+        ("collect", "data_dir=null", "must be a path"),
+        ("collect", "data_dir=", "must be a path"),
+        ("generate", "pipeline.guidance=x", "must be a number"),
+        ("generate", "npnet=5", "must be a path"),
+        ("train", "data.val_fraction=2", "from 0 to 1"),
+        ("train", "data.num_workers=-1", ">= 0"),
+        ("train", "num_threads=0", ">= 1"),
+        ("train", "model.optimizer.lr=-1", ">= 0"),
+        ("train", "trainer.max_epochs=1.5", "whole number"),
+        ("train", "evaluation.prompts.count=0", ">= 1"),
+        ("train", "evaluate=maybe", "true or false"),
+    ],
+)
+def test_an_impossible_value_is_named(compose_job, job, override, words):
+    with pytest.raises(UserError) as raised:
+        check(compose_job(job, override))
+    option = override.partition("=")[0]
+    assert str(raised.value).startswith(f"{option}=")
+    assert words in str(raised.value)
