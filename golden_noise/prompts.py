@@ -14,6 +14,7 @@ from golden_noise.errors import UserError
 CAPTION_COLUMNS = ("caption", "prompt", "prompts", "text")
 TAG_COLUMNS = ("category", "tag", "task")
 FILE_COLUMNS = ("file_name", "filename", "file", "image")
+LARGEST_SEED = 2**62  # torch takes 64 bits, and repeats add to it
 CHINESE = re.compile("[\u3400-\u9fff]")
 
 Row = tuple[str, int | None, dict[str, str]]  # text, own seed or None, tags
@@ -148,18 +149,20 @@ def _object_row(file: Path, number: int, row: Any, unit: str) -> Iterator[Row]:
 
 def _row(file: Path, number: int, row: dict[str, Any], unit: str = "line") -> Iterator[Row]:
     """The prompt of a line by its columns in lower case; none where the caption is empty."""
-    caption = next(row[name] for name in CAPTION_COLUMNS if name in row)
+    caption = next((row[name] for name in CAPTION_COLUMNS if name in row), None)
     if not isinstance(caption, str | None):
         raise UserError(f"{file}, {unit} {number}: the caption {str(caption)[:50]!r} is no text")
     if not caption or not caption.strip():
         return
+    if any("\ud800" <= letter <= "\udfff" for letter in caption):
+        raise UserError(f"{file}, {unit} {number}: the caption {caption[:50]!r} holds half a character (a surrogate)")
     seed = row.get("seed")
     try:
         own_seed = None if seed in (None, "") else int(str(seed))  # int() alone would cut 1.5 and take true for 1
     except ValueError as error:
         raise UserError(f"{file}, {unit} {number}: seed {seed!r} is no whole number") from error
-    if own_seed is not None and not -(2**63) <= own_seed < 2**63:
-        raise UserError(f"{file}, {unit} {number}: seed {seed} does not fit into 64 bits")
+    if own_seed is not None and abs(own_seed) >= LARGEST_SEED:
+        raise UserError(f"{file}, {unit} {number}: seed {str(seed)[:50]} is too large, it must be below 2^62")
     yield caption.strip(), own_seed, _tags(row)
 
 

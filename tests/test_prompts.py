@@ -75,6 +75,7 @@ def test_csv_with_blank_lines_everywhere(write):
 
 def test_short_lines_lack_the_last_columns_only(write):
     assert read_prompts(write("a.csv", "caption,category\none\n"))[0].tags == {}
+    assert [p.text for p in read_prompts(write("b.csv", "category,caption\nx\ny,two\n"))] == ["two"]
 
 
 def test_tab_separated_prompts_may_hold_commas(write):
@@ -121,6 +122,7 @@ def test_names_of_images_are_kept(write):
 
 def test_captions_that_are_no_text(write):
     assert "a.jsonl, line 1: the caption" in refusal(write("a.jsonl", '{"caption": ["a", "b"]}'))
+    assert "line 1: the caption 'a \\ud800' holds half" in refusal(write("a.jsonl", '{"caption": "a \\ud800"}'))
 
 
 @given(st.binary(max_size=200), st.sampled_from(["csv", "tsv", "json", "jsonl", "txt"]))
@@ -181,6 +183,12 @@ def test_bad_json_line_is_named_and_never_run(write, line):
 def test_seeds_that_are_no_whole_numbers(write, seed):
     message = refusal(write("a.jsonl", f'{{"caption": "x", "seed": 1}}\n{{"caption": "y", "seed": {seed}}}'))
     assert "a.jsonl, line 2: seed" in message
+
+
+def test_seeds_beyond_64_bits(write):
+    assert "line 1: seed 99999999999999999999 is too large" in refusal(
+        write("a.jsonl", '{"caption": "a", "seed": 99999999999999999999}')
+    )
 
 
 def test_bad_seed_in_csv(write):
