@@ -110,6 +110,8 @@ def _mistake(path: Path) -> str:
     try:
         with Image.open(path) as image:
             image.load()
+            if image.mode.startswith(("I", "F")):  # Pillow would cut them off at 255
+                return f"{path} ({image.mode}: more than 8 bits per channel, save it with 8)"
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return f"{path} ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
     return ""

@@ -102,3 +102,9 @@ def test_other_files_and_hidden_ones_are_left_alone(fill, tmp_path):
     for name in ("grid.txt", ".DS_Store", "._0.png"):
         (tmp_path / "a" / name).write_text("x")
     assert Folders({"standard": folder}, PROMPTS).path("standard", 2).name == "2.png"
+
+
+def test_images_with_more_than_8_bits_are_refused_and_not_cut_off(fill, tmp_path):
+    folder = fill("a", "0.png", "1.png")
+    Image.new("I;16", (4, 4), 30000).save(tmp_path / "a/2.png")
+    assert "2.png (I;16: more than 8 bits per channel" in refusal({"standard": folder})
