@@ -184,7 +184,8 @@ def print_table(summary: dict[str, Any], console: Console | None = None) -> None
 
 def _table(summary: dict[str, Any], metric: str) -> Table:
     pairs = summary["methods"][STANDARD][metric]["n"]
-    table = Table(title=Text(f"{metric}, {pairs:,} pairs"), title_justify="left", box=box.SIMPLE_HEAD)
+    title = Text(f"{metric}, {pairs:,} {'pair' if pairs == 1 else 'pairs'}")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("method", "mean [95 %]", "difference to standard", "win rate", "p"):
         table.add_column(Text(heading), justify="left" if heading == "method" else "right")
     for method, results in summary["methods"].items():

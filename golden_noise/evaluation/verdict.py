@@ -6,6 +6,7 @@ from typing import Any
 from golden_noise.evaluation.scores import ALL, BEST_OF_N, CONTROLS, NPNET, SEARCH, STANDARD
 
 FEW = 10  # pairs; with fewer the sign test can hardly reach 5 % and the bootstrap is too narrow
+FEW_CHANGED = 6  # pairs that differ; with fewer no sign test reaches 5 %, but the bootstrap's interval may leave out 0
 
 NAMES = {
     STANDARD: "standard noise",
@@ -73,7 +74,8 @@ def compared(summary: dict[str, Any], metric: str, a: str, b: str, task: str = A
 def outcome(summary: dict[str, Any], metric: str) -> str:
     """What the comparisons show, by these rules (method A is above B when the interval of A - B is above 0).
 
-    - ``absent``: NPNet was not evaluated. ``few``: fewer pairs than any test could work with.
+    - ``absent``: NPNet was not evaluated. ``few``: fewer pairs than any test could work with, or fewer that differ
+      behind an interval that leaves out 0.
     - ``loss``: standard noise is above NPNet. ``none``: neither is above the other.
     NPNet is above standard noise, and
     - ``control``: some control is above standard noise too, and NPNet is not above that control.
@@ -85,7 +87,7 @@ def outcome(summary: dict[str, Any], metric: str) -> str:
     gain = compared(summary, metric, STANDARD, NPNET)
     if gain is None:
         return "absent"
-    if gain["n"] < FEW:
+    if gain["n"] < FEW or (is_clear(gain["ci95"]) and gain["wins"] + gain["losses"] < FEW_CHANGED):
         return "few"
     if gain["ci95"][0] <= 0:
         return "loss" if gain["ci95"][1] < 0 else "none"
@@ -104,8 +106,12 @@ def verdict(summary: dict[str, Any], metric: str) -> str:
     if gain is None:
         known = f"; the search changes {metric} by {change(search)}" if search else ""
         return f"NPNet was not evaluated{known}."
+    if found == "few" and gain["n"] >= FEW:
+        changed = gain["wins"] + gain["losses"]
+        return f"Only {changed} of {gain['n']:,} pairs differ in {metric}: too few to say anything about it."
     if found == "few":
-        return f"{gain['n']} pairs are too few to say anything about {metric}: evaluate at least {FEW}."
+        pairs = "pair is" if gain["n"] == 1 else "pairs are"
+        return f"{gain['n']} {pairs} too few to say anything about {metric}: evaluate at least {FEW}."
     if found in ("none", "loss"):
         shown = "loses" if found == "loss" else "shows no clear change in"
         aside = f" (the search: {change(search)})" if search else ""

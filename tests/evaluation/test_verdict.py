@@ -26,6 +26,8 @@ def summary(gains, leads=None, kept=None, n=2000):
                 "n": n,
                 "difference": found[0],
                 "ci95": found[1:],
+                "wins": n,
+                "losses": 0,
             }
             for (a, b), found in pairs.items()
         ],
@@ -113,3 +115,19 @@ def test_an_effect_that_is_not_clear_comes_with_the_pairs_it_would_need():
     found = summary({"npnet": NONE})
     found["comparisons"][0]["pairs_needed"] = 12_345
     assert "need about 12,345 pairs" in verdict(found, "strict")
+
+
+def test_a_handful_of_pairs_that_differ_is_no_gain():
+    few = summary({"npnet": GAIN})
+    few["comparisons"][0] |= {"wins": 5, "losses": 0}
+    assert outcome(few, "strict") == "few"
+    assert verdict(few, "strict") == "Only 5 of 2,000 pairs differ in strict: too few to say anything about it."
+    few["comparisons"][0] |= {"wins": 6}
+    assert outcome(few, "strict") == "uncontrolled"
+    same = summary({"npnet": (0.0, 0.0, 0.0)})
+    same["comparisons"][0] |= {"wins": 0}
+    assert outcome(same, "strict") == "none"
+
+
+def test_one_pair_is_singular():
+    assert verdict(summary({"npnet": GAIN}, n=1), "strict").startswith("1 pair is too few")
