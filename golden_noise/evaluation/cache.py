@@ -7,11 +7,15 @@ import os
 from pathlib import Path
 from typing import Any
 
+from golden_noise.weights import BUNDLED, PACKAGE
+
 
 class Cache:
     """Floats by key in a file that is only ever appended to; what a kill cuts off is measured again.
 
-    Keys are made of contents (see :func:`key`), so a replaced image or another metric never gets an old number.
+    The first number of a key stays: the rounding of a score depends a little on the batch, and the same image must tie
+    with itself. Keys are made of contents (see :func:`key`), so a replaced image or another metric never gets an old
+    number.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,7 +34,7 @@ class Cache:
 
     def put(self, values: dict[str, float]) -> None:
         """Keep numbers; those that are not finite are left out, so that they are measured again."""
-        finite = {key: value for key, value in values.items() if math.isfinite(value)}
+        finite = {key: value for key, value in values.items() if key not in self._values and math.isfinite(value)}
         self._values |= finite
         lines = "".join(json.dumps([key, value]) + "\n" for key, value in finite.items())
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +56,21 @@ def _entry(line: str) -> tuple[str, float] | None:
 def key(*parts: Any) -> str:
     """A short name for what a number was measured on: a hash of plain containers."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def local_files(settings: Any) -> dict[str, str]:
+    """Digests of the files and folders on this machine that settings name: other weights may come to the same place."""
+    if isinstance(settings, dict):
+        return {name: digest for value in settings.values() for name, digest in local_files(value).items()}
+    if not isinstance(settings, str) or not settings:
+        return {}
+    bundled = settings.startswith(BUNDLED)
+    place = PACKAGE / settings.removeprefix(BUNDLED) if bundled else Path(settings).expanduser()
+    try:
+        files = sorted(path for path in (place.rglob("*") if place.is_dir() else [place]) if path.is_file())
+    except (OSError, ValueError):  # too long for a path, or with a null character
+        return {}
+    return {settings: key([(path.relative_to(place).as_posix(), file_digest(path)) for path in files])} if files else {}
 
 
 def file_digest(path: Path) -> str:

@@ -17,7 +17,8 @@ from PIL import Image
 import golden_noise
 from golden_noise.errors import UserError
 from golden_noise.evaluation import report, results
-from golden_noise.evaluation.drawing import Drawing, weights_digest
+from golden_noise.evaluation.cache import local_files
+from golden_noise.evaluation.drawing import Drawing, network_settings, weights_digest
 from golden_noise.evaluation.folders import Folders
 from golden_noise.evaluation.measuring import ImageSource, Measurement
 from golden_noise.evaluation.methods import METHODS, Method, Methods
@@ -59,9 +60,11 @@ def evaluate(
         The content of `results.json`.
 
     Raises:
-        UserError: unknown method, no prompts, no NPNet where one is needed, images of other settings, or folders that
-            do not match.
+        UserError: unknown method, no metric, no prompts, no NPNet where one is needed, images of other settings, or
+            folders that do not match.
     """
+    if not config.get("metric"):
+        raise UserError("no metric is left to score the images by: choose one, such as metric=shapes")
     folder = Path(config.folder) if folder is None else folder
     folder.mkdir(parents=True, exist_ok=True)
     load_pipeline = load_pipeline or cache(partial(instantiate, config.pipeline.model))
@@ -153,13 +156,15 @@ def drawing_settings(
     settings: dict[str, dict[str, Any]] = {name: {"pipeline": plain["pipeline"]["model"]} for name in names}
     for name in names:
         if name in digests or name in CONTROLS:
-            settings[name]["npnet"] = digests[name if name in digests else NPNET]
+            network = name if name in digests else NPNET
+            settings[name] |= {"npnet": digests[network], "npnet_settings": network_settings(networks[network])}
         if name == SEARCH:
             settings[name]["search"] = plain["search"]
         if name == BEST_OF_N:
             best_of = plain["evaluation"]["best_of"]
             metric = best_of["metric"] or next(iter(plain["metric"]))
-            settings[name]["best_of"] = {"count": best_of["count"], "metric": {metric: plain["metric"][metric]}}
+            judge = {metric: plain["metric"][metric]}
+            settings[name]["best_of"] = {"count": best_of["count"], "metric": judge, "files": local_files(judge)}
     return settings
 
 

@@ -59,7 +59,7 @@ class Drawing:
         """Draw what is missing for a range of prompts. A method's batch is drawn whole, so that it is always the same.
 
         Raises:
-            UserError: an image of that name belongs to another prompt or seed.
+            UserError: an image of that name belongs to another prompt or seed, or a noise is not finite.
         """
         end = min(end, len(self.prompts))
         missing = [name for name in self.methods if not all(self._exists(name, i) for i in range(start, end))]
@@ -72,6 +72,7 @@ class Drawing:
         other_embedding = self.pipeline.encode([prompt.text for prompt in others])
         noises = self._noises.noises(noise, embedding, other_embedding, seeds)
         for name in missing:
+            _check_finite(name, noises[name], texts)
             drawn = self.pipeline.sample(embedding, noises[name], generator=sampler_generators(seeds))
             for i, (image, measures) in enumerate(zip(to_pil(drawn), _rows(noises[name], noise), strict=True)):
                 about = {"prompt": texts[i], "seed": seeds[i], "noise": measures}
@@ -103,7 +104,7 @@ def claim(folder: Path, settings: dict[str, Any], replace: bool) -> None:
         replace: delete images of other settings instead of refusing them.
 
     Raises:
-        UserError: there are images of other settings.
+        UserError: there are images of other settings, or of unknown origin.
     """
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / MADE_BY
@@ -117,7 +118,9 @@ def claim(folder: Path, settings: dict[str, Any], replace: bool) -> None:
                 f"{folder} holds images of other settings ({_difference(old, settings)}): "
                 "give another name=NAME or delete that folder"
             )
-    for path in folder.glob("*.png"):  # of other settings, or of none that are known
+    elif any(folder.glob("*.png")):  # perhaps the user's own, so neither used nor deleted
+        raise UserError(f"{folder} holds images that this job did not draw: give another name=NAME or move them away")
+    for path in folder.glob("*.png"):  # of other settings
         path.unlink()
     partial = record.with_name(f".{MADE_BY}.tmp")
     partial.write_text(text, "utf-8")
@@ -157,6 +160,15 @@ def _rows(noise: Tensor, standard: Tensor) -> list[dict[str, float]]:
     return [{name: float(values[i]) for name, values in measures.items()} for i in range(len(noise))]
 
 
+def _check_finite(method: str, noise: Tensor, texts: list[str]) -> None:
+    bad = (~noise.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
+    if bad:
+        raise UserError(
+            f"method '{method}' gives starting noise that is not finite for {texts[bad[0]]!r}: "
+            "check its network, or leave it out of evaluation.methods"
+        )
+
+
 def other_prompts(prompts: list[Prompt]) -> list[Prompt]:
     """For every prompt one with another text, in a fixed random order.
 
@@ -182,6 +194,12 @@ def weights_digest(network: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def network_settings(network: nn.Module) -> dict[str, Any]:
+    """How a network was built: two with the same weights may differ, for instance in `fit` or `unit_variance`."""
+    config = dict(getattr(network, "config", {}))
+    return {name: value for name, value in config.items() if not name.startswith("_")}
 
 
 def _digest(node: Any) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from golden_noise.errors import UserError
-from golden_noise.evaluation.cache import Cache, file_digest, key
+from golden_noise.evaluation.cache import Cache, file_digest, key, local_files
 from golden_noise.evaluation.diversity import feature_distance, pixel_distance, seed_groups
 from golden_noise.evaluation.scores import Scores
 from golden_noise.images import from_pil
@@ -40,13 +40,17 @@ class Measurement:
 
     Args:
         metrics: by name.
-        identities: what each metric is, in plain containers: a change makes it measure again.
+        identities: what each metric is, in plain containers: a change makes it measure again, and so do other files
+            where they name files or folders.
         folder: of the evaluation; `scores.jsonl` there keeps what was measured.
     """
 
     def __init__(self, source: ImageSource, metrics: Mapping[str, Metric], identities: Mapping[str, Any], folder: Path):
         self.source, self.metrics, self.folder = source, metrics, folder
-        self.identities = {name: (identities.get(name), metric.version) for name, metric in metrics.items()}
+        self.identities = {
+            name: (identities.get(name), local_files(identities.get(name)), metric.version)
+            for name, metric in metrics.items()
+        }
         self.cache = Cache(folder / "scores.jsonl")
         self._digest = cache(lambda method, i: file_digest(source.path(method, i)))
 
@@ -88,6 +92,7 @@ class Measurement:
                 images = images or _stacks([self._open(method, i) for i in positions])
                 known = _scores(metric, texts, images)
                 self.cache.put(dict(zip(keys, known, strict=True)))
+                known = self.cache.get(keys) or known  # without those that are not finite
             found[name] = known
         return found
 

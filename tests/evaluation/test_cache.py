@@ -1,6 +1,6 @@
 import math
 
-from golden_noise.evaluation.cache import Cache, file_digest, key
+from golden_noise.evaluation.cache import Cache, file_digest, key, local_files
 
 
 def test_numbers_come_back_exactly(tmp_path):
@@ -47,3 +47,26 @@ def test_a_changed_file_has_another_digest(tmp_path):
     before = file_digest(tmp_path / "a")
     (tmp_path / "a").write_bytes(b"two")
     assert file_digest(tmp_path / "a") != before
+
+
+def test_the_first_number_of_a_key_stays(tmp_path):
+    cache = Cache(tmp_path / "scores.jsonl")
+    cache.put({"a": 1.0})
+    cache.put({"a": 1.5, "b": 2.0})
+    assert cache.get(["a", "b"]) == Cache(tmp_path / "scores.jsonl").get(["a", "b"]) == [1.0, 2.0]
+
+
+def test_other_files_in_the_same_place_are_other_settings(tmp_path):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/a.bin").write_bytes(b"one")
+    settings = {"model": str(tmp_path / "weights"), "head": {"file": str(tmp_path / "weights/a.bin")}, "scale": 2}
+    before = local_files(settings)
+    assert len(before) == 2 and local_files(settings) == before
+    (tmp_path / "weights/a.bin").write_bytes(b"two")
+    assert local_files(settings).keys() == before.keys()
+    assert not set(local_files(settings).items()) & set(before.items())
+
+
+def test_settings_that_name_no_files():
+    assert local_files({"model": "ORG/NAME", "prefix": "", "words": "w" * 5000, "null": "a\0b", "size": None}) == {}
+    assert list(local_files({"model": "package:shapes/weights/reward"})) == ["package:shapes/weights/reward"]

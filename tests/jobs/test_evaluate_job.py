@@ -115,6 +115,17 @@ def test_images_of_other_settings_weights_or_prompts_are_refused(compose_job, np
         evaluate(compose_job("evaluate", *SMALL, methods, f"npnet={npnets[1]}"))
     with pytest.raises(UserError, match=r"000000.png is of .* give another name"):
         evaluate(compose_job("evaluate", *SMALL, methods, f"npnet={npnets[0]}", "seed=1"))
+    with pytest.raises(UserError, match=r"npnet_settings.fit: \"exact\", now \"tile\""):
+        evaluate(compose_job("evaluate", *SMALL, methods, f"npnet={npnets[0]}", "fit=tile"))
+
+
+def test_images_of_unknown_origin_are_neither_used_nor_deleted(compose_job, tmp_path):
+    mine = tmp_path / "run/images/standard/mine.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"precious")
+    with pytest.raises(UserError, match="images that this job did not draw"):
+        evaluate(compose_job("evaluate", *SMALL, "evaluation.methods=[standard]"))
+    assert mine.read_bytes() == b"precious"
 
 
 def test_a_network_from_training_replaces_the_images_of_an_older_one(compose_job, npnets, tmp_path):
@@ -122,6 +133,15 @@ def test_a_network_from_training_replaces_the_images_of_an_older_one(compose_job
     one, two = (evaluate(config, NPNet.from_pretrained(folder)) for folder in npnets)
     assert one["methods"]["standard"] == two["methods"]["standard"]
     assert one["noise"]["move"]["methods"]["npnet"] != two["noise"]["move"]["methods"]["npnet"]
+
+
+def test_a_network_that_gives_no_numbers_is_named(compose_job, npnets):
+    network = NPNet.from_pretrained(npnets[0])
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(torch.nan)
+    with pytest.raises(UserError, match="method 'npnet' gives starting noise that is not finite for 'a "):
+        evaluate(compose_job("evaluate", *SMALL, "evaluation.methods=[standard,npnet]"), network)
 
 
 def test_a_damaged_image_is_named(compose_job, tmp_path):
@@ -144,6 +164,7 @@ def test_a_damaged_image_is_named(compose_job, tmp_path):
         (["+evaluation.checkpoints.npnet=x"], "a name of its own"),
         (["evaluation.best_of.metric=nonsense"], "among the chosen ones: strict, soft"),
         (["evaluation.best_of.count=1"], "count >= 2"),
+        (["~metric.strict", "~metric.soft"], "no metric is left"),
     ],
 )
 def test_mistakes_in_the_choice_of_methods(compose_job, options, words):
@@ -172,6 +193,14 @@ def test_a_folder_of_the_published_code(compose_job, published, tmp_path):
     assert set(summary["diversity"]["pixels"]["differences"]) == {"npnet"}
     assert summary["noise"] == {}
     assert f"{tmp_path}/published/optim/0.png" in (tmp_path / "run/results.csv").read_text()
+
+
+def test_the_same_images_tie_whatever_size_another_image_has(compose_job, published, tmp_path):
+    shutil.copytree(tmp_path / "published/origin", tmp_path / "published/optim", dirs_exist_ok=True)
+    Image.new("RGB", (48, 40), "red").save(tmp_path / "published/optim/7.png")
+    options = ["evaluation=published", f"evaluation.folder={tmp_path}/published", *published[:-1]]
+    summary = evaluate(compose_job("evaluate", *options, "~metric.strict", "~metric.soft"))
+    assert summary["comparisons"][0]["ties"] == 11
 
 
 def test_two_folders_whose_names_are_the_prompts(compose_job, tmp_path):
