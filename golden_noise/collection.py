@@ -75,12 +75,15 @@ def collect(config: DictConfig) -> None:
     writer = ShardWriter(config.data_dir, provenance(config))
     size = config.collection.shard_size
     units = {unit: prompts[start : start + size] for unit, start in enumerate(range(0, len(prompts), size))}
-    missing = [unit for unit in units if not writer.is_finished(unit)]
-    if missing:
-        collector = load_collector(config)
-        with CollectionProgress(total=len(prompts), initial=len(prompts) - sum(len(units[u]) for u in missing)) as bar:
-            for unit in missing:
-                writer.write(unit, bar.count(collector.pairs(units[unit])))
+    with writer.alone():
+        missing = [unit for unit in units if not writer.is_finished(unit)]
+        if missing:
+            collector = load_collector(config)
+            with CollectionProgress(
+                total=len(prompts), initial=len(prompts) - sum(len(units[u]) for u in missing)
+            ) as bar:
+                for unit in missing:
+                    writer.write(unit, bar.count(collector.pairs(units[unit])))
     print(summary(writer))
 
 

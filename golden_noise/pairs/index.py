@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -191,8 +192,28 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def collecting_alone(folder: Path) -> Iterator[None]:
+    """Keeps other collectors of the folder waiting: two would write the same files under the same temporary names.
+
+    Raises:
+        UserError: if the folder cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        with _writing(folder):
+            stack.enter_context(
+                _locked(folder, ".collecting", f"another process collects into {folder}: waiting for it")
+            )
+        yield
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, name: str = ".lock", while_waiting: str | None = None) -> Iterator[None]:
     """Collecting processes share one index; the lock ends with its process, a kill cannot leave it held."""
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with (folder / name).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if while_waiting:
+                print(while_waiting, file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield

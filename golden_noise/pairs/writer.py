@@ -1,14 +1,15 @@
 """Writing shards: a shard is the unit of work, finished once the index lists it, to be redone otherwise."""
 
+import contextlib
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import webdataset as wds
 
 from golden_noise.errors import UserError
-from golden_noise.pairs.index import ShardEntry, ShardIndex, atomic_file
+from golden_noise.pairs.index import ShardEntry, ShardIndex, atomic_file, collecting_alone
 from golden_noise.pairs.pair import NoisePair, prompt_hash
 
 
@@ -32,8 +33,15 @@ class ShardWriter:
     """
 
     def __init__(self, folder: str | Path, config: Mapping[str, Any]):
-        self.folder = Path(folder)
+        self.folder, self.config = Path(folder), config
         self.index = ShardIndex.open(self.folder, config)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other collector is at work in the folder, keep others waiting, and see what is finished now."""
+        with collecting_alone(self.folder):
+            self.index = ShardIndex.open(self.folder, self.config)
+            yield
 
     def is_finished(self, unit: int) -> bool:
         """Whether the unit's shard was recorded and is still there with its size."""

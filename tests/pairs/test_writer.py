@@ -2,6 +2,7 @@ import hashlib
 import multiprocessing
 import os
 import tarfile
+import threading
 import time
 from pathlib import Path
 
@@ -38,6 +39,25 @@ def test_pairs_read_back_equal(tmp_path):
     entry = ShardWriter(tmp_path, CONFIG).write(0, pairs)
     loaded = [NoisePair.from_sample(sample) for sample in read_shard(tmp_path, entry)]
     assert [pair.prompt for pair in loaded] == [pairs[0].prompt, pairs[2].prompt]
+
+
+def test_a_second_collector_waits_and_sees_what_the_first_has_finished(tmp_path, capsys):
+    first, second = ShardWriter(tmp_path, CONFIG), ShardWriter(tmp_path, CONFIG)
+    seen = []
+
+    def wait_and_look():
+        with second.alone():
+            seen.append(second.is_finished(0))
+
+    with first.alone():
+        thread = threading.Thread(target=wait_and_look)
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+        first.write(0, [make_pair(0)])
+    thread.join(10)
+    assert seen == [True]
+    assert "another process collects into" in capsys.readouterr().err
 
 
 def test_the_same_pairs_give_the_same_bytes(tmp_path, monkeypatch):
