@@ -1,5 +1,6 @@
 """What the entry points share: compose the config, run the job, and turn mistakes into one line."""
 
+import errno
 import os
 import re
 import sys
@@ -64,4 +65,6 @@ def _mistake(error: Exception) -> str | None:
         return re.sub(r"\s*\n\s*", " ", text).strip()
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.strerror}: {error.filename}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # these often come without a name
+        return f"{error.strerror}: free some space or choose another folder with paths.outputs=FOLDER"
     return None

@@ -1,12 +1,12 @@
 """Loading diffusers pipelines with errors that say what to do."""
 
-import os
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging
+from huggingface_hub.constants import HF_HUB_OFFLINE
 
 from golden_noise.errors import UserError
 from golden_noise.weights import locate
@@ -55,7 +55,7 @@ def load_diffusers(kind: type[Kind], source: str, dtype: torch.dtype, variant: s
         if name == kind.__name__:
             return kind.from_pretrained(place, dtype=dtype, variant=variant, use_safetensors=True)
     except (OSError, ValueError) as error:
-        offline = " (HF_HUB_OFFLINE is set)" if not local and os.environ.get("HF_HUB_OFFLINE") else ""
+        offline = " (HF_HUB_OFFLINE is set)" if not local and HF_HUB_OFFLINE else ""
         raise UserError(
             f"cannot load {source}{offline}: {first_line(error)}; give {OPTION} another folder or hub id"
         ) from error

@@ -1,12 +1,14 @@
 """The command line: help is quick, and each mistake costs one line."""
 
+import errno
+import os
 import subprocess
 import sys
 import time
 
 import pytest
 
-from golden_noise.cli import CONF
+from golden_noise.cli import CONF, _mistake
 
 
 def run(script, *arguments):
@@ -63,3 +65,8 @@ def test_a_mistake_costs_one_line(script, arguments, words, tmp_path):
     assert line.startswith("error: ")
     for word in words:
         assert word in line
+
+
+def test_a_full_disk_costs_one_line():
+    """Pillow and others raise it without a file's name."""
+    assert "No space left" in _mistake(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
