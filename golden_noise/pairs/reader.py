@@ -1,5 +1,7 @@
 """Streaming shards as batches: each pair goes to one rank and one worker, in a reproducible order."""
 
+import functools
+import hashlib
 import itertools
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,26 +27,44 @@ def split_of(prompt: str, val_fraction: float) -> Split:
     return "val" if int(prompt, 16) / 2**32 < val_fraction else "train"
 
 
-def read_shard(folder: Path, entry: ShardEntry) -> Iterator[RawSample]:
+def read_shard(folder: Path, entry: ShardEntry, rejected: bool = False) -> Iterator[RawSample]:
     """The accepted samples of a shard, not decoded, each with its prompt's hash as `__prompt__`.
 
+    The file's checksum is compared first, once per process as long as the file stays as it is.
+
+    Args:
+        rejected: whether to return the rejected samples too; they have no `__prompt__`.
+
     Raises:
-        UserError: naming the file, if it cannot be read to its end or holds other samples than recorded.
+        UserError: naming the file, if it is not the recorded one, cannot be read to its end, or holds other samples
+            than recorded.
     """
     path = folder / entry.name
     counts = {True: 0, False: 0}
     try:
+        status = path.stat()
+        if _sha256(path.absolute(), status.st_size, status.st_mtime_ns) != entry.sha256:
+            raise ValueError("its checksum is not the one in index.json")
         with path.open("rb") as stream:
             for sample in group_by_keys(tar_file_expander([{"url": str(path), "stream": stream}])):
                 accepted = "noise.npy" in sample
                 if accepted:
                     yield sample | {"__prompt__": entry.prompts[counts[True]]}
+                elif rejected:
+                    yield sample
                 counts[accepted] += 1
         if counts != {True: entry.samples, False: entry.rejected}:
             raise ValueError(f"{sum(counts.values())} of {entry.samples + entry.rejected} samples")
     except Exception as error:  # whatever a damaged or hostile tar makes the parser raise
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"shard {path} is damaged ({reason}): delete it and run collect.py again") from error
+
+
+@functools.cache
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """Checksum of a file; size and time of change are there so that a changed file is read again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class NoisePairDataset(IterableDataset[Batch]):

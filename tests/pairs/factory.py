@@ -1,5 +1,9 @@
 """Small folders of real shards."""
 
+import hashlib
+import itertools
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +15,9 @@ from golden_noise.prompts import Prompt
 LATENT_SHAPE = (4, 2, 2)
 EMBEDS_SHAPE = (3, 5)
 POOLED_SHAPE = (6,)
-CONFIG = {"pipeline": {"name": "tiny", "steps": 10}, "search": {"rounds": 1}}
+SEARCH = {"rounds": 1}
+_TIMES = itertools.count()
+CONFIG = {"pipeline": {"name": "tiny", "steps": 10}, "search": SEARCH}
 
 
 def make_pair(index: int, accepted: bool = True, text: str | None = None) -> NoisePair:
@@ -27,7 +33,7 @@ def make_pair(index: int, accepted: bool = True, text: str | None = None) -> Noi
         embeds=embeds,
         scores={"hpsv2": (0.25, 0.5 if accepted else 0.125)},
         accepted=accepted,
-        search={"name": "redenoise", "rounds": 1},
+        search=SEARCH,
         pooled=pooled,
     )
 
@@ -42,3 +48,24 @@ def collect(folder: Path, sizes: Sequence[int]) -> ShardWriter:
             writer.write(unit, [*accepted, make_pair(start + size, accepted=False)])
         start += size + 1
     return writer
+
+
+def rewrite_entry(folder: Path, shard: int = 0, **changes) -> None:
+    """Change what the index says of a shard."""
+    path = folder / "index.json"
+    content = json.loads(path.read_text())
+    content["shards"][shard] |= changes
+    path.write_text(json.dumps(content))
+
+
+def overwrite_shard(folder: Path, content: bytes) -> None:
+    """Put other content into the first shard, at another time: two writes of a test may share a tick of the clock."""
+    path = folder / "pairs-000000.tar"
+    path.write_bytes(content)
+    os.utime(path, ns=(0, next(_TIMES)))
+
+
+def replace_shard(folder: Path, content: bytes) -> None:
+    """Put other content into the first shard, with an index that vouches for it as a forger would."""
+    overwrite_shard(folder, content)
+    rewrite_entry(folder, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())

@@ -1,4 +1,4 @@
-import json
+import hashlib
 import os
 import tarfile
 from pathlib import Path
@@ -13,7 +13,17 @@ from golden_noise.pairs import NoisePairDataset, ShardIndex, ShardWriter, prompt
 from golden_noise.pairs.datamodule import NoisePairLoader
 from golden_noise.pairs.reader import split_of
 
-from .factory import CONFIG, EMBEDS_SHAPE, LATENT_SHAPE, POOLED_SHAPE, collect, make_pair
+from .factory import (
+    CONFIG,
+    EMBEDS_SHAPE,
+    LATENT_SHAPE,
+    POOLED_SHAPE,
+    collect,
+    make_pair,
+    overwrite_shard,
+    replace_shard,
+    rewrite_entry,
+)
 
 VAL_FRACTION = 0.3
 
@@ -132,24 +142,16 @@ def test_no_prompt_is_on_both_sides(tmp_path):
     assert all(sides) and sides[0].isdisjoint(sides[1]) and sides[0] | sides[1] == set(range(20))
 
 
-def rewrite_entry(folder: Path, **changes) -> None:
-    path = folder / "index.json"
-    content = json.loads(path.read_text())
-    content["shards"][0] |= changes
-    path.write_text(json.dumps(content))
-
-
 def test_a_shard_cut_in_the_stream_names_the_file(tmp_path):
     collect(tmp_path, [8])
     path = tmp_path / "pairs-000000.tar"
-    entry = ShardIndex.load(tmp_path).shards[0]
     with tarfile.open(path) as tar:
         last = tar.getmembers()[-1]
     content = path.read_bytes()[: last.offset_data + last.size]  # without the padding, whose loss loses nothing
     for length in [*range(0, len(content), 512), len(content) // 2 + 7, len(content) - 1]:
-        path.write_bytes(content[:length])
+        replace_shard(tmp_path, content[:length])
         with pytest.raises(UserError, match=r"pairs-000000\.tar is damaged.*collect\.py") as error:
-            list(read_shard(tmp_path, entry))
+            list(read_shard(tmp_path, ShardIndex.load(tmp_path).shards[0]))
         assert "\n" not in str(error.value)
 
 
@@ -161,13 +163,35 @@ def test_no_flipped_bit_in_a_shard_escapes_as_another_error(tmp_path, data):
     content = bytearray(path.read_bytes())
     bit = data.draw(st.integers(0, 8 * len(content) - 1))
     content[bit // 8] ^= 1 << bit % 8
-    path.write_bytes(content)
+    overwrite_shard(tmp_path, content)
+    with pytest.raises(UserError, match=r"pairs-000000\.tar is damaged \(its checksum"):
+        list(dataset(tmp_path, batch_size=1))
+    replace_shard(tmp_path, content)
     try:
         batches = list(dataset(tmp_path, batch_size=1))
     except UserError as error:
         assert "pairs-000000.tar" in str(error) and "\n" not in str(error)
     else:
         assert batch_keys(batches) == [[key] for key in split_keys(tmp_path, "train")]
+
+
+def test_every_shard_is_hashed_once(tmp_path, monkeypatch):
+    collect(tmp_path, [2, 3])
+    hashed, digest = [], hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: hashed.append(file.name) or digest(file, name))
+    for _ in range(2):
+        assert len(split_keys(tmp_path, "train") + split_keys(tmp_path, "val")) == 5
+    assert sorted(hashed) == [str(tmp_path / f"pairs-00000{unit}.tar") for unit in (0, 1)]
+
+
+def test_a_shard_swapped_for_another_is_refused(tmp_path):
+    """The same size and readable, but not what was recorded."""
+    collect(tmp_path, [2, 2])
+    other = (tmp_path / "pairs-000001.tar").read_bytes()
+    list(read_shard(tmp_path, ShardIndex.load(tmp_path).shards[0]))  # already found good once
+    overwrite_shard(tmp_path, other)
+    with pytest.raises(UserError, match=r"pairs-000000\.tar is damaged \(its checksum is not the one in index\.json"):
+        list(dataset(tmp_path))
 
 
 def test_a_prompt_that_the_index_does_not_know_is_refused(tmp_path):

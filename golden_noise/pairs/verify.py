@@ -1,0 +1,81 @@
+"""Checking the shards of a folder against its index and against each other."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from golden_noise.errors import UserError
+from golden_noise.pairs.index import INDEX_NAME, ShardEntry, ShardIndex
+from golden_noise.pairs.pair import NoisePair, malformed, prompt_hash
+from golden_noise.pairs.reader import RawSample, format_shape, read_shard
+
+
+def problems(folder: Path) -> Iterator[str]:
+    """One line for every bad file of a folder, as soon as it is found; shows a progress bar on stderr.
+
+    A shard is bad if its size, checksum, counts or prompts are not those in the index, if a sample is not as
+    `NoisePair.to_sample` writes it (shape, float16, finite), if a key is there twice, if its pairs differ from the
+    index's configuration or from earlier pairs in shapes, metrics or settings of the search, or if the index does not
+    know it. Files are read, never changed.
+    """
+    try:
+        index = ShardIndex.load(folder)
+    except UserError as error:
+        yield str(error)
+        return
+    comparison = _Comparison(index.config)
+    with tqdm(desc="verifying", total=sum(e.bytes for e in index.shards), unit="B", unit_scale=True) as bar:
+        for entry in index.shards:
+            try:
+                entry.verify(folder)
+                comparison.add(folder, entry)
+            except UserError as error:
+                yield str(error)
+            bar.update(entry.bytes)
+    known = {entry.name for entry in index.shards}
+    for path in sorted(folder.glob("pairs-*.tar")):
+        if path.name not in known:
+            yield f"shard {path} is not in {INDEX_NAME}: run collect.py again or delete it"
+
+
+class _Comparison:
+    """What all pairs of a folder must share, and the keys they must not."""
+
+    def __init__(self, config: dict[str, Any]):
+        self.shards: dict[str, str] = {}  # by sample key
+        self.common: dict[str, Any] = {"search": config["search"]} if "search" in config else {}
+        pipeline = config.get("pipeline")
+        for part in ("latent", "embeds") if isinstance(pipeline, dict) else ():
+            if isinstance(shape := pipeline.get(f"{part}_shape"), list):
+                self.common["noise" if part == "latent" else part] = format_shape(shape)
+
+    def add(self, folder: Path, entry: ShardEntry) -> None:
+        """Read a shard to its end.
+
+        Raises:
+            UserError: naming the file and, if it is one sample's fault, its key.
+        """
+        for sample in read_shard(folder, entry, rejected=True):
+            self._add_pair(sample, NoisePair.from_sample(sample), entry.name)
+
+    def _add_pair(self, sample: RawSample, pair: NoisePair, shard: str) -> None:
+        if pair.accepted and prompt_hash(pair.prompt.text) != sample["__prompt__"]:
+            raise malformed(sample, f"its prompt is not the one in {INDEX_NAME}")
+        if pair.key in self.shards:
+            raise malformed(sample, f"{self.shards[pair.key]} has this key too")
+        self.shards[pair.key] = shard
+        for name, value in _traits(pair).items():
+            expected = self.common.setdefault(name, value)
+            if value != expected:
+                raise malformed(sample, f"{name} is {value}, not {expected}")
+
+
+def _traits(pair: NoisePair) -> dict[str, Any]:
+    traits: dict[str, Any] = {"search": pair.search, "metrics": ", ".join(sorted(pair.scores)) or "none"}
+    if pair.accepted:
+        for name in ("noise", "embeds", "pooled"):
+            tensor = getattr(pair, name)
+            traits[name] = "missing" if tensor is None else format_shape(tensor.shape)
+    return traits
