@@ -124,11 +124,15 @@ def _json_rows(file: Path, text: str) -> Iterator[Row]:
 def _json_lines(file: Path, lines: Iterator[str]) -> Iterator[Row]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            yield from _object_row(file, number, _object(file, number, line.strip()), "line")
+            yield from _object_row(file, number, parse_object(file, number, line.strip()), "line")
 
 
-def _object(file: Path, number: int, line: str) -> Any:
-    """JSON, or a Python literal as some published files hold; nothing in it is run."""
+def parse_object(file: Path, number: int, line: str) -> Any:
+    """A line as JSON, or as the Python literal that some published files hold; nothing in it is run.
+
+    Raises:
+        UserError: it is neither.
+    """
     try:
         return json.loads(line)
     except ValueError as error:  # JSONDecodeError, or a number of too many digits

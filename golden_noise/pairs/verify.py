@@ -47,9 +47,9 @@ class _Comparison:
         self.shards: dict[str, str] = {}  # by sample key
         self.common: dict[str, Any] = {"search": config["search"]} if "search" in config else {}
         pipeline = config.get("pipeline")
-        for part in ("latent", "embeds") if isinstance(pipeline, dict) else ():
-            if isinstance(shape := pipeline.get(f"{part}_shape"), list):
-                self.common["noise" if part == "latent" else part] = format_shape(shape)
+        if isinstance(pipeline, dict):
+            shapes = {"noise": pipeline.get("latent_shape"), "embeds": pipeline.get("embeds_shape")}
+            self.common |= {name: format_shape(shape) for name, shape in shapes.items() if isinstance(shape, list)}
 
     def add(self, folder: Path, entry: ShardEntry) -> None:
         """Read a shard to its end.
