@@ -10,12 +10,14 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
 from tqdm import tqdm
 
 from golden_noise.cli import CONF
 from golden_noise.collection import pipeline_identity
 from golden_noise.errors import UserError
 from golden_noise.pairs.published import PublishedSet, export_set, import_set
+from golden_noise.pairs.stats import acceptance_table, read_tried, score_tables
 from golden_noise.pairs.verify import problems
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -28,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _add_verify(commands)
     _add_import(commands)
     _add_export(commands)
+    _add_stats(commands)
     options = parser.parse_args(arguments)
     try:
         options.run(options)
@@ -151,6 +154,23 @@ def _add_export(commands: Commands) -> None:
 def _export(options: argparse.Namespace) -> None:
     count = export_set(options.folder, options.target, options.metrics)
     print(f"{options.target}: {count} pairs")
+
+
+def _add_stats(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "stats",
+        help="acceptance and scores of a folder",
+        description="Acceptance per task, and means and quantiles of every metric's scores and gains.",
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.set_defaults(run=_stats)
+
+
+def _stats(options: argparse.Namespace) -> None:
+    tried = read_tried(options.folder)
+    console = Console()
+    for table in (acceptance_table(tried), *score_tables(tried)):
+        console.print(table)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,98 @@
+"""How many pairs a folder keeps, and what their scores are."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich import box
+from rich.table import Table
+from rich.text import Text
+from tqdm import tqdm
+
+from golden_noise.pairs.index import ShardIndex
+from golden_noise.pairs.pair import NoisePair
+from golden_noise.pairs.reader import read_shard
+
+ALL = "all"
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What is known of a pair, rejected or not: `scores` are (standard, golden) per metric."""
+
+    task: str
+    accepted: bool
+    scores: dict[str, tuple[float, float]]
+
+
+def read_tried(folder: Path) -> list[Tried]:
+    """Every pair of a folder without its tensors, read with a progress bar.
+
+    Raises:
+        UserError: there is no index, or a shard is damaged.
+    """
+    index = ShardIndex.load(folder)
+    tried = []
+    with tqdm(desc="reading", total=sum(shard.bytes for shard in index.shards), unit="B", unit_scale=True) as bar:
+        for shard in index.shards:
+            for sample in read_shard(folder, shard, rejected=True):
+                pair = NoisePair.from_sample(sample)
+                tried.append(Tried(pair.prompt.tags.get("task", "none"), pair.accepted, pair.scores))
+            bar.update(shard.bytes)
+    return tried
+
+
+def acceptance(tried: Sequence[Tried]) -> dict[str, tuple[int, int]]:
+    """(tried, accepted) pairs per task, and of all."""
+    return {task: (len(part), sum(pair.accepted for pair in part)) for task, part in _by_task(tried)}
+
+
+def score_rows(tried: Sequence[Tried]) -> Iterator[tuple[str, str, str, int, list[float]]]:
+    """(metric, task, side, pairs, [mean, *quantiles]) of the standard score, the golden one, and the gain.
+
+    The gain is golden - standard, its quantiles are over pairs. Rejected pairs count: their scores are kept.
+    """
+    for metric in sorted({metric for pair in tried for metric in pair.scores}):
+        for task, part in _by_task(tried):
+            scores = np.array([pair.scores[metric] for pair in part if metric in pair.scores])
+            if len(scores):
+                standard, golden = scores.T
+                for side, values in (("standard", standard), ("golden", golden), ("gain", golden - standard)):
+                    yield metric, task, side, len(values), [values.mean(), *np.quantile(values, QUANTILES)]
+
+
+def acceptance_table(tried: Sequence[Tried]) -> Table:
+    """A row for each task, and one for all."""
+    table = _table("pairs", ["task"], ["tried", "accepted", "share"])
+    for task, (total, kept) in acceptance(tried).items():
+        table.add_row(Text(task), f"{total:,}", f"{kept:,}", f"{kept / total:.1%}" if total else "-")
+    return table
+
+
+def score_tables(tried: Sequence[Tried]) -> Iterator[Table]:
+    """A table for each metric."""
+    tables: dict[str, Table] = {}
+    for metric, task, side, count, values in score_rows(tried):
+        if metric not in tables:
+            quantiles = [f"{quantile:.0%}" for quantile in QUANTILES]
+            tables[metric] = _table(metric, ["task", "score"], ["pairs", "mean", *quantiles])
+        tables[metric].add_row(Text(task), side, f"{count:,}", *(f"{value:.4g}" for value in values))
+    yield from tables.values()
+
+
+def _by_task(tried: Sequence[Tried]) -> Iterator[tuple[str, list[Tried]]]:
+    yield ALL, list(tried)
+    tasks = sorted({pair.task for pair in tried})
+    for task in tasks if len(tasks) > 1 else ():
+        yield task, [pair for pair in tried if pair.task == task]
+
+
+def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in left:
+        table.add_column(heading)
+    for heading in right:
+        table.add_column(heading, justify="right")
+    return table
