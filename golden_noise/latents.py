@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from golden_noise.errors import UserError
@@ -11,8 +11,9 @@ from golden_noise.noise import draw_noise
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.sdxl import SDXLPipeline
+from golden_noise.pipelines.stable_diffusion import SDPipeline
 
-FAMILIES: dict[type[DiffusionPipeline], type[Pipeline]] = {StableDiffusionXLPipeline: SDXLPipeline}
+FAMILIES: tuple[type[Pipeline], ...] = (SDXLPipeline, SDPipeline)
 
 
 def golden_latents(
@@ -30,7 +31,7 @@ def golden_latents(
 
     Args:
         npnet: on any device; noise of another size than its own needs its option `fit`.
-        pipe: a StableDiffusionXLPipeline; it is left as it is.
+        pipe: a StableDiffusionXLPipeline or StableDiffusionPipeline; it is left as it is.
         prompts: one prompt, or as many as there are seeds.
         seeds: of the noise.
         height: of the images in pixels, as in the call of the pipeline; by default the pipeline's own.
@@ -53,12 +54,14 @@ def golden_latents(
 
 
 def _wrap(pipe: DiffusionPipeline, height: int | None, width: int | None) -> Pipeline:
-    family = next((family for kind, family in FAMILIES.items() if isinstance(pipe, kind)), None)
+    family = next((family for family in FAMILIES if isinstance(pipe, family.diffusers_class)), None)
     if family is None:
-        known = ", ".join(kind.__name__ for kind in FAMILIES)
+        known = ", ".join(family.diffusers_class.__name__ for family in FAMILIES)
         raise UserError(f"golden_latents: no {type(pipe).__name__}, only {known}; call npnet(noise, embeds) instead")
-    size = pipe.default_sample_size * pipe.vae_scale_factor
+    sample = pipe.unet.config.sample_size  # of the latents: a number, or height and width
+    rows, columns = (sample, sample) if isinstance(sample, int) else sample
+    scale = pipe.vae_scale_factor
     progress_bar = dict(getattr(pipe, "_progress_bar_config", {}))
-    wrapped = family(pipe, height or size, width or size, steps=1, guidance=1.0)
+    wrapped = family(pipe, height or rows * scale, width or columns * scale, steps=1, guidance=1.0)
     pipe.set_progress_bar_config(**progress_bar)  # wrapping it switched the bar off
     return wrapped

@@ -39,3 +39,31 @@ def tiny_sdxl(tmp_path_factory):
         torch.manual_seed(0)
         build_pipeline().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_sd(tmp_path_factory):
+    """Folder of a StableDiffusionPipeline with random weights: 32 x 32 pixels, 4 x 8 x 8 latents."""
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+
+    from golden_noise.shapes.models import TEXT_WIDTH, build_pipeline
+
+    folder = tmp_path_factory.mktemp("tiny_sd")
+    with isolate_rng():
+        torch.manual_seed(0)
+        shared = build_pipeline().components
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            block_out_channels=(16, 32),
+            layers_per_block=1,
+            norm_num_groups=8,
+            attention_head_dim=4,
+            cross_attention_dim=TEXT_WIDTH,
+        )
+        parts = {name: shared[name] for name in ("vae", "text_encoder", "tokenizer", "scheduler")}
+        StableDiffusionPipeline(
+            **parts, unet=unet, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+        ).save_pretrained(folder)
+    return folder

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from golden_noise.errors import UserError
 from golden_noise.latents import golden_latents
@@ -58,6 +58,18 @@ def test_latents_have_the_pipelines_dtype(npnet, tiny_sdxl):
     assert latents.dtype == torch.bfloat16
     half.set_progress_bar_config(disable=True)
     half(PROMPTS, latents=latents, num_inference_steps=1, output_type="latent")
+
+
+def test_stable_diffusion_gets_latents_too(tiny_sd):
+    pipe = StableDiffusionPipeline.from_pretrained(tiny_sd)
+    pipe.set_progress_bar_config(disable=True)
+    torch.manual_seed(0)
+    npnet = NPNet((4, 8, 8), (16, 64))
+    latents = golden_latents(npnet, pipe, PROMPTS, [3, 4])
+    torch.testing.assert_close(latents, draw_noise([3, 4], (4, 8, 8)))  # a new network is the identity
+    assert pipe(PROMPTS, latents=latents, num_inference_steps=1, output_type="pt").images.shape == (2, 3, 32, 32)
+    pipe.unet.register_to_config(sample_size=[8, 12])
+    assert golden_latents(NPNet((4, 8, 12), (16, 64)), pipe, PROMPTS, [3, 4]).shape == (2, 4, 8, 12)
 
 
 @pytest.mark.parametrize("config", [{}, {"disable": False, "desc": "drawing"}])

@@ -4,10 +4,10 @@ Shapes: B batch, C latent channels, H x W latent size, L tokens, D width of the 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
@@ -15,6 +15,14 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import resca
 from torch import Tensor
 
 from golden_noise.errors import UserError
+from golden_noise.pipelines.loading import (
+    load_diffusers,
+    load_lora,
+    load_unet,
+    pick_device,
+    pick_dtype,
+    set_scheduler,
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,14 @@ class Pipeline(ABC):
         steps: denoising steps of `sample`.
         guidance: classifier-free guidance of `sample`; 1 or less switches it off.
         guidance_rescale: Lin et al. 2305.08891 section 3.4; 0 switches it off.
+
+    Attributes:
+        diffusers_class: the pipelines of diffusers that a family reads.
+        parts: arguments of theirs that replace what a folder or the hub holds.
     """
+
+    diffusers_class: ClassVar[type[DiffusionPipeline]]
+    parts: ClassVar[dict[str, Any]] = {}
 
     def __init__(
         self,
@@ -64,6 +79,47 @@ class Pipeline(ABC):
         self.height, self.width = height, width
         self.steps, self.guidance, self.guidance_rescale = steps, guidance, guidance_rescale
         pipe.set_progress_bar_config(disable=True)
+
+    @classmethod
+    def load(
+        cls,
+        source: str,
+        device: str = "auto",
+        dtype: str = "auto",
+        variant: str | None = None,
+        revision: str | None = None,
+        scheduler: Mapping[str, Any] | None = None,
+        unet: Mapping[str, Any] | None = None,
+        lora: Mapping[str, Any] | None = None,
+        **settings,
+    ) -> Self:
+        """Load from a local folder or a hub id.
+
+        Args:
+            source: folder written by `save_pretrained`, or a hub id.
+            device: "auto" takes a GPU if there is one.
+            dtype: "auto" is half precision on a GPU and float32 elsewhere.
+            variant: file variant on the hub, such as "fp16".
+            revision: branch, tag or commit on the hub; a folder has none.
+            scheduler: class `name` and arguments of another sampler than the pipeline's own; the noise schedule stays.
+            unet: weights of a distilled denoiser: `source` (folder or hub id), `weight_name` (the file inside), and
+                `revision`.
+            lora: likewise adapters, which are merged into the models.
+            settings: height, width, steps, guidance, guidance_rescale.
+
+        Raises:
+            UserError: a source is missing or holds something else, or no such device, dtype or scheduler.
+        """
+        place = pick_device(device)
+        kind = pick_dtype(dtype, place)
+        pipe = load_diffusers(cls.diffusers_class, source, kind, variant, revision, **cls.parts)
+        if scheduler is not None:
+            set_scheduler(pipe, **scheduler)
+        if unet is not None:
+            load_unet(pipe, **unet)
+        if lora is not None:
+            load_lora(pipe, **lora)
+        return cls(pipe.to(place), **settings)
 
     @property
     def device(self) -> torch.device:
@@ -95,8 +151,22 @@ class Pipeline(ABC):
         return self._ddim.alphas_cumprod
 
     def timesteps(self, steps: int) -> Tensor:
-        """DDIM's timesteps (steps,) int64 in descending order, at the model's own spacing."""
+        """DDIM's timesteps (steps,) int64 in descending order, at the model's own spacing.
+
+        Raises:
+            UserError: a schedule whose steps cannot be undone.
+        """
+        option = "pipeline.model.scheduler"
+        if self._ddim.config.timestep_spacing == "linspace":  # DDIM's own steps do not lead from one to the next
+            raise UserError(
+                f"timestep_spacing=linspace cannot be inverted: {option}.timestep_spacing=leading or trailing"
+            )
         self._ddim.set_timesteps(steps)
+        if self.alphas_cumprod[self._ddim.timesteps].min() == 0:  # nothing of the image is left there
+            raise UserError(
+                f"a step from zero terminal SNR cannot be inverted: {option}.rescale_betas_zero_snr=false, "
+                "or timestep_spacing=leading"
+            )
         return self._ddim.timesteps
 
     @abstractmethod

@@ -1,12 +1,17 @@
 """Loading diffusers pipelines with errors that say what to do."""
 
+from inspect import signature
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import diffusers
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging
+from huggingface_hub import hf_hub_download
 from huggingface_hub.constants import HF_HUB_OFFLINE
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from golden_noise.errors import UserError
 from golden_noise.weights import locate
@@ -36,8 +41,23 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def load_diffusers(kind: type[Kind], source: str, dtype: torch.dtype, variant: str | None) -> Kind:
-    """Load a pipeline of a given class from a folder or the hub.
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """ "auto" is half precision on a GPU and float32 elsewhere.
+
+    Raises:
+        UserError: it is none that a pipeline can run in.
+    """
+    if dtype == "auto":
+        dtype = "float16" if device.type == "cuda" else "float32"
+    if dtype not in ("float16", "bfloat16", "float32"):
+        raise UserError(f"pipeline.model.dtype={dtype} must be auto, float16, bfloat16 or float32")
+    return getattr(torch, dtype)
+
+
+def load_diffusers(
+    kind: type[Kind], source: str, dtype: torch.dtype, variant: str | None, revision: str | None = None, **parts: Any
+) -> Kind:
+    """Load a pipeline of a given class from a folder or the hub; `parts` replace what it has there.
 
     Raises:
         UserError: a folder that is no pipeline or one of another class, or a hub that gives nothing.
@@ -51,12 +71,80 @@ def load_diffusers(kind: type[Kind], source: str, dtype: torch.dtype, variant: s
     logging.disable_progress_bar()
     try:
         # diffusers would load a pipeline of another class too and leave the parts it lacks empty.
-        name = kind.load_config(place)["_class_name"]
+        name = kind.load_config(place, revision=revision)["_class_name"]
         if name == kind.__name__:
-            return kind.from_pretrained(place, dtype=dtype, variant=variant, use_safetensors=True)
+            options = {"dtype": dtype, "variant": variant, "revision": revision, "use_safetensors": True}
+            return kind.from_pretrained(place, **options, **parts)
     except (OSError, ValueError) as error:
         offline = " (HF_HUB_OFFLINE is set)" if not local and HF_HUB_OFFLINE else ""
         raise UserError(
             f"cannot load {source}{offline}: {first_line(error)}; give {OPTION} another folder or hub id"
         ) from error
     raise UserError(f"{source} holds a {name}, but this config needs a {kind.__name__}: change {OPTION} or pipeline")
+
+
+def set_scheduler(pipe: DiffusionPipeline, name: str, **arguments: Any) -> None:
+    """Let a pipeline sample with another scheduler, at its own noise schedule but for the arguments given.
+
+    Args:
+        name: class of diffusers, such as "EulerDiscreteScheduler".
+        arguments: of that class. All take `timestep_spacing`, as searches need it where the sampler itself has none.
+
+    Raises:
+        UserError: no such scheduler, or it has no such argument.
+    """
+    option = "pipeline.model.scheduler"
+    kind = getattr(diffusers, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
+        raise UserError(f"{option}.name={name} is no scheduler of diffusers, such as EulerDiscreteScheduler")
+    for argument in arguments:
+        if argument not in (*signature(kind).parameters, "timestep_spacing"):
+            raise UserError(f"{option}.{argument}: a {name} has no such argument")
+    own = dict(pipe.scheduler.config)
+    for default in own.pop("_use_default_values", []):  # defaults of one class are not those of another
+        own.pop(default, None)
+    pipe.scheduler = getattr(diffusers, name).from_config(own | arguments)
+
+
+def load_unet(pipe: DiffusionPipeline, source: str, weight_name: str, revision: str | None = None) -> None:
+    """Replace all weights of the denoiser.
+
+    Raises:
+        UserError: there is no such file, or it holds another model's weights.
+    """
+    file = _find_weights("pipeline.model.unet", source, weight_name, revision)
+    try:
+        pipe.unet.load_state_dict(load_file(file))
+    except (RuntimeError, SafetensorError) as error:
+        raise UserError(f"{source}: {weight_name} does not fit the denoiser ({first_line(error)})") from error
+
+
+def load_lora(pipe: DiffusionPipeline, source: str, weight_name: str, revision: str | None = None) -> None:
+    """Merge low-rank adapters into the models, which then cost and behave like any others.
+
+    Raises:
+        UserError: there is no such file, or it holds no adapters for these models.
+    """
+    file = _find_weights("pipeline.model.lora", source, weight_name, revision)
+    try:
+        pipe.load_lora_weights(str(file.parent), weight_name=file.name, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{source}: {weight_name} does not fit the models ({first_line(error)})") from error
+    if not pipe.get_active_adapters():  # keys of another model are passed over without an error
+        raise UserError(f"{source}: {weight_name} holds no adapters for the denoiser of {type(pipe).__name__}")
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()
+
+
+def _find_weights(option: str, source: str, weight_name: str, revision: str | None) -> Path:
+    if not weight_name.endswith(".safetensors"):
+        raise UserError(f"{option}.weight_name={weight_name} must be a .safetensors file")
+    place = Path(locate(source, f"{option}.source"))
+    if place.is_dir():
+        if (place / weight_name).is_file():
+            return place / weight_name
+        raise UserError(f"{option}.weight_name: no file {weight_name} in {source}")
+    try:
+        return Path(hf_hub_download(source, weight_name, revision=revision))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{option}: cannot load {weight_name} of {source}: {first_line(error)}") from error

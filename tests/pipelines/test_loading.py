@@ -2,11 +2,13 @@ import shutil
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
+from safetensors.torch import save_file
 
 from golden_noise.errors import UserError
 from golden_noise.pipelines.loading import pick_device
 from golden_noise.pipelines.sdxl import SDXLPipeline
+from golden_noise.pipelines.stable_diffusion import SDPipeline
 
 
 @pytest.fixture
@@ -91,3 +93,61 @@ def test_devices():
     for device in ("gpu0", "cuda:99"):
         with pytest.raises(UserError, match=f"device={device}"):
             pick_device(device)
+
+
+def load(source, **options) -> SDXLPipeline:
+    return SDXLPipeline.load(str(source), device="cpu", height=32, width=32, steps=2, guidance=1.0, **options)
+
+
+def test_scheduler_of_the_config_keeps_the_noise_schedule(tiny_sdxl):
+    own = load(tiny_sdxl)
+    other = load(tiny_sdxl, scheduler={"name": "EulerDiscreteScheduler", "use_karras_sigmas": True})
+    assert isinstance(own.pipe.scheduler, DDIMScheduler)
+    assert type(other.pipe.scheduler) is EulerDiscreteScheduler
+    assert other.pipe.scheduler.config.use_karras_sigmas
+    assert torch.equal(other.alphas_cumprod, own.alphas_cumprod)
+
+
+def test_searches_get_the_spacing_even_where_the_sampler_has_none(tiny_sdxl):
+    scheduler = {"name": "DPMSolverSinglestepScheduler", "timestep_spacing": "trailing"}
+    assert load(tiny_sdxl, scheduler=scheduler).timesteps(4).tolist() == [999, 749, 499, 249]
+
+
+@pytest.mark.parametrize("name", ["NoSuchScheduler", "UNet2DConditionModel", "__version__"])
+def test_unknown_scheduler(tiny_sdxl, name):
+    assert f"pipeline.model.scheduler.name={name}" in refusal(tiny_sdxl, scheduler={"name": name})
+
+
+def test_unknown_argument_of_a_scheduler(tiny_sdxl):
+    scheduler = {"name": "DDIMScheduler", "karras": True}
+    assert "pipeline.model.scheduler.karras" in refusal(tiny_sdxl, scheduler=scheduler)
+
+
+@pytest.mark.parametrize("part", ["unet", "lora"])
+def test_missing_distilled_weights(tiny_sdxl, tmp_path, part):
+    def refused(source, weight_name):
+        return refusal(tiny_sdxl, **{part: {"source": str(source), "weight_name": weight_name}})
+
+    assert f"pipeline.model.{part}.weight_name" in refused(tmp_path, "no.safetensors")
+    assert f"pipeline.model.{part}.source" in refused(tmp_path / "none", "no.safetensors")
+    assert "nobody/no-such-model" in refused("nobody/no-such-model", "no.safetensors")
+    torch.save({}, tmp_path / "pickled.bin")
+    assert "pickled.bin" in refused(tmp_path, "pickled.bin")
+
+
+@pytest.mark.parametrize("part", ["unet", "lora"])
+@pytest.mark.parametrize("content", [b"", b"no tensors at all", None, "lora_B"])
+def test_distilled_weights_of_something_else(tiny_sdxl, tmp_path, part, content):
+    file, layer = tmp_path / "w.safetensors", "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content is None:
+        save_file({"other.weight": torch.zeros(3)}, file)
+    else:  # adapters for a wider model
+        save_file({f"{layer}.lora_A.weight": torch.zeros(2, 5), f"{layer}.lora_B.weight": torch.zeros(5, 2)}, file)
+    assert "w.safetensors" in refusal(tiny_sdxl, **{part: {"source": str(tmp_path), "weight_name": "w.safetensors"}})
+
+
+def test_stable_diffusion_of_another_class(tiny_sdxl):
+    with pytest.raises(UserError, match=r"holds a StableDiffusionXLPipeline.*needs a StableDiffusionPipeline"):
+        SDPipeline.load(str(tiny_sdxl), device="cpu", height=32, width=32, steps=2, guidance=1.0)

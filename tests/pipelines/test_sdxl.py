@@ -12,6 +12,9 @@ from diffusers import (
 from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.pipelines.base import PromptEmbedding
+from golden_noise.search.full_inversion import FullInversion
+from golden_noise.search.redenoise import Redenoise
+from golden_noise.search.zigzag import Zigzag
 
 PROMPTS = ["a red circle above a blue square", "two crosses"]
 NOISE = draw_noise([0, 1], (4, 8, 8))
@@ -155,6 +158,30 @@ def test_spacing_is_the_models_own(sdxl, build):
     trailing.pipe.scheduler = DDIMScheduler.from_config(sdxl.pipe.scheduler.config, timestep_spacing="trailing")
     assert trailing.timesteps(4).tolist() == [999, 749, 499, 249]
     assert sdxl.timesteps(4).tolist() == [751, 501, 251, 1]
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize(
+    "settings, named",
+    [
+        ({"timestep_spacing": "linspace"}, "timestep_spacing=linspace"),
+        ({"timestep_spacing": "trailing", "rescale_betas_zero_snr": True}, "zero terminal SNR"),
+    ],
+)
+def test_schedules_that_cannot_be_inverted_are_refused(sdxl, build, prompt, prediction, settings, named):
+    pipeline = build(prediction=prediction)
+    pipeline.pipe.scheduler = DDIMScheduler.from_config(pipeline.pipe.scheduler.config, **settings)
+    for search in (Redenoise(10), FullInversion(2), Zigzag(2)):
+        with pytest.raises(UserError, match=named) as error:
+            search.search(NOISE, prompt, pipeline)
+        assert "\n" not in str(error.value)
+
+
+def test_zero_terminal_snr_is_fine_where_it_is_not_reached(build, prompt):
+    pipeline = build()
+    settings = {"timestep_spacing": "leading", "rescale_betas_zero_snr": True}
+    pipeline.pipe.scheduler = DDIMScheduler.from_config(pipeline.pipe.scheduler.config, **settings)
+    assert Redenoise(10).search(NOISE, prompt, pipeline).isfinite().all()
 
 
 def test_predicted_noise_is_guided(sdxl, prompt):

@@ -1,0 +1,35 @@
+"""Stable Diffusion 1.x and 2.x, whichever way they predict (Rombach et al. 2021, arXiv 2112.10752)."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import Tensor
+
+from golden_noise.pipelines.base import Pipeline, PromptEmbedding
+
+
+class SDPipeline(Pipeline):
+    """Any `StableDiffusionPipeline`. Loaded and set as `Pipeline` says.
+
+    It is loaded without its safety checker, which blacks out images: a comparison would take that for the noise's
+    doing. A service that shows images to others needs the checker, in a plain diffusers pipeline (`golden_latents`).
+    """
+
+    diffusers_class = StableDiffusionPipeline
+    parts: ClassVar[dict[str, Any]] = {
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    }
+
+    @torch.inference_mode()
+    def encode(self, prompts: Sequence[str]) -> PromptEmbedding:
+        embeds, negative = self.pipe.encode_prompt(
+            list(prompts), device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=True
+        )
+        return PromptEmbedding(embeds, negative, texts=tuple(prompts))
+
+    def denoise(self, latents: Tensor, timestep: int, embeds: Tensor, pooled: Tensor | None) -> Tensor:
+        return self.denoiser(latents, timestep, embeds).sample
