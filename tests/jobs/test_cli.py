@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import time
@@ -25,7 +26,10 @@ def run(script, *arguments):
 def test_help_lists_groups_and_choices(script):
     result = run(script, "--help")
     assert result.returncode == 0
-    assert "pipeline: sdxl, shapes" in result.stdout
+    (choices,) = (
+        line.removeprefix("pipeline: ") for line in result.stdout.splitlines() if line.startswith("pipeline: ")
+    )
+    assert set(choices.split(", ")) == {path.stem for path in (CONF / "pipeline").glob("*.yaml")}
     assert f"python {script}.py" in result.stdout
 
 
