@@ -168,7 +168,7 @@ def _add_stats(commands: Commands) -> None:
 
 def _stats(options: argparse.Namespace) -> None:
     tried = read_tried(options.folder)
-    console = Console()
+    console = Console(width=max(120, Console().width))  # a narrower one, or a pipe, would cut numbers off
     for table in (acceptance_table(tried), *score_tables(tried)):
         console.print(table)
 
