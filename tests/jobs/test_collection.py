@@ -8,6 +8,7 @@ import tarfile
 import time
 
 import pytest
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from golden_noise.collection import collect
@@ -80,7 +81,7 @@ def test_other_settings_are_refused(compose_job):
 
 
 def test_a_mistake_before_the_first_pair_does_not_bind_the_folder(compose_job):
-    with pytest.raises(UserError):
+    with pytest.raises(InstantiationException, match=r"search\.rounds=0"):
         collect(compose_job("collect", *SMALL, "search.rounds=0"))
     collect(compose_job("collect", *SMALL))
 
