@@ -62,7 +62,7 @@ OWN_SCHEDULERS = {
 
 def configured(name, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("generate", [f"pipeline={name}", "device=cpu", *overrides])
+        return compose("generate", [f"pipeline={name}", "device=cpu", "folder=images", *overrides])
 
 
 @dataclass
