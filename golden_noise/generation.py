@@ -21,7 +21,7 @@ def generate(config: DictConfig) -> None:
         UserError: empty prompt, or no NPNet.
     """
     if config.prompt is None or not str(config.prompt).strip():
-        raise UserError('no prompt: add prompt="a red circle above a blue square"')
+        raise UserError('no prompt: add prompt="a blue triangle left of a red circle"')
     if not isinstance(config.prompt, str):  # what looks like a number, a list, ... is one
         raise UserError(f"prompt={config.prompt} is no text: quote it twice, 'prompt=\"{config.prompt}\"'")
     load_pipeline = cache(partial(instantiate, config.pipeline.model))

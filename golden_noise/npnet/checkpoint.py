@@ -83,7 +83,7 @@ def load(
         return NPNet.from_pretrained(place, **options)
     except OSError as error:
         raise UserError(
-            f"no NPNet in {source} ({first_line(error)}): give {option} a folder from a training run, a hub id, or "
+            f"no NPNet in {source} ({first_line(error)}): give {option} outputs/train/RUN/npnet/best, a hub id, or "
             "published weights (FILE.pth, FILE.safetensors, ORG/NAME/FILE)"
         ) from error
 
