@@ -19,7 +19,7 @@ BATCH = 64
 def explained(run: Path) -> float:
     """The best val/explained of a training."""
     rows = [row for log in run.glob("csv/version_*/metrics.csv") for row in csv.DictReader(log.open())]
-    return max(float(row["val/explained"]) for row in rows if row["val/explained"])
+    return max(float(row["val/explained"]) for row in rows if row.get("val/explained"))
 
 
 def forward_ms(run: Path) -> tuple[int, float]:
