@@ -23,6 +23,7 @@ class Collector:
     Args:
         selection: which pairs are kept. None keeps every pair and draws no images, which is several times faster.
         settings: of the search, for the record.
+        store_embeds: whether pairs carry their prompt's embedding.
     """
 
     def __init__(
@@ -33,9 +34,11 @@ class Collector:
         selection: Selection | None,
         batch_size: int,
         settings: dict[str, Any],
+        store_embeds: bool = True,
     ):
         self.pipeline, self.search, self.metrics = pipeline, search, metrics
         self.selection, self.batch_size, self.settings = selection, batch_size, settings
+        self.store_embeds = store_embeds
 
     def pairs(self, prompts: Sequence[Prompt]) -> Iterator[NoisePair]:
         """One pair per prompt, in order, each from the noise of the prompt's own seed."""
@@ -47,8 +50,8 @@ class Collector:
         embedding = self.pipeline.encode([prompt.text for prompt in prompts])
         golden = self.search.search(noise, embedding, self.pipeline)
         scores = self._scores(prompts, embedding, noise, golden) if self.selection else [{} for _ in prompts]
-        embeds = embedding.embeds.float().cpu()
-        pooled = [None] * len(prompts) if embedding.pooled is None else embedding.pooled.float().cpu()
+        stored = (embedding.embeds, embedding.pooled) if self.store_embeds else (None, None)
+        embeds, pooled = ([None] * len(prompts) if part is None else part.float().cpu() for part in stored)
         for i, prompt in enumerate(prompts):
             accepted = self.selection is None or self.selection.accepts(scores[i])
             yield NoisePair(prompt, noise[i], golden[i], embeds[i], scores[i], accepted, self.settings, pooled[i])
@@ -98,6 +101,7 @@ def load_collector(config: DictConfig) -> Collector:
         selection=selection,
         batch_size=options["batch_size"],
         settings=provenance(config)["search"],
+        store_embeds=options["store_embeds"],
     )
 
 
@@ -118,6 +122,7 @@ def provenance(config: DictConfig) -> dict[str, Any]:
         "search": plain["search"],
         "prompts": plain["prompts"],
         "shard_size": options["shard_size"],
+        "store_embeds": options["store_embeds"],
         "selection": selection if options["select_by"] is not None else {"by": None},
     }
 

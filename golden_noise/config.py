@@ -44,7 +44,7 @@ REAL: dict[str, tuple[float | None, float | None]] = {
     "search.ratio": (0, 1),
     "model.optimizer.lr": (0, None),
 }
-SWITCHES = ("evaluate",)
+SWITCHES = ("evaluate", "collection.store_embeds")
 TEXT = ("data_dir", "folder", "paths.outputs", "pipeline.model.source", "npnet")
 OPTIONAL = ("num_threads", "npnet", "trainer.max_epochs")  # null, too
 ABSENT = object()

@@ -112,17 +112,27 @@ class ShardIndex:
         """
         path = folder / INDEX_NAME
         try:
-            content = json.loads(path.read_bytes())
-            if content["version"] != _VERSION or not isinstance(content["config"], dict):
-                raise ValueError(f"version {content['version']} is not {_VERSION}")
-            return cls(folder, content["config"], [ShardEntry.parse(entry) for entry in content["shards"]])
+            return cls.parse(path.read_bytes(), folder, path)
         except FileNotFoundError:
             raise UserError(f"no noise pairs in {folder}: run collect.py first") from None
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+    @classmethod
+    def parse(cls, content: bytes, folder: Path, source: object) -> "ShardIndex":
+        """The index in the bytes of a file that came from `source`.
+
+        Raises:
+            UserError: if it is not as `save` writes it.
+        """
+        try:
+            parsed = json.loads(content)
+            if parsed["version"] != _VERSION or not isinstance(parsed["config"], dict):
+                raise ValueError(f"version {parsed['version']} is not {_VERSION}")
+            return cls(folder, parsed["config"], [ShardEntry.parse(entry) for entry in parsed["shards"]])
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{path} is damaged ({reason}): delete it and run collect.py again") from error
+            raise UserError(f"{source} is damaged ({reason}): delete it and run collect.py again") from error
 
     @classmethod
     def open(cls, folder: Path, config: Mapping[str, Any]) -> "ShardIndex":

@@ -46,6 +46,16 @@ def test_selection_keeps_only_improvements_and_records_all_scores(compose_job, t
     assert sum(shard.rejected for shard in index.shards) > 0
 
 
+def test_embeddings_can_be_left_out(compose_job, tmp_path):
+    for name, option in (("with", "true"), ("without", "false")):
+        collect(compose_job("collect", *SMALL, f"data_dir={tmp_path}/{name}", f"collection.store_embeds={option}"))
+    sets = [tmp_path / name for name in ("with", "without")]
+    kept, left_out = ([p for e in ShardIndex.load(s).shards for p in read_shard(s, e)] for s in sets)
+    for full, bare in zip(kept, left_out, strict=True):
+        assert full.keys() - bare.keys() == {"embeds.npy", "pooled.npy"}
+        assert all(bare[name] == full[name] for name in ("json", "noise.npy", "golden.npy"))
+
+
 @pytest.mark.parametrize(
     ("select_by", "kept"),
     [
