@@ -30,6 +30,7 @@ TOKENS = 77  # CLIP's; the files hold the product of tokens and width only
 PUBLISHED: dict[str, Any] = {
     "svd": True,
     "attention": True,
+    "text": True,
     "signs": "raw",
     "backbone": "swin_tiny_patch4_window7_224",
     "backbone_args": {},

@@ -38,6 +38,7 @@ class NPNet(ModelMixin, ConfigMixin):
         embeds_shape: (L, D) of the prompt embedding.
         svd: whether to have the SVD branch.
         attention: whether the SVD branch's rows attend to each other.
+        text: whether the prompt is injected; without it NPNet never sees the prompt.
         signs: of the singular vectors: `fixed` by a convention that all devices share, or the device's own (`raw`).
         backbone: name of the timm model in the residual branch, `conv` for convolutions behind a copy of the
             denoiser's first one, or None for no such branch.
@@ -68,6 +69,7 @@ class NPNet(ModelMixin, ConfigMixin):
         embeds_shape: Sequence[int],
         svd: bool = True,
         attention: bool = True,
+        text: bool = True,
         signs: Literal["fixed", "raw"] = "fixed",
         backbone: str | None = None,
         backbone_args: Mapping[str, Any] | None = None,
@@ -90,14 +92,14 @@ class NPNet(ModelMixin, ConfigMixin):
         self.sign = 1 if target == "golden" else -1
         self.unit_variance, self.fit, self.long_prompt = unit_variance, fit, long_prompt
         arguments = backbone_args or {}
-        self.text_injection = TextInjection(latent_shape[0], embeds_shape)
+        self.text_injection = TextInjection(latent_shape[0], embeds_shape) if text else None
         self.svd_branch = SVDBranch(latent_shape, attention, signs) if svd else None
         self.residual_branch: nn.Module | None = None
         if backbone == "conv":
             self.residual_branch = ConvBranch(latent_shape[0], **arguments, pretrained=pretrained)
         elif backbone:
             self.residual_branch = ResidualBranch(latent_shape, backbone, arguments, backbone_size, layout, pretrained)
-        self.alpha = nn.Parameter(torch.zeros(1)) if gates else None
+        self.alpha = nn.Parameter(torch.zeros(1)) if gates and text else None
         self.beta = nn.Parameter(torch.ones(1)) if gates and backbone else None
 
     @classmethod
@@ -158,7 +160,7 @@ class NPNet(ModelMixin, ConfigMixin):
 
     def _at_own_size(self, noise: Tensor, embeds: Tensor, svd: SVD | None = None) -> Tensor:
         x = noise.to(self.dtype)
-        t = self.text_injection(x, embeds.to(self.dtype))
+        t = torch.zeros_like(x) if self.text_injection is None else self.text_injection(x, embeds.to(self.dtype))
         move = torch.zeros_like(x)
         if self.svd_branch is not None:
             move = move + self.svd_branch(self.svd_branch.decompose(noise) if svd is None else svd)

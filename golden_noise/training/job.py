@@ -54,6 +54,8 @@ def train(config: DictConfig) -> None:
     trainer: Trainer = instantiate(config.trainer, logger=loggers, callbacks=build_callbacks(config, load_pipeline))
     last = folder / "checkpoints/last.ckpt"
     trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return  # Lightning saves nothing then
     if trainer.is_global_zero:
         finish(config, folder, loggers, load_pipeline)
 
