@@ -46,6 +46,7 @@ REAL: dict[str, tuple[float | None, float | None]] = {
 }
 SWITCHES = ("evaluate", "collection.store_embeds")
 TEXT = ("data_dir", "folder", "paths.outputs", "pipeline.model.source", "npnet")
+EMPTY = ("pipeline.negative_prompt",)  # text that may be empty
 OPTIONAL = ("num_threads", "npnet", "trainer.max_epochs")  # null, too
 ABSENT = object()
 
@@ -85,6 +86,10 @@ def _check_kinds(config: DictConfig) -> None:
         value = _select(config, option)
         if value is not ABSENT and not (isinstance(value, str) and value.strip()):
             raise UserError(f"{option}={_shown(value)} must be a path or a name, in quotation marks if it is a number")
+    for option in EMPTY:
+        value = _select(config, option)
+        if value is not ABSENT and not isinstance(value, str):
+            raise UserError(f"{option}={_shown(value)} is no text: quote it twice, '{option}=\"{_shown(value)}\"'")
 
 
 def _is_number(value: Any, kind: Any) -> bool:

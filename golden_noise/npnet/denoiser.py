@@ -97,9 +97,7 @@ class DenoiserNPNet(ModelMixin, ConfigMixin):
             (B, C, H, W) in the dtype and on the device of the noise.
         """
         place = (self.device, self.twin.dtype)
-        pooled = None if prompt.pooled is None else prompt.pooled.to(*place)
-        noisiest = len(self.twin.alphas_cumprod) - 1
-        move = self.twin.denoise(noise.to(*place), noisiest, prompt.embeds.to(*place), pooled)
+        move = self.twin.denoise(noise.to(*place), self.twin.schedule.noisiest, prompt.to(*place))
         return noise + move.to(noise)
 
     def golden(self, noise: Tensor, prompt: PromptEmbedding) -> Tensor:

@@ -5,12 +5,12 @@ Shapes: B batch, C latent channels, H x W latent size, L tokens, D width of the 
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline
+from diffusers import DiffusionPipeline
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from torch import Tensor
 
@@ -23,16 +23,19 @@ from golden_noise.pipelines.loading import (
     pick_dtype,
     set_scheduler,
 )
+from golden_noise.pipelines.schedules import DDIM, Schedule
 
 
 @dataclass(frozen=True)
 class PromptEmbedding:
-    """Encoded prompts and their empty counterpart for guidance; `pooled` parts only where the denoiser takes them."""
+    """Encoded prompts: all that a denoiser is told of them. Parts that a family does not have are None."""
 
     embeds: Tensor  # (B, L, D), what NPNet sees
-    negative_embeds: Tensor | None = None  # (B, L, D); None where there will be no guidance
     pooled: Tensor | None = None  # (B, P)
-    negative_pooled: Tensor | None = None  # (B, P)
+    mask: Tensor | None = None  # (B, L), 1 where `embeds` has a token and 0 where padding
+    embeds_2: Tensor | None = None  # (B, L2, D2), of a second text encoder that NPNet does not see
+    mask_2: Tensor | None = None  # (B, L2)
+    negative: "PromptEmbedding | None" = None  # what guidance leads away from; None where there will be no guidance
     texts: tuple[str, ...] = ()  # B prompts, for searches that judge images
 
     def __len__(self) -> int:
@@ -40,11 +43,32 @@ class PromptEmbedding:
 
     def __getitem__(self, index: slice | Tensor | list[int]) -> "PromptEmbedding":
         """The same for a part of the batch, or for the batch in another order."""
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        texts = parts.pop("texts")
-        chosen: dict[str, Any] = {name: None if part is None else part[index] for name, part in parts.items()}
         places = torch.arange(len(self))[index].tolist()
-        return PromptEmbedding(**chosen, texts=tuple(texts[i] for i in places) if texts else ())
+        texts = tuple(self.texts[i] for i in places) if self.texts else ()
+        negative = None if self.negative is None else self.negative[index]
+        chosen: dict[str, Any] = {name: part[index] for name, part in self.tensors.items()}
+        return PromptEmbedding(**chosen, negative=negative, texts=texts)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The parts that there are, by name, without those of `negative`."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: part for name, part in parts.items() if isinstance(part, Tensor)}
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "PromptEmbedding":
+        """The same on another device and in another floating dtype, without `negative`; masks keep their integers."""
+        moved: dict[str, Any] = {
+            name: part.to(device, dtype) if part.is_floating_point() else part.to(device)
+            for name, part in self.tensors.items()
+        }
+        return PromptEmbedding(**moved, texts=self.texts)
+
+    def after_negative(self) -> "PromptEmbedding":
+        """One batch of 2 B: the negative half, then the prompts, as diffusers joins them for guidance."""
+        assert self.negative is not None, "encoded without the negative part that guidance needs"
+        other = self.negative.tensors
+        joined: dict[str, Any] = {name: torch.cat([other[name], part]) for name, part in self.tensors.items()}
+        return PromptEmbedding(**joined)
 
 
 class Pipeline(ABC):
@@ -57,13 +81,16 @@ class Pipeline(ABC):
         steps: denoising steps of `sample`.
         guidance: classifier-free guidance of `sample`; 1 or less switches it off.
         guidance_rescale: Lin et al. 2305.08891 section 3.4; 0 switches it off.
+        negative_prompt: what guidance leads away from, instead of the family's empty prompt.
 
     Attributes:
         diffusers_class: the pipelines of diffusers that a family reads.
+        denoiser_name: their part that predicts the noise.
         parts: arguments of theirs that replace what a folder or the hub holds.
     """
 
     diffusers_class: ClassVar[type[DiffusionPipeline]]
+    denoiser_name: ClassVar[str] = "unet"
     parts: ClassVar[dict[str, Any]] = {}
 
     def __init__(
@@ -74,10 +101,12 @@ class Pipeline(ABC):
         steps: int,
         guidance: float,
         guidance_rescale: float = 0.0,
+        negative_prompt: str = "",
     ):
         self.pipe = pipe
         self.height, self.width = height, width
         self.steps, self.guidance, self.guidance_rescale = steps, guidance, guidance_rescale
+        self.negative_prompt = negative_prompt
         pipe.set_progress_bar_config(disable=True)
 
     @classmethod
@@ -105,7 +134,7 @@ class Pipeline(ABC):
             unet: weights of a distilled denoiser: `source` (folder or hub id), `weight_name` (the file inside), and
                 `revision`.
             lora: likewise adapters, which are merged into the models.
-            settings: height, width, steps, guidance, guidance_rescale.
+            settings: height, width, steps, guidance, guidance_rescale, negative_prompt.
 
         Raises:
             UserError: a source is missing or holds something else, or no such device, dtype or scheduler.
@@ -132,7 +161,7 @@ class Pipeline(ABC):
     @property
     def denoiser(self) -> Any:
         """The diffusers model that predicts the noise."""
-        return self.pipe.unet
+        return getattr(self.pipe, self.denoiser_name)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -141,45 +170,28 @@ class Pipeline(ABC):
         return self.denoiser.config.in_channels, self.height // scale, self.width // scale
 
     @cached_property
-    def _ddim(self) -> DDIMScheduler:
-        # Configs that lack clip_sample would turn it on, and then no step could be inverted.
-        return DDIMScheduler.from_config(self.pipe.scheduler.config, clip_sample=False, set_alpha_to_one=False)
-
-    @property
-    def alphas_cumprod(self) -> Tensor:
-        """Cumulative alphas (1000,) float32 on the CPU: 1 is no noise, 0 is all noise."""
-        return self._ddim.alphas_cumprod
-
-    def timesteps(self, steps: int) -> Tensor:
-        """DDIM's timesteps (steps,) int64 in descending order, at the model's own spacing.
-
-        Raises:
-            UserError: a schedule whose steps cannot be undone.
-        """
-        option = "pipeline.model.scheduler"
-        if self._ddim.config.timestep_spacing == "linspace":  # DDIM's own steps do not lead from one to the next
-            raise UserError(
-                f"timestep_spacing=linspace cannot be inverted: {option}.timestep_spacing=leading or trailing"
-            )
-        self._ddim.set_timesteps(steps)
-        if self.alphas_cumprod[self._ddim.timesteps].min() == 0:  # nothing of the image is left there
-            raise UserError(
-                f"a step from zero terminal SNR cannot be inverted: {option}.rescale_betas_zero_snr=false, "
-                "or timestep_spacing=leading"
-            )
-        return self._ddim.timesteps
-
-    @abstractmethod
-    def encode(self, prompts: Sequence[str]) -> PromptEmbedding:
-        """Encode prompts with the pipeline's own text encoders."""
-
-    @abstractmethod
-    def denoise(self, latents: Tensor, timestep: int, embeds: Tensor, pooled: Tensor | None) -> Tensor:
-        """One raw call of the denoiser (B, C, H, W), in the model's own parameterisation."""
+    def schedule(self) -> Schedule:
+        """The noise levels that searches walk along; the sampler of the config may take others."""
+        return DDIM(self.pipe.scheduler.config)
 
     @torch.inference_mode()
-    def predict_noise(self, latents: Tensor, timestep: int, prompt: PromptEmbedding, guidance: float) -> Tensor:
-        """Guided noise estimate eps_w = eps(0) + w (eps(c) - eps(0)), whatever the model predicts.
+    def encode(self, prompts: Sequence[str]) -> PromptEmbedding:
+        """Encode prompts, and as many negative ones, with the pipeline's own text encoders."""
+        # None is not the same as empty texts: SDXL takes zeros instead of encoding them.
+        negative = [self.negative_prompt] * len(prompts) if self.negative_prompt else None
+        return replace(self._encode(list(prompts), negative), texts=tuple(prompts))
+
+    @abstractmethod
+    def _encode(self, prompts: list[str], negative: list[str] | None) -> PromptEmbedding:
+        """Encode prompts and negative prompts, None for the family's own empty one."""
+
+    @abstractmethod
+    def denoise(self, latents: Tensor, timestep: float, prompt: PromptEmbedding) -> Tensor:
+        """One raw call of the denoiser (B, C, H, W) for `prompt` alone, in the model's own parameterisation."""
+
+    @torch.inference_mode()
+    def predict(self, latents: Tensor, timestep: float, prompt: PromptEmbedding, guidance: float) -> Tensor:
+        """Guided prediction for `schedule.move`: p_w = p(0) + w (p(c) - p(0)), whatever the model predicts.
 
         Args:
             latents: (B, C, H, W) at the noise level of `timestep`, any float dtype.
@@ -189,40 +201,22 @@ class Pipeline(ABC):
             (B, C, H, W) float32.
         """
         model_input = latents.to(self.device, self.dtype)
-        if guidance == 1:
-            output = self.denoise(model_input, timestep, prompt.embeds, prompt.pooled)
-        elif guidance == 0:
-            assert prompt.negative_embeds is not None
-            output = self.denoise(model_input, timestep, prompt.negative_embeds, prompt.negative_pooled)
-        else:
-            output = self._guided(model_input, timestep, prompt, guidance)
-        return self._as_noise(output.float(), model_input.float(), timestep)
+        output = self._guided(model_input, timestep, prompt, guidance).float()
+        return self.schedule.prediction(output, model_input.float(), timestep)
 
-    def _guided(self, latents: Tensor, timestep: int, prompt: PromptEmbedding, guidance: float) -> Tensor:
-        assert prompt.negative_embeds is not None
-        pooled = None
-        if prompt.pooled is not None and prompt.negative_pooled is not None:
-            pooled = torch.cat([prompt.negative_pooled, prompt.pooled])
-        both = self.denoise(
-            torch.cat([latents, latents]),
-            timestep,
-            torch.cat([prompt.negative_embeds, prompt.embeds]),
-            pooled,
-        )
+    def _guided(self, latents: Tensor, timestep: float, prompt: PromptEmbedding, guidance: float) -> Tensor:
+        """The denoiser's output (B, C, H, W) with guidance w."""
+        if guidance == 1:
+            return self.denoise(latents, timestep, prompt)
+        if guidance == 0:
+            assert prompt.negative is not None, "encoded without the negative part that guidance 0 needs"
+            return self.denoise(latents, timestep, prompt.negative)
+        both = self.denoise(torch.cat([latents, latents]), timestep, prompt.after_negative())
         unconditional, conditional = both.float().chunk(2)
         guided = unconditional + guidance * (conditional - unconditional)
-        if self.guidance_rescale > 0:
+        if self.guidance_rescale > 0 and guidance > 1:  # as diffusers, which has no guidance below 1
             guided = rescale_noise_cfg(guided, conditional, self.guidance_rescale)
         return guided
-
-    def _as_noise(self, output: Tensor, latents: Tensor, timestep: int) -> Tensor:
-        kind = self.pipe.scheduler.config.prediction_type
-        if kind == "epsilon":
-            return output
-        if kind == "v_prediction":
-            alpha = self.alphas_cumprod[int(timestep)].to(latents.device)
-            return alpha.sqrt() * output + (1 - alpha).sqrt() * latents
-        raise UserError(f"the scheduler predicts {kind!r}; searches need 'epsilon' or 'v_prediction'")
 
     @torch.inference_mode()
     def sample(
@@ -247,20 +241,27 @@ class Pipeline(ABC):
         if tuple(latents.shape[1:]) != self.latent_shape:
             raise UserError(f"latents of shape {tuple(latents.shape[1:])} do not fit {self.latent_shape}")
         images = self.pipe(
-            prompt_embeds=prompt.embeds,
-            negative_prompt_embeds=prompt.negative_embeds,
-            **self.pooled_arguments(prompt),
+            **self.prompt_arguments(prompt),
+            **self.call_arguments,
             latents=latents.to(self.device, self.dtype),
             height=self.height,
             width=self.width,
             num_inference_steps=self.steps if steps is None else steps,
             guidance_scale=self.guidance if guidance is None else guidance,
-            guidance_rescale=self.guidance_rescale,
             generator=generator,
             output_type="pt",
         ).images
         return images.float()
 
-    def pooled_arguments(self, prompt: PromptEmbedding) -> dict[str, Tensor | None]:
-        """Further prompt arguments of the diffusers call."""
-        return {}
+    def prompt_arguments(self, prompt: PromptEmbedding) -> dict[str, Tensor | None]:
+        """The prompt as arguments of the diffusers call."""
+        negative = prompt.negative
+        return {
+            "prompt_embeds": prompt.embeds,
+            "negative_prompt_embeds": None if negative is None else negative.embeds,
+        }
+
+    @property
+    def call_arguments(self) -> dict[str, Any]:
+        """Further arguments of the family's diffusers call."""
+        return {"guidance_rescale": self.guidance_rescale}

@@ -1,7 +1,5 @@
 """SDXL and its relatives: few-step models and the bundled miniature (Podell et al. 2023, arXiv 2307.01952)."""
 
-from collections.abc import Sequence
-
 import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
@@ -14,21 +12,25 @@ class SDXLPipeline(Pipeline):
 
     diffusers_class = StableDiffusionXLPipeline
 
-    @torch.inference_mode()
-    def encode(self, prompts: Sequence[str]) -> PromptEmbedding:
-        embeds, negative, pooled, negative_pooled = self.pipe.encode_prompt(
-            list(prompts), device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=True
+    def _encode(self, prompts: list[str], negative: list[str] | None) -> PromptEmbedding:
+        embeds, negative_embeds, pooled, negative_pooled = self.pipe.encode_prompt(
+            prompts,
+            device=self.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=True,
+            negative_prompt=negative,
         )
-        return PromptEmbedding(embeds, negative, pooled, negative_pooled, tuple(prompts))
+        return PromptEmbedding(embeds, pooled, negative=PromptEmbedding(negative_embeds, negative_pooled))
 
-    def denoise(self, latents: Tensor, timestep: int, embeds: Tensor, pooled: Tensor | None) -> Tensor:
+    def denoise(self, latents: Tensor, timestep: float, prompt: PromptEmbedding) -> Tensor:
         sizes = [self.height, self.width, 0, 0, self.height, self.width]
         time_ids = torch.tensor([sizes], dtype=self.dtype, device=self.device).expand(len(latents), -1)
-        added = {"text_embeds": pooled, "time_ids": time_ids}
-        return self.denoiser(latents, timestep, embeds, added_cond_kwargs=added).sample
+        added = {"text_embeds": prompt.pooled, "time_ids": time_ids}
+        return self.denoiser(latents, timestep, prompt.embeds, added_cond_kwargs=added).sample
 
-    def pooled_arguments(self, prompt: PromptEmbedding) -> dict[str, Tensor | None]:
-        return {
+    def prompt_arguments(self, prompt: PromptEmbedding) -> dict[str, Tensor | None]:
+        negative = prompt.negative
+        return super().prompt_arguments(prompt) | {
             "pooled_prompt_embeds": prompt.pooled,
-            "negative_pooled_prompt_embeds": prompt.negative_pooled,
+            "negative_pooled_prompt_embeds": None if negative is None else negative.pooled,
         }

@@ -1,9 +1,7 @@
 """Stable Diffusion 1.x and 2.x, whichever way they predict (Rombach et al. 2021, arXiv 2112.10752)."""
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
@@ -24,12 +22,15 @@ class SDPipeline(Pipeline):
         "requires_safety_checker": False,
     }
 
-    @torch.inference_mode()
-    def encode(self, prompts: Sequence[str]) -> PromptEmbedding:
-        embeds, negative = self.pipe.encode_prompt(
-            list(prompts), device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=True
+    def _encode(self, prompts: list[str], negative: list[str] | None) -> PromptEmbedding:
+        embeds, negative_embeds = self.pipe.encode_prompt(
+            prompts,
+            device=self.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=True,
+            negative_prompt=negative,
         )
-        return PromptEmbedding(embeds, negative, texts=tuple(prompts))
+        return PromptEmbedding(embeds, negative=PromptEmbedding(negative_embeds))
 
-    def denoise(self, latents: Tensor, timestep: int, embeds: Tensor, pooled: Tensor | None) -> Tensor:
-        return self.denoiser(latents, timestep, embeds).sample
+    def denoise(self, latents: Tensor, timestep: float, prompt: PromptEmbedding) -> Tensor:
+        return self.denoiser(latents, timestep, prompt.embeds).sample

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from golden_noise.errors import UserError
 from golden_noise.pipelines.base import Pipeline, PromptEmbedding
-from golden_noise.search.base import ddim_move
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,12 @@ class Redenoise:
     @torch.inference_mode()
     def search(self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline) -> Tensor:
         """Golden noise (B, C, H, W) in the noise's dtype and on its device; see `NoiseSearch`."""
-        start, following, *lower = pipeline.timesteps(self.steps).tolist()
-        alphas = pipeline.alphas_cumprod.to(pipeline.device)
+        start, following, *lower = pipeline.schedule.timesteps(self.steps).tolist()
         back_from, back_to = (following, start) if self.level == "exact" else (lower[0], following)
         latents = noise.to(pipeline.device, torch.float32)
         for _ in range(self.rounds):
-            estimate = pipeline.predict_noise(latents, start, prompt, self.denoising_guidance)
-            latents = ddim_move(latents, estimate, alphas[start], alphas[following])
-            estimate = pipeline.predict_noise(latents, start, prompt, self.inversion_guidance)
-            latents = ddim_move(latents, estimate, alphas[back_from], alphas[back_to])
+            prediction = pipeline.predict(latents, start, prompt, self.denoising_guidance)
+            latents = pipeline.schedule.move(latents, prediction, start, following)
+            prediction = pipeline.predict(latents, start, prompt, self.inversion_guidance)
+            latents = pipeline.schedule.move(latents, prediction, back_from, back_to)
         return latents.to(noise)

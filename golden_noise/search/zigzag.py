@@ -7,7 +7,7 @@ from torch import Tensor
 
 from golden_noise.errors import UserError
 from golden_noise.pipelines.base import Pipeline, PromptEmbedding
-from golden_noise.search.path import DDIMPath
+from golden_noise.search.path import SamplerPath
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Zigzag:
     @torch.inference_mode()
     def search(self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline) -> Tensor:
         """Golden noise (B, C, H, W) in the noise's dtype and on its device; see `NoiseSearch`."""
-        path = DDIMPath.of(pipeline, prompt, self.steps)
+        path = SamplerPath.of(pipeline, prompt, self.steps)
         latents = noise.to(pipeline.device, torch.float32)
         turns = range(max(1, round(self.ratio * self.steps)))
         for step in turns:

@@ -34,6 +34,8 @@ def test_the_searches_pass(compose_job, search):
         ("collect", "data_dir=", "must be a path"),
         ("generate", "pipeline.guidance=x", "must be a number"),
         ("generate", "npnet=5", "must be a path"),
+        ("generate", "pipeline.negative_prompt=5", "quote it twice"),
+        ("generate", "pipeline.negative_prompt=null", "is no text"),
         ("train", "data.val_fraction=2", "from 0 to 1"),
         ("train", "data.num_workers=-1", ">= 0"),
         ("train", "num_threads=0", ">= 1"),

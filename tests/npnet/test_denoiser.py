@@ -94,7 +94,7 @@ def test_sampling_is_bit_identical_with_and_without_it(pipeline, rank):
 def test_the_move_is_the_adapted_denoiser_at_the_noisiest_timestep(pipeline, prompt):
     npnet = disturb(make(pipeline))
     with torch.no_grad():
-        move = npnet.twin.denoise(NOISE, 999, prompt.embeds, prompt.pooled)
+        move = npnet.twin.denoise(NOISE, 999, prompt)
         torch.testing.assert_close(npnet(NOISE, prompt), NOISE + move)
 
 

@@ -17,8 +17,7 @@ from golden_noise.cli import CONF
 from golden_noise.config import check
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.pipelines.base import Pipeline
-from golden_noise.search.base import ddim_move
-from golden_noise.search.path import DDIMPath
+from golden_noise.search.path import SamplerPath
 
 PROMPTS = ["a red circle above a blue square", "two crosses"]
 NOISE = draw_noise([0, 1], (4, 8, 8))
@@ -152,7 +151,7 @@ def test_encoding_is_the_pipelines_own(case, prompt):
     expected = case.plain.encode_prompt(
         PROMPTS, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True
     )
-    found = [prompt.embeds, prompt.negative_embeds, prompt.pooled, prompt.negative_pooled]
+    found = [prompt.embeds, prompt.negative.embeds, prompt.pooled, prompt.negative.pooled]
     found = [part for part in found if part is not None]
     assert len(found) == len(expected)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
@@ -178,11 +177,11 @@ def test_the_same_generators_give_the_same_image(case, prompt):
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_predicted_noise_leads_where_ddim_leads(case, prompt, guidance):
     """All of `encode`, `timesteps`, `predict_noise` and DDIM's levels, against a sampler of diffusers."""
-    path, latents = DDIMPath.of(case.ours, prompt, 5), NOISE
+    path, latents = SamplerPath.of(case.ours, prompt, 5), NOISE
     for step in range(5):
         latents = path.down(latents, step, guidance)
     own = case.plain.scheduler
-    spacing = case.ours._ddim.config.timestep_spacing
+    spacing = case.ours.schedule._scheduler.config.timestep_spacing
     ddim = DDIMScheduler.from_config(own.config, clip_sample=False, set_alpha_to_one=False, timestep_spacing=spacing)
     case.plain.scheduler = ddim
     settings = case.call | {"num_inference_steps": 5, "guidance_scale": guidance, "output_type": "latent"}
@@ -193,14 +192,14 @@ def test_predicted_noise_leads_where_ddim_leads(case, prompt, guidance):
 
 @pytest.mark.parametrize("steps", [2, 10, 50])
 def test_inversion_undoes_a_step_of_ddim(case, prompt, steps):
-    start, following = case.ours.timesteps(steps)[:2].tolist()
+    start, following = case.ours.schedule.timesteps(steps)[:2].tolist()
     with torch.inference_mode():
-        output = case.ours.denoise(NOISE, start, prompt.embeds, prompt.pooled)
-    below = case.ours._ddim.step(output, start, NOISE).prev_sample
-    noise = case.ours.predict_noise(NOISE, start, prompt, 1)
-    levels = case.ours.alphas_cumprod[[start, following]]
-    torch.testing.assert_close(ddim_move(NOISE, noise, *levels), below, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(ddim_move(below, noise, *levels.flip(0)), NOISE, atol=1e-5, rtol=0)
+        output = case.ours.denoise(NOISE, start, prompt)
+    below = case.ours.schedule._scheduler.step(output, start, NOISE).prev_sample
+    noise = case.ours.predict(NOISE, start, prompt, 1)
+    move = case.ours.schedule.move
+    torch.testing.assert_close(move(NOISE, noise, start, following), below, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(move(below, noise, following, start), NOISE, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["sdxl_lightning", "lcm", "pcm"])
@@ -210,7 +209,7 @@ def test_distilled_weights_change_the_model(name, prepare):
     config.model.unet = config.model.lora = None
     base = instantiate(config.model)
     prompt = base.encode(PROMPTS)
-    gap = distilled.predict_noise(NOISE, 801, prompt, 1) - base.predict_noise(NOISE, 801, prompt, 1)
+    gap = distilled.predict(NOISE, 801, prompt, 1) - base.predict(NOISE, 801, prompt, 1)
     assert gap.std() > 1e-3
     assert distilled.denoiser.state_dict().keys() == base.denoiser.state_dict().keys()  # adapters are merged
 
@@ -236,10 +235,10 @@ def test_shapes_in_the_config_fit_the_published_model(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_settings_reach_the_pipeline(name):
-    config = configured(name, "pipeline.guidance=1.5", "pipeline.steps=3").pipeline
+    config = configured(name, "pipeline.guidance=1.5", "pipeline.steps=3", "pipeline.negative_prompt=dull").pipeline
     assert config.name == name
     assert {"height", "width", "steps", "guidance", "guidance_rescale"} <= config.model.keys()
-    assert (config.model.guidance, config.model.steps) == (1.5, 3)
+    assert (config.model.guidance, config.model.steps, config.model.negative_prompt) == (1.5, 3, "dull")
     if name != "shapes":
         assert config.model.revision == "main"
         for part in ("unet", "lora"):

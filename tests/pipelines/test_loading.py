@@ -105,12 +105,12 @@ def test_scheduler_of_the_config_keeps_the_noise_schedule(tiny_sdxl):
     assert isinstance(own.pipe.scheduler, DDIMScheduler)
     assert type(other.pipe.scheduler) is EulerDiscreteScheduler
     assert other.pipe.scheduler.config.use_karras_sigmas
-    assert torch.equal(other.alphas_cumprod, own.alphas_cumprod)
+    assert torch.equal(other.schedule.alphas_cumprod, own.schedule.alphas_cumprod)
 
 
 def test_searches_get_the_spacing_even_where_the_sampler_has_none(tiny_sdxl):
     scheduler = {"name": "DPMSolverSinglestepScheduler", "timestep_spacing": "trailing"}
-    assert load(tiny_sdxl, scheduler=scheduler).timesteps(4).tolist() == [999, 749, 499, 249]
+    assert load(tiny_sdxl, scheduler=scheduler).schedule.timesteps(4).tolist() == [999, 749, 499, 249]
 
 
 @pytest.mark.parametrize("name", ["NoSuchScheduler", "UNet2DConditionModel", "__version__"])

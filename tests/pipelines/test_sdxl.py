@@ -11,14 +11,17 @@ from diffusers import (
 
 from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise, sampler_generators
-from golden_noise.pipelines.base import PromptEmbedding
 from golden_noise.search.full_inversion import FullInversion
 from golden_noise.search.redenoise import Redenoise
 from golden_noise.search.zigzag import Zigzag
 
 PROMPTS = ["a red circle above a blue square", "two crosses"]
 NOISE = draw_noise([0, 1], (4, 8, 8))
-PARTS = ("embeds", "negative_embeds", "pooled", "negative_pooled")
+
+
+def parts(prompt):
+    """In diffusers' order."""
+    return prompt.embeds, prompt.negative.embeds, prompt.pooled, prompt.negative.pooled
 
 
 @pytest.fixture(scope="module")
@@ -111,53 +114,36 @@ def test_latents_of_another_size_are_refused(sdxl, prompt, shape):
 
 def test_encode_is_encode_prompt(sdxl, plain, prompt):
     expected = plain.encode_prompt(PROMPTS, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True)
-    for part, tensor in zip(PARTS, expected, strict=True):
-        assert torch.equal(getattr(prompt, part), tensor), part
+    assert all(torch.equal(part, tensor) for part, tensor in zip(parts(prompt), expected, strict=True))
     assert prompt.embeds.shape == (2, 16, 128)
-    assert not prompt.negative_embeds.any()  # force_zeros_for_empty_prompt
+    assert not prompt.negative.embeds.any()  # force_zeros_for_empty_prompt
 
 
 def test_batch_encodes_like_singles(sdxl, prompt):
-    singles = [sdxl.encode([text]) for text in PROMPTS]
-    for part in PARTS:
-        joined = torch.cat([getattr(single, part) for single in singles])
-        torch.testing.assert_close(getattr(prompt, part), joined, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("index", [slice(1, 3), [2, 0], torch.tensor([1, 2, 0]), torch.tensor([True, False, True])])
-def test_embedding_is_indexed_part_by_part(index):
-    embedding = PromptEmbedding(*(torch.randn(3, width) for width in (5, 6, 7, 8)))
-    chosen = embedding[index]
-    for part in PARTS:
-        assert torch.equal(getattr(chosen, part), getattr(embedding, part)[index])
-    assert len(chosen) == len(embedding.embeds[index])
-
-
-def test_embedding_without_pooled_parts():
-    chosen = PromptEmbedding(torch.zeros(3, 2, 4), torch.ones(3, 2, 4))[:2]
-    assert len(chosen) == 2
-    assert chosen.pooled is chosen.negative_pooled is None
+    singles = [parts(sdxl.encode([text])) for text in PROMPTS]
+    for part, *alone in zip(parts(prompt), *singles, strict=True):
+        torch.testing.assert_close(part, torch.cat(alone), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("steps", [1, 4, 10, 50])
 def test_timesteps_and_alphas_are_diffusers(sdxl, plain, alphas, steps):
     plain.scheduler.set_timesteps(steps)
-    assert torch.equal(sdxl.timesteps(steps), plain.scheduler.timesteps)
-    assert sdxl.timesteps(steps).dtype == torch.int64
-    torch.testing.assert_close(sdxl.alphas_cumprod, alphas, atol=1e-6, rtol=0)
+    assert torch.equal(sdxl.schedule.timesteps(steps), plain.scheduler.timesteps)
+    assert sdxl.schedule.timesteps(steps).dtype == torch.int64
+    torch.testing.assert_close(sdxl.schedule.alphas_cumprod, alphas, atol=1e-6, rtol=0)
 
 
 def test_ddim_levels_do_not_depend_on_the_sampler(sdxl, build):
     euler = build(EulerDiscreteScheduler)
-    assert torch.equal(euler.timesteps(10), sdxl.timesteps(10))
-    assert torch.equal(euler.alphas_cumprod, sdxl.alphas_cumprod)
+    assert torch.equal(euler.schedule.timesteps(10), sdxl.schedule.timesteps(10))
+    assert torch.equal(euler.schedule.alphas_cumprod, sdxl.schedule.alphas_cumprod)
 
 
 def test_spacing_is_the_models_own(sdxl, build):
     trailing = build()
     trailing.pipe.scheduler = DDIMScheduler.from_config(sdxl.pipe.scheduler.config, timestep_spacing="trailing")
-    assert trailing.timesteps(4).tolist() == [999, 749, 499, 249]
-    assert sdxl.timesteps(4).tolist() == [751, 501, 251, 1]
+    assert trailing.schedule.timesteps(4).tolist() == [999, 749, 499, 249]
+    assert sdxl.schedule.timesteps(4).tolist() == [751, 501, 251, 1]
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -185,11 +171,11 @@ def test_zero_terminal_snr_is_fine_where_it_is_not_reached(build, prompt):
 
 
 def test_predicted_noise_is_guided(sdxl, prompt):
-    unconditional = predict(sdxl, NOISE, 801, prompt.negative_embeds, prompt.negative_pooled)
+    unconditional = predict(sdxl, NOISE, 801, prompt.negative.embeds, prompt.negative.pooled)
     conditional = predict(sdxl, NOISE, 801, prompt.embeds, prompt.pooled)
     assert (conditional - unconditional).abs().max() > 1e-3
     for guidance in (0.0, 0.5, 1.0, 5.5):
-        noise = sdxl.predict_noise(NOISE, 801, prompt, guidance)
+        noise = sdxl.predict(NOISE, 801, prompt, guidance)
         expected = unconditional + guidance * (conditional - unconditional)
         torch.testing.assert_close(noise, expected, atol=1e-5, rtol=1e-5)
 
@@ -198,18 +184,40 @@ def test_predicted_noise_is_guided(sdxl, prompt):
 def test_guidance_costs_a_second_branch_only_where_it_needs_one(sdxl, prompt, guidance, rows):
     calls = []
     hook = sdxl.denoiser.register_forward_hook(lambda module, args, output: calls.append(len(args[0])))
-    sdxl.predict_noise(NOISE, 801, prompt, guidance)
+    sdxl.predict(NOISE, 801, prompt, guidance)
     hook.remove()
     assert calls == [rows]
 
 
 def test_guidance_rescale_follows_its_formula(build, prompt):
     pipeline = build(guidance_rescale=0.7)
-    conditional = pipeline.predict_noise(NOISE, 801, prompt, 1)
-    guided = build().predict_noise(NOISE, 801, prompt, 5.5)
+    conditional = pipeline.predict(NOISE, 801, prompt, 1)
+    guided = build().predict(NOISE, 801, prompt, 5.5)
     factor = conditional.flatten(1).std(1) / guided.flatten(1).std(1)
     expected = 0.7 * guided * factor[:, None, None, None] + 0.3 * guided
-    torch.testing.assert_close(pipeline.predict_noise(NOISE, 801, prompt, 5.5), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(pipeline.predict(NOISE, 801, prompt, 5.5), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("guidance", [-1.0, 0.0, 0.5, 1.0])
+def test_only_guidance_above_one_is_rescaled(build, prompt, guidance):
+    plain, rescaled = (build(guidance_rescale=phi).predict(NOISE, 801, prompt, guidance) for phi in (0.0, 0.7))
+    assert torch.equal(plain, rescaled)
+
+
+def test_guidance_leads_away_from_the_negative_prompt(build, plain, prompt):
+    pipeline = build(negative_prompt="a blue square")
+    negative, other = pipeline.encode(PROMPTS), pipeline.encode(["a blue square"] * 2)
+    assert torch.equal(negative.embeds, prompt.embeds)
+    assert torch.equal(negative.negative.embeds, other.embeds)
+    settings = {"num_inference_steps": 4, "guidance_scale": 3.0, "output_type": "pt"}
+    images = plain(PROMPTS, negative_prompt=["a blue square"] * 2, latents=NOISE, **settings).images
+    assert torch.equal(pipeline.sample(negative, NOISE), images)
+    assert not torch.equal(pipeline.sample(prompt, NOISE), images)
+    gap = pipeline.predict(NOISE, 801, negative, 3.0) - pipeline.predict(NOISE, 801, prompt, 3.0)
+    assert gap.abs().max() > 1e-3
+    torch.testing.assert_close(
+        pipeline.predict(NOISE, 801, negative, 0.0), pipeline.predict(NOISE, 801, other, 1.0), atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("timestep", [1, 501, 999])
@@ -218,21 +226,21 @@ def test_velocity_becomes_the_noise_in_the_latents(build, alphas, timestep):
     latents = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
     velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
     pipeline = build(prediction="v_prediction")
-    torch.testing.assert_close(pipeline._as_noise(velocity, latents, timestep), noise, atol=1e-5, rtol=0)
+    torch.testing.assert_close(pipeline.schedule.prediction(velocity, latents, timestep), noise, atol=1e-5, rtol=0)
 
 
 def test_velocity_model_predicts_noise(build, prompt, alphas):
-    raw, alpha = build().predict_noise(NOISE, 801, prompt, 5.5), alphas[801]
-    noise = build(prediction="v_prediction").predict_noise(NOISE, 801, prompt, 5.5)
+    raw, alpha = build().predict(NOISE, 801, prompt, 5.5), alphas[801]
+    noise = build(prediction="v_prediction").predict(NOISE, 801, prompt, 5.5)
     torch.testing.assert_close(noise, alpha.sqrt() * raw + (1 - alpha).sqrt() * NOISE, atol=1e-5, rtol=1e-5)
 
 
 def test_other_parameterisations_are_refused(build, prompt):
     with pytest.raises(UserError, match=r"'sample'.*'epsilon'"):
-        build(prediction="sample").predict_noise(NOISE, 801, prompt, 1)
+        build(prediction="sample").predict(NOISE, 801, prompt, 1)
 
 
 def test_half_latents_give_float32_noise(sdxl, prompt):
-    noise = sdxl.predict_noise(NOISE.half(), 801, prompt, 1)
+    noise = sdxl.predict(NOISE.half(), 801, prompt, 1)
     assert noise.dtype == torch.float32
-    torch.testing.assert_close(noise, sdxl.predict_noise(NOISE, 801, prompt, 1), atol=0.02, rtol=0)
+    torch.testing.assert_close(noise, sdxl.predict(NOISE, 801, prompt, 1), atol=0.02, rtol=0)

@@ -21,8 +21,8 @@ def sd(tiny_sd):
 
 def test_there_are_no_pooled_parts(sd):
     prompt = sd.encode(["a red circle", "two crosses"])
-    assert prompt.embeds.shape == prompt.negative_embeds.shape == (2, 16, 64)
-    assert prompt.pooled is prompt.negative_pooled is None
+    assert prompt.embeds.shape == prompt.negative.embeds.shape == (2, 16, 64)
+    assert prompt.tensors.keys() == prompt.negative.tensors.keys() == {"embeds"}
     assert sd.latent_shape == (4, 8, 8)
 
 
@@ -35,7 +35,7 @@ def test_half_precision(tiny_sd):
     half = SDPipeline.load(str(tiny_sd), device="cpu", dtype="bfloat16", **SETTINGS)
     prompt = half.encode(["a red circle", "two crosses"])
     assert half.dtype == prompt.embeds.dtype == torch.bfloat16
-    assert half.predict_noise(NOISE, 801, prompt, 3.0).dtype == torch.float32
+    assert half.predict(NOISE, 801, prompt, 3.0).dtype == torch.float32
     assert half.sample(prompt, NOISE).dtype == torch.float32
 
 

@@ -20,8 +20,8 @@ class Ideal(SDXLPipeline):
     gap = slope = 0.0
     direction = draw_noise([8], (4, 8, 8))
 
-    def denoise(self, latents, timestep, embeds, pooled):
-        conditional = (embeds != 0).flatten(1).any(1)[:, None, None, None]
+    def denoise(self, latents, timestep, prompt):
+        conditional = (prompt.embeds != 0).flatten(1).any(1)[:, None, None, None]
         alpha = self.pipe.scheduler.alphas_cumprod[timestep]
         noise = self.noise + self.gap * self.direction * conditional + self.slope * latents
         if self.pipe.scheduler.config.prediction_type == "epsilon":

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
 from golden_noise.search.full_inversion import FullInversion
-from golden_noise.search.path import DDIMPath
+from golden_noise.search.path import SamplerPath
 from golden_noise.search.redenoise import Redenoise
 from golden_noise.search.zigzag import Zigzag
 
@@ -62,12 +62,12 @@ def test_refinements_invert_the_real_denoiser(sdxl, prompt):
 
 @pytest.mark.parametrize("steps", [1, 4])
 def test_down_is_the_sampler_of_diffusers(sdxl, prompt, steps):
-    path = DDIMPath.of(sdxl, prompt, steps)
+    path = SamplerPath.of(sdxl, prompt, steps)
     scheduler = DDIMScheduler.from_config(sdxl.pipe.scheduler.config, clip_sample=False, set_alpha_to_one=False)
     scheduler.set_timesteps(steps)
     latents = expected = NOISE
     for step, timestep in enumerate(scheduler.timesteps):
-        noise = sdxl.predict_noise(expected, timestep, prompt, 3.0)
+        noise = sdxl.predict(expected, timestep, prompt, 3.0)
         expected = scheduler.step(noise, timestep, expected).prev_sample
         latents = path.down(latents, step, 3.0)
         close(latents, expected)
@@ -76,7 +76,7 @@ def test_down_is_the_sampler_of_diffusers(sdxl, prompt, steps):
 def test_the_inverted_image_is_the_guided_one(sdxl, prompt):
     """Sampled with w2, the golden noise leads to the latents that w1 drew."""
     search = FullInversion(4, denoising_guidance=3.0, inversion_guidance=1.0, refinements=8)
-    golden, path = search.search(NOISE, prompt, sdxl), DDIMPath.of(sdxl, prompt, 4)
+    golden, path = search.search(NOISE, prompt, sdxl), SamplerPath.of(sdxl, prompt, 4)
     guided, plain, again = NOISE, NOISE, golden
     for step in range(4):
         guided, plain, again = path.down(guided, step, 3.0), path.down(plain, step, 1.0), path.down(again, step, 1.0)

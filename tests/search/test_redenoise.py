@@ -32,7 +32,7 @@ def test_ideal_denoiser_leaves_the_noise_unchanged(ideal, prompt, prediction, gu
 def test_guidance_gap_is_written_into_the_noise(ideal, prompt, prediction):
     pipeline = ideal(prediction, gap=0.1)
     golden = Redenoise(10, denoising_guidance=5.5, inversion_guidance=1.0).search(NOISE, prompt, pipeline)
-    before, after = pipeline.alphas_cumprod[[START, FOLLOWING]]
+    before, after = pipeline.schedule.alphas_cumprod[[START, FOLLOWING]]
     # Down with e + 5.5 g and back with e + g: the gap of 4.5 g stays, in the measure of the step.
     size = ((before / after) * (1 - after)).sqrt() - (1 - before).sqrt()
     assert abs(size) > 0.01
@@ -40,18 +40,18 @@ def test_guidance_gap_is_written_into_the_noise(ideal, prompt, prediction):
 
 
 def test_exact_level_is_the_round_trip_of_the_formula(sdxl, prompt):
-    a, b = sdxl.alphas_cumprod[[START, FOLLOWING]]
-    down = move(NOISE, sdxl.predict_noise(NOISE, START, prompt, 5.5), a, b)
-    expected = move(down, sdxl.predict_noise(down, START, prompt, 1.0), b, a)
+    a, b = sdxl.schedule.alphas_cumprod[[START, FOLLOWING]]
+    down = move(NOISE, sdxl.predict(NOISE, START, prompt, 5.5), a, b)
+    expected = move(down, sdxl.predict(down, START, prompt, 1.0), b, a)
     golden = Redenoise(10).search(NOISE, prompt, sdxl)
     close(golden, expected)
     assert (golden - NOISE).abs().max() > 1e-3
 
 
 def test_reference_level_is_the_published_wrong_move(sdxl, prompt):
-    a, b, c = sdxl.alphas_cumprod[[START, FOLLOWING, LOWER]]
-    down = move(NOISE, sdxl.predict_noise(NOISE, START, prompt, 5.5), a, b)
-    expected = move(down, sdxl.predict_noise(down, START, prompt, 1.0), c, b)
+    a, b, c = sdxl.schedule.alphas_cumprod[[START, FOLLOWING, LOWER]]
+    down = move(NOISE, sdxl.predict(NOISE, START, prompt, 5.5), a, b)
+    expected = move(down, sdxl.predict(down, START, prompt, 1.0), c, b)
     golden = Redenoise(10, level="reference").search(NOISE, prompt, sdxl)
     close(golden, expected)
     assert (golden - Redenoise(10).search(NOISE, prompt, sdxl)).abs().max() > 1e-2

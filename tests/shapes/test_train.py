@@ -88,7 +88,7 @@ def test_dropped_prompts_look_like_no_prompt(tiny_sdxl):
     for keep, guidance in ((1.0, 1), (0.0, 0)):
         with torch.no_grad():
             trained_on = net(noise, torch.tensor([801]), tokens, torch.tensor([keep]))
-        torch.testing.assert_close(trained_on, sdxl.predict_noise(noise, 801, prompt, guidance), atol=1e-5, rtol=0)
+        torch.testing.assert_close(trained_on, sdxl.predict(noise, 801, prompt, guidance), atol=1e-5, rtol=0)
 
 
 def test_interrupted_training_ends_like_one_in_one_go(tmp_path):
