@@ -1,6 +1,6 @@
 """Golden noise for a plain diffusers pipeline, in one call."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from diffusers import DiffusionPipeline
@@ -43,9 +43,9 @@ def golden_latents(
     Raises:
         UserError: a pipeline of another kind, or another number of prompts than of seeds.
     """
-    seeds = [seeds] if isinstance(seeds, int) else list(seeds)
+    seeds = [int(seed) for seed in (seeds if isinstance(seeds, Iterable) else [seeds])]  # numpy's, too
     texts = [prompts] * len(seeds) if isinstance(prompts, str) else list(prompts)
-    if len(texts) != len(seeds):
+    if not seeds or len(texts) != len(seeds):
         raise UserError(f"golden_latents: {len(texts)} prompts but {len(seeds)} seeds; give one seed for every prompt")
     pipeline = _wrap(pipe, height, width)
     with torch.no_grad():

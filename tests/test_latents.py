@@ -1,5 +1,6 @@
 """golden_latents with a real diffusers pipeline."""
 
+import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
@@ -52,6 +53,12 @@ def test_one_prompt_serves_several_seeds(npnet, pipe):
     torch.testing.assert_close(latents[1:], golden_latents(npnet, pipe, PROMPTS[0], 4), atol=1e-5, rtol=1e-5)
 
 
+def test_seeds_may_be_numpys(npnet, pipe):
+    expected = golden_latents(npnet, pipe, PROMPTS[0], [0, 1])
+    assert torch.equal(golden_latents(npnet, pipe, PROMPTS[0], np.arange(2)), expected)
+    torch.testing.assert_close(golden_latents(npnet, pipe, PROMPTS[0], np.int64(1)), expected[1:], atol=1e-5, rtol=1e-5)
+
+
 def test_latents_have_the_pipelines_dtype(npnet, tiny_sdxl):
     half = StableDiffusionXLPipeline.from_pretrained(tiny_sdxl, add_watermarker=False, dtype=torch.bfloat16)
     latents = golden_latents(npnet, half, PROMPTS, [3, 4])
@@ -83,5 +90,7 @@ def test_the_pipeline_keeps_its_progress_bar(npnet, tiny_sdxl, config):
 def test_mistakes_are_named(npnet, pipe):
     with pytest.raises(UserError, match="2 prompts but 3 seeds"):
         golden_latents(npnet, pipe, PROMPTS, [1, 2, 3])
+    with pytest.raises(UserError, match="0 prompts but 0 seeds"):
+        golden_latents(npnet, pipe, [], [])
     with pytest.raises(UserError, match=r"NPNet.*StableDiffusionXLPipeline"):
         golden_latents(npnet, npnet, PROMPTS, [1, 2])

@@ -79,7 +79,12 @@ def load(
         return load_published(source, option, **options)
     place = locate(source, option)
     try:
-        if load_pipeline and NPNet.load_config(place).get("_class_name") == DenoiserNPNet.__name__:
+        config = NPNet.load_config(place)
+        if isinstance(config, dict) and config.get("_class_name") == DenoiserNPNet.__name__:
+            if load_pipeline is None:
+                raise UserError(
+                    f"{source} holds adapters of a pipeline's denoiser: {option} must be a network of its own"
+                )
             return DenoiserNPNet.from_pretrained(place, load_pipeline())
         return NPNet.from_pretrained(place, **options)
     except OSError as error:
@@ -100,14 +105,17 @@ def load_published(source: str, option: str = "npnet", **options: Any) -> NPNet:
     file = _find(source, option)
     weights = _read(file, source)
     config = PUBLISHED | _shapes(weights, source) | options
-    npnet = NPNet(**config).eval()
     ours = {_our_name(name): value for name, value in weights.items() if name != QKV and not UNUSED.match(name)}
     ours |= dict(zip(TO_QKV, weights[QKV].chunk(3), strict=True))
-    expected = npnet.state_dict()
+    with torch.device("meta"):  # sizes that do not belong together could ask for any amount of memory
+        expected = NPNet(**config).state_dict()
     for name in [*expected, *ours]:
         have, want = (tuple(part[name].shape) if name in part else None for part in (ours, expected))
         if have != want:
             raise UserError(f"{source} is no published NPNet: {name} has shape {have} and should have {want}")
+        if not (ours[name].is_floating_point() and ours[name].isfinite().all()):
+            raise UserError(f"{source} is damaged: {name} holds something else than finite numbers")
+    npnet = NPNet(**config).eval()
     npnet.load_state_dict(ours)
     return npnet
 
@@ -123,19 +131,28 @@ def save(npnet: NPNet, target: str) -> None:
     """
     suffix = Path(target).suffix
     if suffix not in (*AUTHORS, COMMUNITY):
+        if Path(target).is_file():
+            raise UserError(f"{target} is a file: give a folder, or a name that ends in .pth or .safetensors")
         npnet.save_pretrained(target)
         return
     weights = _published_weights(npnet, target)
     Path(target).parent.mkdir(parents=True, exist_ok=True)
+    partial = f"{target}.partial"  # a file of the final name is always complete
     if suffix == COMMUNITY:
-        save_file(weights, target)
-        return
+        save_file(weights, partial)
+    else:
+        torch.save(_nested(weights), partial)
+    Path(partial).replace(target)
+
+
+def _nested(weights: Weights) -> dict[str, Any]:
+    """The community's names as those of the authors."""
     nested: dict[str, Any] = {name: weights[name] for name in ("alpha", "beta")}
     for part in ("unet_embedding", "unet_svd", "text_embedding"):
         prefix = f"{part}."
         theirs = "embeeding" if part == "text_embedding" else part
         nested[theirs] = {n.removeprefix(prefix): value for n, value in weights.items() if n.startswith(prefix)}
-    torch.save(nested, target)
+    return nested
 
 
 def _find(source: str, option: str) -> Path:
@@ -167,18 +184,24 @@ def _read(file: Path, source: str) -> Weights:
         part = "text_embedding" if name == "embeeding" else name
         for key, tensor in value.items() if isinstance(value, dict) else [("", value)]:
             weights[f"{part}.{key}" if key else f"{part}"] = tensor
-    if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+    if not all(isinstance(value, Tensor) and _is_plain(value) for value in weights.values()):
         raise UserError(f"{source} is no published NPNet: it holds more than tensors")
+    if sum(tensor.nbytes for tensor in weights.values()) > file.stat().st_size:
+        raise UserError(f"{source} is no published NPNet: its tensors are larger than the file")
     return weights
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
 
 
 def _shapes(weights: Weights, source: str) -> dict[str, Any]:
     """`latent_shape` and `embeds_shape` of published weights."""
-    names = ("unet_embedding.upconv.weight", "unet_svd.mlp1.0.weight", "unet_svd.mlp2.0.weight", QKV)
+    matrices = ("unet_svd.mlp1.0.weight", "unet_svd.mlp2.0.weight", QKV, "text_embedding.linear.weight")
     sizes = []
-    for name in (*names, "text_embedding.linear.weight"):
-        if name not in weights or weights[name].ndim < 2:
-            raise UserError(f"{source} is no published NPNet: it has no {name}")
+    for name, axes in {"unet_embedding.upconv.weight": 4, **dict.fromkeys(matrices, 2)}.items():
+        if name not in weights or weights[name].ndim != axes or weights[name].numel() == 0:
+            raise UserError(f"{source} is no published NPNet: it has no {name}, or an odd one")
         sizes.append(weights[name].shape)
     (channels, *_), (_, m), (_, n), (rows, _), (_, numbers) = sizes
     if channels % 2 or channels < 2 or m % 2 or n % (channels // 2) or rows % 3 or numbers % TOKENS:

@@ -1,14 +1,18 @@
 """The residual branch of the `unet` variant: convolutions behind the denoiser's own first one (arXiv 2411.09502)."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from golden_noise.errors import UserError
+from golden_noise.pipelines.loading import first_line
 from golden_noise.weights import locate
+
+Pretrained = bool | str | Mapping[str, Any]
 
 # Where diffusers keeps a denoiser, the smaller file first.
 DENOISER_FILES = ("unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.safetensors")
@@ -22,13 +26,14 @@ class ConvBranch(nn.Module):
     Args:
         channels: C of the noise.
         width: channels that the denoiser's `conv_in` gives.
-        pretrained: folder or hub id of the diffusers pipeline whose `conv_in` is copied; False starts a random one.
+        pretrained: folder or hub id of the diffusers pipeline whose `conv_in` is copied, or the arguments of
+            `denoiser_conv_in`; False starts a random one.
 
     Raises:
         UserError: no such pipeline, or its denoiser's `conv_in` has another shape.
     """
 
-    def __init__(self, channels: int, width: int, pretrained: bool | str = False):
+    def __init__(self, channels: int, width: int, pretrained: Pretrained = False):
         super().__init__()
         self.conv_in = nn.Conv2d(channels, width, 3, padding=1)
         self.conv1 = nn.Conv2d(width, channels, 7, padding=3, bias=False)  # the norm would undo a bias
@@ -37,37 +42,52 @@ class ConvBranch(nn.Module):
         self.conv3 = nn.Conv2d(channels, channels, 7, padding=3)
         for parameter in self.conv3.parameters():
             nn.init.zeros_(parameter)
+        if pretrained is True:
+            raise UserError("pretrained=true: backbone=conv copies a pipeline's conv_in, give its folder or hub id")
         if pretrained:
-            self._copy_conv_in(str(pretrained))
+            self._copy_conv_in({"source": pretrained} if isinstance(pretrained, str) else pretrained)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Returns g(x), shaped as x."""
         hidden = self.norm(self.conv1(self.conv_in(x_BCHW).relu()))
         return self.conv3(self.conv2(hidden).relu())
 
-    def _copy_conv_in(self, source: str) -> None:
-        weights = denoiser_conv_in(source)
+    def _copy_conv_in(self, place: Mapping[str, Any]) -> None:
+        weights = denoiser_conv_in(**place)
         have, want = tuple(weights["weight"].shape), tuple(self.conv_in.weight.shape)
         if have != want:
-            raise UserError(f"backbone_args.width: the conv_in of {source} has shape {have}, this branch {want}")
+            raise UserError(
+                f"backbone_args.width: the conv_in of {place['source']} has shape {have}, this branch {want}"
+            )
         self.conv_in.load_state_dict(weights)
 
 
-def denoiser_conv_in(source: str) -> dict[str, Tensor]:
+def denoiser_conv_in(
+    source: str, revision: str | None = None, unet: Mapping[str, Any] | None = None
+) -> dict[str, Tensor]:
     """`weight` and `bias` of a denoiser's first convolution, without reading the rest of it.
 
+    Args:
+        source: folder or hub id of a diffusers pipeline.
+        revision: of it on the hub.
+        unet: where its distilled denoiser is, if it has one: `source`, `weight_name` and `revision` as in
+            `Pipeline.load`.
+
     Raises:
-        UserError: `source` is no diffusers pipeline with a UNet.
+        UserError: there is no UNet.
     """
+    names: tuple[str, ...] = DENOISER_FILES
+    if unet is not None:
+        source, names, revision = unet["source"], (unet["weight_name"],), unet.get("revision")
     place = locate(source, "pretrained")
-    for name in DENOISER_FILES:
+    reason = ""
+    for name in names:
         try:
-            file = Path(place, name) if Path(place).is_dir() else Path(hf_hub_download(place, name))
-        except EntryNotFoundError:
-            continue
-        except OSError as error:
-            raise UserError(f"pretrained: cannot load {place} ({str(error).splitlines()[0]})") from error
-        if file.is_file():
-            with safe_open(file, framework="pt") as weights:
-                return {part: weights.get_tensor(f"conv_in.{part}") for part in ("weight", "bias")}
-    raise UserError(f"pretrained: {source} has no {DENOISER_FILES[-1]}; give a pipeline with a UNet, or false")
+            local = Path(place).is_dir()
+            file = Path(place, name) if local else Path(hf_hub_download(place, name, revision=revision))
+            if file.is_file():
+                with safe_open(file, framework="pt") as weights:
+                    return {part: weights.get_tensor(f"conv_in.{part}") for part in ("weight", "bias")}
+        except (OSError, ValueError, SafetensorError) as error:
+            reason = f" ({first_line(error)})"
+    raise UserError(f"pretrained: {source} has no {names[-1]}{reason}; give a pipeline with a UNet, or false")

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         npnet = checkpoint.load(options.source, "IN")
         checkpoint.save(npnet, options.target)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     print(f"{options.target}: noise {npnet.latent_shape}, prompts {npnet.embeds_shape}")

@@ -8,17 +8,17 @@ from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any, Self
 
-from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor, nn
 
 from golden_noise.errors import UserError
+from golden_noise.npnet.strict import StrictModel
 from golden_noise.pipelines.base import Pipeline, PromptEmbedding
 from golden_noise.pipelines.loading import first_line
 
 OUTPUT = "conv_out"  # the last layer of every UNet of diffusers
 
 
-class DenoiserNPNet(ModelMixin, ConfigMixin):
+class DenoiserNPNet(StrictModel):
     """Golden noise = noise + denoiser'(noise, T, c): one call more than the sampler's own, at the noisiest timestep T.
 
     denoiser' is the pipeline's denoiser with low-rank adapters (LoRA) and an output layer that starts at zero, so that
@@ -37,7 +37,6 @@ class DenoiserNPNet(ModelMixin, ConfigMixin):
         UserError: a rank below 1, names that fit no layer, or a denoiser with adapters of its own.
     """
 
-    config_name = "config.json"
     _supports_param_buffer_assignment = False  # loaded values must go into the parameters that the denoiser holds
 
     def __init__(
@@ -66,7 +65,7 @@ class DenoiserNPNet(ModelMixin, ConfigMixin):
         self.trained = nn.ParameterDict({name.replace(".", "/"): value for name, value in trained.items()})
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]
         cls, pretrained_model_name_or_path: str | PathLike | None, pipeline: Pipeline, **kwargs: Any
     ) -> Self:
         """As diffusers' method, from a local folder or a hub id, for the pipeline that it was trained with.
@@ -74,17 +73,7 @@ class DenoiserNPNet(ModelMixin, ConfigMixin):
         Raises:
             UserError: what is saved does not fit the pipeline's denoiser.
         """
-        source = pretrained_model_name_or_path
-        options = {"pipeline": pipeline, "low_cpu_mem_usage": False, "output_loading_info": True, **kwargs}
-        try:
-            npnet, found = super().from_pretrained(source, **options)
-        except UserError:
-            raise
-        except (RuntimeError, ValueError) as error:  # a layer has another shape
-            raise _unfit(source) from error
-        if found["missing_keys"] or found["unexpected_keys"]:
-            raise _unfit(source)
-        return npnet
+        return super().from_pretrained(pretrained_model_name_or_path, pipeline=pipeline, **kwargs)
 
     def forward(self, noise: Tensor, prompt: PromptEmbedding) -> Tensor:
         """Predicts the golden noise.
@@ -95,7 +84,15 @@ class DenoiserNPNet(ModelMixin, ConfigMixin):
 
         Returns:
             (B, C, H, W) in the dtype and on the device of the noise.
+
+        Raises:
+            UserError: noise of another number of channels, or another number of prompts.
         """
+        batch, channels = len(prompt), self.twin.latent_shape[0]
+        if noise.ndim != 4 or tuple(noise.shape[:2]) != (batch, channels):
+            raise UserError(
+                f"noise: {batch} prompts need shape ({batch}, {channels}, height, width), got {tuple(noise.shape)}"
+            )
         place = (self.device, self.twin.dtype)
         move = self.twin.denoise(noise.to(*place), self.twin.schedule.noisiest, prompt.to(*place))
         return noise + move.to(noise)
@@ -103,6 +100,23 @@ class DenoiserNPNet(ModelMixin, ConfigMixin):
     def golden(self, noise: Tensor, prompt: PromptEmbedding) -> Tensor:
         """Golden noise in the dtype and on the device of the noise: the method that every kind of NPNet has."""
         return self(noise, prompt)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy with parameters of its own, for averaged weights; the pipeline and its frozen weights stay shared."""
+        denoiser = self.twin.denoiser
+        shared = [self.pipeline, *(part for part in self.twin.pipe.components.values() if part is not denoiser)]
+        shared += [weight for weight in (*denoiser.parameters(), *denoiser.buffers()) if not weight.requires_grad]
+        memo |= {id(item): item for item in shared}
+        other = memo[id(self)] = type(self).__new__(type(self))
+        other.__dict__ |= copy.deepcopy(self.__dict__, memo)
+        return other
+
+    @classmethod
+    def _misfit(cls, source: str | PathLike | None, reason: str) -> UserError:
+        return UserError(
+            f"the adapters in {source} belong to another denoiser ({reason}): "
+            "choose the pipeline they were trained with"
+        )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves the parameters, and the rest of the pipeline to the same device."""
@@ -141,7 +155,3 @@ def _add_adapters(denoiser: nn.Module, rank: int, target_modules: list[str]) -> 
         inject_adapter_in_model(config, denoiser, "npnet")
     except ValueError as error:
         raise UserError(f"target_modules={target_modules} cannot get adapters: {first_line(error)}") from error
-
-
-def _unfit(source: str | PathLike | None) -> UserError:
-    return UserError(f"the adapters in {source} belong to another denoiser: choose the pipeline they were trained with")

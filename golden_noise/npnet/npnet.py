@@ -4,24 +4,23 @@ Shapes: B batch, C x H x W noise, L tokens of the prompt, D the width of their e
 """
 
 from collections.abc import Mapping, Sequence
-from os import PathLike
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from golden_noise.errors import UserError
-from golden_noise.npnet.conv import ConvBranch
+from golden_noise.npnet.conv import ConvBranch, Pretrained
 from golden_noise.npnet.residual import ResidualBranch
 from golden_noise.npnet.sizes import FITS, restore_std
+from golden_noise.npnet.strict import StrictModel
 from golden_noise.npnet.svd import SVD, SVDBranch
 from golden_noise.npnet.text import LongPrompt, TextInjection, shorten
 from golden_noise.pipelines.base import PromptEmbedding
 
 
-class NPNet(ModelMixin, ConfigMixin):
+class NPNet(StrictModel):
     """Golden noise = noise + move, with `move = (f(x) - x) + (2 sigmoid(alpha) - 1) t + beta g(x + t)`.
 
     t is the text injection, f the SVD branch, g the residual branch. The published variants are choices of
@@ -59,7 +58,6 @@ class NPNet(ModelMixin, ConfigMixin):
         UserError: no part that the prompt could act through, an option of unknown value, or odd C with `svd`.
     """
 
-    config_name = "config.json"
     ignore_for_config = ["pretrained"]  # noqa: RUF012
 
     @register_to_config
@@ -80,7 +78,7 @@ class NPNet(ModelMixin, ConfigMixin):
         unit_variance: bool = False,
         fit: Literal["exact", "tile", "crop", "resize"] = "exact",
         long_prompt: LongPrompt = "truncate",
-        pretrained: bool | str = False,
+        pretrained: Pretrained = False,
     ):
         super().__init__()
         _check_choice("target", target, ("golden", "difference"))
@@ -103,20 +101,11 @@ class NPNet(ModelMixin, ConfigMixin):
         self.beta = nn.Parameter(torch.ones(1)) if gates and backbone else None
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike | None, **kwargs: Any) -> Self:
-        """As diffusers' method, from a local folder or a hub id, in evaluation mode.
-
-        Its way to save memory is off by default: it leaves unset those buffers of timm's models that no
-        file holds.
-        """
-        kwargs.setdefault("low_cpu_mem_usage", False)
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-
-    @classmethod
-    def from_single_file(cls, source: str, **options: Any) -> "NPNet":
+    def from_single_file(cls, source: str, dtype: torch.dtype | None = None, **options: Any) -> "NPNet":
         """Loads published weights: a `.pth` or `.safetensors` file, or ORG/NAME/FILE on the hub.
 
         Args:
+            dtype: of the parameters, float32 by default whatever the file has.
             options: those of NPNet that have no weights, such as `fit`.
 
         Raises:
@@ -124,7 +113,8 @@ class NPNet(ModelMixin, ConfigMixin):
         """
         from golden_noise.npnet.checkpoint import load_published  # which itself builds NPNets
 
-        return load_published(source, **options)
+        npnet = load_published(source, **options)
+        return npnet if dtype is None else npnet.to(dtype)
 
     def forward(self, noise: Tensor, prompt_embeds: Tensor, svd: SVD | None = None) -> Tensor:
         """Predicts the golden noise.
@@ -141,6 +131,8 @@ class NPNet(ModelMixin, ConfigMixin):
             UserError: a shape differs from what this NPNet was made for and no option allows it.
         """
         self._check_shapes(noise, prompt_embeds)
+        if noise.numel() == 0:  # neither timm nor diffusers takes an empty batch
+            return noise
         golden = noise
         for embeds in shorten(prompt_embeds, self.embeds_shape[0], self.long_prompt):
             golden = self._at_any_size(golden, embeds, svd)

@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from pickle import UnpicklingError
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from golden_noise.errors import UserError
+from golden_noise.npnet.conv import Pretrained
+from golden_noise.pipelines.loading import first_line
 
 
 class ResidualBranch(nn.Module):
@@ -26,7 +29,7 @@ class ResidualBranch(nn.Module):
         pretrained: True downloads timm's weights for the backbone, a path names a file of them.
 
     Raises:
-        UserError: timm has no such model, unknown layout, or no such weights.
+        UserError: timm has no such model, it cannot read this noise, unknown layout, or no such weights.
     """
 
     def __init__(
@@ -36,7 +39,7 @@ class ResidualBranch(nn.Module):
         backbone_args: Mapping[str, Any],
         backbone_size: int | None,
         layout: Literal["map", "rows"] = "map",
-        pretrained: bool | str = False,
+        pretrained: Pretrained = False,
     ):
         super().__init__()
         if layout not in ("map", "rows"):
@@ -50,6 +53,19 @@ class ResidualBranch(nn.Module):
         self.conv_out = nn.Conv2d(last["num_chs"] if layout == "map" else rows, channels, 1)
         for parameter in self.conv_out.parameters():
             nn.init.zeros_(parameter)
+        self._try_it(latent_shape, backbone)
+
+    def _try_it(self, latent_shape: Sequence[int], backbone: str) -> None:
+        """A model that cannot read the noise is noticed now, not in the first step of a training."""
+        try:
+            with torch.no_grad():
+                self.eval()(torch.zeros(1, *latent_shape))
+        except (AssertionError, AttributeError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"backbone: {backbone} with these backbone_args, backbone_size and layout cannot read noise of shape "
+                f"{tuple(latent_shape)}: {first_line(error)}"
+            ) from error
+        self.train()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Returns g(x), shaped as x."""
@@ -65,16 +81,20 @@ class ResidualBranch(nn.Module):
         return self.conv_out(F.interpolate(features, size=x_BCHW.shape[-2:], mode="nearest"))
 
 
-def _timm_model(name: str, arguments: Mapping[str, Any], pretrained: bool | str) -> Any:
+def _timm_model(name: str, arguments: Mapping[str, Any], pretrained: Pretrained) -> Any:
     """The model without its classifier, whose parameters no gradient would reach (an error under DDP)."""
     import timm  # takes seconds, and only this branch needs it
 
     if not timm.is_model(name):
         raise UserError(f"backbone: timm has no model '{name}'; see timm.list_models()")
+    if not isinstance(pretrained, bool | str):
+        raise UserError("pretrained: a timm backbone needs true, false or a file of weights")
     try:
         model: Any = timm.create_model(name, pretrained=pretrained is True, **arguments)
     except OSError as error:
-        raise UserError(f"pretrained: cannot download {name} ({str(error).splitlines()[0]})") from error
+        raise UserError(f"pretrained: cannot download {name} ({first_line(error)})") from error
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"backbone_args={dict(arguments)}: no {name} can be built ({first_line(error)})") from error
     model.prune_intermediate_layers(1, prune_head=True)
     if isinstance(pretrained, str):
         _load_backbone(model, name, pretrained)

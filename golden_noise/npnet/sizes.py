@@ -23,7 +23,7 @@ def restore_std(golden_BCHW: Tensor, noise_BCHW: Tensor) -> Tensor:
     A mean squared error shrinks what cannot be predicted, and shrunken noise changes images by itself.
     """
     have, want = (x.float().std(dim=(1, 2, 3), keepdim=True) for x in (golden_BCHW, noise_BCHW))
-    return golden_BCHW * (want / have).to(golden_BCHW.dtype)
+    return golden_BCHW * (want / have.clamp_min(torch.finfo(have.dtype).tiny)).to(golden_BCHW.dtype)
 
 
 def tile(noise_BCHW: Tensor, size: Size, predict: Predict) -> Tensor:

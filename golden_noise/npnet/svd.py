@@ -48,13 +48,19 @@ def decompose(noise_BCHW: Tensor) -> SVD:
 
     Returns:
         U (B, m, k), s (B, k) in descending order, Vh (B, k, n), all float32. The signs are the backend's own.
+
+    Raises:
+        UserError: the noise holds NaN or infinity.
     """
     device = noise_BCHW.device
     # Apple's GPUs have neither float64 nor eigh.
     matrix_Bmn = to_matrix(noise_BCHW.to("cpu" if device.type == "mps" else device).double())
     wide = matrix_Bmn.shape[1] <= matrix_Bmn.shape[2]
     matrix_Bkl = matrix_Bmn if wide else matrix_Bmn.mT
-    squares_Bk, short_Bkk = torch.linalg.eigh(matrix_Bkl @ matrix_Bkl.mT)
+    try:
+        squares_Bk, short_Bkk = torch.linalg.eigh(matrix_Bkl @ matrix_Bkl.mT)
+    except torch.linalg.LinAlgError as error:  # a symmetric matrix of finite numbers always has eigenvalues
+        raise UserError("noise: it holds NaN or infinity, and has no singular values") from error
     short_Bkk = short_Bkk.flip(-1)
     s_Bk = squares_Bk.flip(-1).clamp_min(0).sqrt()
     # A value below it is zero to float64's precision: its long vector is then about zero, not infinite.

@@ -6,8 +6,12 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 from omegaconf import DictConfig, OmegaConf
 
-from golden_noise.npnet import AnyNPNet
+from golden_noise.npnet import AnyNPNet, DenoiserNPNet
 from golden_noise.weights import BUNDLED
+
+LOAD = """from golden_noise.npnet import NPNet
+
+npnet = NPNet.from_pretrained("FOLDER_OR_HUB_ID")"""
 
 
 def write_card(folder: Path, npnet: AnyNPNet, config: DictConfig, summary: dict[str, Any] | None) -> None:
@@ -18,7 +22,7 @@ def write_card(folder: Path, npnet: AnyNPNet, config: DictConfig, summary: dict[
         config: of the train job.
         summary: content of the evaluation's `results.json`, if there was one.
     """
-    text = "\n\n".join([_use(config), _training(npnet, config), _results(summary)])
+    text = "\n\n".join([_use(npnet, config), _training(npnet, config), _results(summary)])
     ModelCard(f"---\n{_metadata(config).to_yaml()}\n---\n\n{text}\n").save(folder / "README.md")
 
 
@@ -33,7 +37,8 @@ def _metadata(config: DictConfig) -> ModelCardData:
     )
 
 
-def _use(config: DictConfig) -> str:
+def _use(npnet: AnyNPNet, config: DictConfig) -> str:
+    load = _load_on_its_pipeline(config) if isinstance(npnet, DenoiserNPNet) else LOAD
     return f"""# NPNet for {config.pipeline.name}
 
 Turns starting noise into golden noise (Zhou et al., [arXiv 2411.09502](https://arxiv.org/abs/2411.09502)) for
@@ -41,11 +46,21 @@ Turns starting noise into golden noise (Zhou et al., [arXiv 2411.09502](https://
 
 ```python
 from golden_noise.latents import golden_latents
-from golden_noise.npnet import NPNet
-
-npnet = NPNet.from_pretrained("FOLDER_OR_HUB_ID")
+{load}
 images = pipe(prompts, latents=golden_latents(npnet, pipe, prompts, seeds)).images  # pipe: a diffusers pipeline
 ```"""
+
+
+def _load_on_its_pipeline(config: DictConfig) -> str:
+    """How to load an NPNet that shares its pipeline's denoiser."""
+    module, family, _ = config.pipeline.model._target_.rsplit(".", 2)
+    settings = ", ".join(f"{name}={config.pipeline[name]}" for name in ("height", "width", "steps", "guidance"))
+    return f"""from golden_noise.npnet import DenoiserNPNet
+from {module} import {family}
+
+pipeline = {family}.load("{config.pipeline.model.source}", {settings})
+npnet = DenoiserNPNet.from_pretrained("FOLDER_OR_HUB_ID", pipeline)
+pipe = pipeline.pipe"""
 
 
 def _training(npnet: AnyNPNet, config: DictConfig) -> str:

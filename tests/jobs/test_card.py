@@ -1,9 +1,12 @@
 """The model card that training writes."""
 
+import re
+
 import pytest
 from huggingface_hub import ModelCard
+from hydra.utils import instantiate
 
-from golden_noise.npnet import NPNet
+from golden_noise.npnet import DenoiserNPNet, NPNet
 from golden_noise.training.card import write_card
 
 COMPARISON = {"metric": "strict", "a": "standard", "b": "npnet", "n": 50, "difference": 0.0312, "ci95": [0.01, 0.05]}
@@ -24,6 +27,19 @@ def test_it_says_what_was_trained_on_what(compose_job, npnet, tmp_path):
     for words in (*values, "Not evaluated"):
         assert words in card.text, words
     assert str(tmp_path) not in card.text
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_its_code_runs(compose_job, npnet, tmp_path, shared):
+    config = compose_job("train")
+    if shared:
+        npnet = DenoiserNPNet(instantiate(config.pipeline.model), rank=4)
+    npnet.save_pretrained(tmp_path)
+    write_card(tmp_path, npnet, config, None)
+    (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(), re.DOTALL)
+    names = {"prompts": ["a red circle"], "seeds": [3], "pipe": instantiate(config.pipeline.model).pipe}
+    exec(code.replace("FOLDER_OR_HUB_ID", str(tmp_path)), names)
+    assert len(names["images"]) == 1
 
 
 def test_results_are_those_over_all_tasks(compose_job, npnet, tmp_path):

@@ -1,8 +1,10 @@
 """Published weights: random ones in exactly the published format against the formulas in float64."""
 
+import json
 import pickle
 import subprocess
 import sys
+import zipfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -184,6 +186,7 @@ def test_conversions_lead_back(small, tmp_path):
 
 def test_options_are_given_along(small):
     assert checkpoint.load(str(small[0] / "small.pth"), fit="tile").fit == "tile"
+    assert NPNet.from_single_file(str(small[0] / "small.pth"), dtype=torch.bfloat16).dtype == torch.bfloat16
     npnet = NPNet.from_single_file(str(small[0] / "small.pth"), unit_variance=True)
     noise, embeds = inputs(npnet)
     torch.testing.assert_close(npnet(noise, embeds).std(dim=(1, 2, 3)), noise.std(dim=(1, 2, 3)))
@@ -207,6 +210,18 @@ def test_a_mistake_in_the_command_costs_one_line(tmp_path, capsys):
     assert line.startswith("error: no file")
 
 
+def test_conversions_that_cannot_be_written_are_named(small, capsys):
+    folder, _ = small
+    (folder / "file").write_text("mine")
+    for target, message in {"file": "is a file", "file/a.pth": "file"}.items():
+        with pytest.raises(SystemExit) as exit:
+            convert.main([str(folder / "small.pth"), str(folder / target)])
+        assert exit.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ") and message in line
+    assert (folder / "file").read_text() == "mine"
+
+
 class Evil:
     def __reduce__(self):
         return Path.touch, (Path("executed"),)
@@ -214,6 +229,10 @@ class Evil:
 
 def without(content, part, name):
     return content | {part: {key: value for key, value in content[part].items() if key != name}}
+
+
+def replaced(content, matrix):
+    return content | {"unet_svd": content["unet_svd"] | {"mlp1.0.weight": matrix}}
 
 
 def refusal(path) -> str:
@@ -235,6 +254,15 @@ def test_other_files_are_refused(small, monkeypatch):
         "text_injection.linear.weight has shape": content | {"embeeding": linear("linear", 6, 77 * 8)},
         "surprise has shape": content | {"surprise": torch.zeros(1)},
         "no unet_embedding": [1, 2],
+        "alpha holds something else": content | {"alpha": torch.tensor([float("nan")])},
+        "mlp1.0.weight holds something else": replaced(content, torch.ones(64, 32, dtype=torch.int64)),
+        "it holds more than tensors": replaced(content, torch.ones(64, 32).to_sparse()),
+        "an odd one": replaced(content, torch.ones(64, 0)),
+        "larger than the file": replaced(content, torch.ones(1).expand(64, 10**10)),
+        "svd_branch.mlp1.2.weight has shape (32, 64) and should have (60000, 64)": {
+            **content,
+            "unet_svd": content["unet_svd"] | {f"mlp{i}.0.weight": torch.ones(64, 60_000) for i in (1, 2)},
+        },
     }
     for message, other in wrong.items():
         torch.save(other, folder / "wrong.pth")
@@ -246,6 +274,64 @@ def test_other_files_are_refused(small, monkeypatch):
     torch.save({"alpha": Evil()}, folder / "evil.pth")
     assert "more than tensors" in refusal("evil.pth")
     assert not (folder / "executed").exists()
+
+
+def test_damaged_files_are_refused(small):
+    folder, _ = small
+    for name in ("small.pth", "small.safetensors"):
+        whole = (folder / name).read_bytes()
+        for part in (whole[:7], whole[: len(whole) // 2], whole[:-1], b"\xff" * 7 + b"\x00" + whole[8:]):
+            (folder / f"cut{name}").write_bytes(part)
+            assert "holds no tensors" in refusal(folder / f"cut{name}")
+    with zipfile.ZipFile(folder / "junk.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", b"junk")
+    assert "holds no tensors" in refusal(folder / "junk.pth")
+
+
+def damage_weights(change):
+    def damage(folder):
+        file = folder / "diffusion_pytorch_model.safetensors"
+        save_file(change({name: value.clone() for name, value in load_file(file).items()}), file)
+
+    return damage
+
+
+def change_config(**changes):
+    def damage(folder):
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return damage
+
+
+def only_pickled(folder):
+    weights = folder / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(weights), folder / "diffusion_pytorch_model.bin")
+    weights.unlink()
+
+
+DAMAGES = {
+    "missing keys: alpha": damage_weights(lambda w: {name: value for name, value in w.items() if name != "alpha"}),
+    "unexpected keys: zzz": damage_weights(lambda w: w | {"zzz": torch.zeros(1)}),
+    "size mismatch for alpha": damage_weights(lambda w: w | {"alpha": torch.zeros(2)}),
+    "alpha is not finite": damage_weights(lambda w: w | {"alpha": torch.full((1,), float("inf"))}),
+    "size mismatch for svd_branch": change_config(latent_shape=[4, 8, 10]),
+    "must be tuple of ints": change_config(latent_shape="abc"),
+    "adapters of a pipeline's denoiser": change_config(_class_name="DenoiserNPNet"),
+    "no file named diffusion_pytorch_model.safetensors": only_pickled,
+    "Unable to load weights": lambda folder: (folder / "diffusion_pytorch_model.safetensors").write_bytes(b"junk"),
+    "not a valid JSON file": lambda folder: (folder / "config.json").write_text("{"),
+    "no NPNet in": lambda folder: (folder / "config.json").write_text("[1]"),
+    "missing 2 required": lambda folder: (folder / "config.json").write_text('{"_class_name": "UNet2DConditionModel"}'),
+}
+
+
+@pytest.mark.parametrize("message", DAMAGES)
+def test_damaged_folders_are_refused(tmp_path, message):
+    """diffusers itself would fill missing weights with random numbers."""
+    NPNet((4, 8, 8), (5, 12)).save_pretrained(tmp_path)
+    DAMAGES[message](tmp_path)
+    assert message in refusal(tmp_path)
 
 
 def test_missing_sources_are_named(tmp_path):

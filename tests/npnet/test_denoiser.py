@@ -11,6 +11,7 @@ from golden_noise.noise import draw_noise
 from golden_noise.npnet import DenoiserNPNet, NPNet
 from golden_noise.pipelines.base import PromptEmbedding
 from golden_noise.pipelines.sdxl import SDXLPipeline
+from golden_noise.pipelines.stable_diffusion import SDPipeline
 
 NOISE = draw_noise([0, 1, 2], (4, 8, 8))
 PROMPTS = ["a red circle above a blue square", "two crosses", "a green triangle"]
@@ -204,6 +205,43 @@ def test_averaged_weights_are_a_copy_of_their_own(pipeline, prompt):
             parameter.zero_()
         assert torch.equal(npnet(NOISE, prompt), NOISE)
         assert not torch.equal(twin(NOISE, prompt), NOISE)
+    assert twin.pipeline is pipeline
+    frozen = storages(parameter for parameter in npnet.twin.denoiser.parameters() if not parameter.requires_grad)
+    assert frozen <= storages(twin.twin.denoiser.parameters())
+    assert storages(p for p in twin.twin.denoiser.parameters() if p.requires_grad) == storages(twin.parameters())
+
+
+@pytest.mark.parametrize("rank", [4, None])
+def test_stable_diffusion_has_one_too(tiny_sd, tmp_path, rank):
+    """Without a pooled embedding."""
+    pipeline = SDPipeline.load(str(tiny_sd), device="cpu", height=32, width=32, steps=2, guidance=3.0)
+    prompt = PromptEmbedding(pipeline.encode(PROMPTS).embeds.clone())
+    npnet = make(pipeline, rank)
+    assert torch.equal(npnet.golden(NOISE, prompt), NOISE)
+    disturb(npnet).golden(NOISE, prompt).square().sum().backward()
+    assert [name for name, parameter in npnet.named_parameters() if not parameter.grad.any()] == []
+    npnet.save_pretrained(tmp_path)
+    with torch.no_grad():
+        again = DenoiserNPNet.from_pretrained(tmp_path, pipeline)
+        assert torch.equal(again(NOISE, prompt), npnet(NOISE, prompt))
+    if rank:
+        shared = storages(pipeline.denoiser.parameters()) & storages(npnet.twin.denoiser.parameters())
+        assert shared == storages(p for n, p in pipeline.denoiser.named_parameters() if not n.startswith("conv_out."))
+
+
+def test_adapters_do_not_fit_another_kind_of_denoiser(pipeline, tiny_sd, tmp_path):
+    make(pipeline).save_pretrained(tmp_path)
+    other = SDPipeline.load(str(tiny_sd), device="cpu", height=32, width=32, steps=2, guidance=3.0)
+    with pytest.raises(UserError, match="belong to another denoiser") as error:
+        DenoiserNPNet.from_pretrained(tmp_path, other)
+    assert "\n" not in str(error.value)
+
+
+def test_noise_and_prompts_must_belong_together(pipeline, prompt):
+    npnet = make(pipeline)
+    for noise in (NOISE[:2], NOISE[:, :3], NOISE[0]):
+        with pytest.raises(UserError, match=r"noise: 3 prompts need shape \(3, 4, height, width\)"):
+            npnet(noise, prompt)
 
 
 def test_parameters_stay_those_of_the_denoiser_when_converted(pipeline, prompt):

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from golden_noise.errors import UserError
 from golden_noise.npnet import NPNet, decompose
+from golden_noise.npnet.svd import to_noise
 
 LATENT, EMBEDS = (4, 8, 8), (5, 12)
 VIT = {
@@ -155,6 +156,60 @@ def test_precomputed_decomposition_gives_the_same():
     assert torch.equal(npnet(noise, embeds, svd=decompose(noise)), npnet(noise, embeds))
 
 
+def test_nothing_in_nothing_out():
+    noise, embeds = inputs(batch=0)
+    assert trained()(noise, embeds).shape == noise.shape
+
+
+@pytest.mark.parametrize("options", [{}, {"signs": "raw"}, {"unit_variance": True}, {"fit": "tile"}])
+def test_odd_noise(options):
+    """Without noise, of equal values, of rank 1, with equal singular values: finite. Not a number: refused."""
+    torch.manual_seed(0)
+    npnet = NPNet(LATENT, EMBEDS, **options).eval()
+    torch.nn.init.normal_(npnet.svd_branch.mlp4[-1].weight, std=0.1)
+    size = (8, 12) if "fit" in options else (8, 8)
+    rows, columns = 2 * size[0], 2 * size[1]
+    orthogonal = torch.linalg.qr(torch.randn(columns, columns))[0][:rows]
+    matrices = [
+        torch.zeros(rows, columns),
+        torch.ones(rows, columns),
+        torch.randn(rows, 1) @ torch.randn(1, columns),
+        orthogonal,
+    ]
+    for matrix in matrices:
+        assert npnet(to_noise(matrix[None], 4), torch.randn(1, *EMBEDS)).isfinite().all()
+    for value in (float("nan"), float("inf")):
+        noise = torch.randn(2, 4, *size)
+        noise[1, 0, 0, 0] = value
+        with pytest.raises(UserError, match=r"noise: .*NaN or infinity"):
+            npnet(noise, torch.randn(2, *EMBEDS))
+
+
+def test_strides_do_not_matter(variant):
+    npnet = trained(variant)
+    noise, embeds = inputs()
+    strided = noise.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2), embeds.mT.contiguous().mT
+    torch.testing.assert_close(npnet(*strided), npnet(noise, embeds), atol=1e-5, rtol=1e-5)
+
+
+def test_autocast_moves_nearly_as_much(variant):
+    """Mixed precision: the decomposition stays exact."""
+    npnet = trained(variant)
+    noise, embeds = inputs()
+    full = npnet(noise, embeds)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = npnet(noise, embeds)
+    assert mixed.dtype == torch.float32
+    assert (mixed - full).norm() / (full - noise).norm() < 0.05
+
+
+@pytest.mark.parametrize("name", ["svd_unet+unet", "unet"])
+def test_it_compiles_into_one_graph(name):
+    npnet = trained(name)
+    compiled = torch.compile(npnet, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(*inputs()), npnet(*inputs()))
+
+
 def test_rectangular_noise():
     shape = (4, 6, 10)
     for name in ("svd_unet", "swin", "convnext", "rows", "without attention", "unet"):
@@ -236,6 +291,19 @@ def test_conv_branch_copies_the_denoisers_first_convolution(tiny_sdxl):
             NPNet(LATENT, EMBEDS, backbone_args={"width": 64}, **{**options, "pretrained": source})
 
 
+def test_conv_branch_copies_a_distilled_denoiser(tiny_sdxl, tmp_path):
+    weights = {"conv_in.weight": torch.randn(64, 4, 3, 3), "conv_in.bias": torch.randn(64)}
+    save_file(weights, tmp_path / "unet.safetensors")
+    place = {"source": str(tiny_sdxl), "unet": {"source": str(tmp_path), "weight_name": "unet.safetensors"}}
+    options = {"svd": False, "gates": False, "backbone": "conv", "backbone_args": {"width": 64}}
+    branch = NPNet(LATENT, EMBEDS, **options, pretrained=place).residual_branch
+    assert torch.equal(branch.conv_in.weight, weights["conv_in.weight"])
+    save_file({"other": torch.zeros(1)}, tmp_path / "unet.safetensors")
+    for wrong, message in ((place, "unet.safetensors"), (True, "=true")):
+        with pytest.raises(UserError, match=f"pretrained.*{message}"):
+            NPNet(LATENT, EMBEDS, **options, pretrained=wrong)
+
+
 @pytest.mark.parametrize(
     ("noise_shape", "embeds_shape", "message"),
     [
@@ -264,6 +332,9 @@ def test_wrong_shapes_are_refused(noise_shape, embeds_shape, message):
         ({**VIT, "layout": "columns"}, "layout: .*map or rows.*columns"),
         ({"backbone": "vit_none"}, "backbone: .*vit_none"),
         ({"backbone": "resnet10t", "pretrained": "/nowhere.pth"}, "pretrained: .*/nowhere.pth"),
+        ({"backbone": "resnet10t", "backbone_args": {"colour": 1}}, "backbone_args=.*colour"),
+        ({**VIT, "backbone_size": 16}, r"backbone: .*\(4, 8, 8\): Input height"),
+        ({"backbone": "resnet10t", "backbone_size": 70, "layout": "rows"}, "backbone: .*layout"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

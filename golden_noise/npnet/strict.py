@@ -1,0 +1,47 @@
+"""What every kind of NPNet is in diffusers' terms: a model that is loaded whole or not at all."""
+
+from os import PathLike
+from typing import Any, Self
+
+from diffusers import ConfigMixin, ModelMixin
+
+from golden_noise.errors import UserError
+
+
+class StrictModel(ModelMixin, ConfigMixin):
+    """diffusers' model, but weights that are missing, unknown, of another shape or not finite are an error.
+
+    diffusers itself fills what is missing with random numbers and logs a warning.
+    """
+
+    config_name = "config.json"
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike | None, **kwargs: Any) -> Self:
+        """As diffusers' method, from a local folder or a hub id, in evaluation mode; never from a pickle.
+
+        diffusers' way to save memory is off by default: it leaves unset those buffers of timm's models that no
+        file holds.
+
+        Raises:
+            UserError: another model is there, or its weights are damaged.
+        """
+        source = pretrained_model_name_or_path
+        options = {"low_cpu_mem_usage": False, "use_safetensors": True, **kwargs, "output_loading_info": True}
+        try:
+            model, found = super().from_pretrained(source, **options)
+        except UserError:
+            raise
+        except (RuntimeError, TypeError, ValueError) as error:  # another class's config, or a layer of another shape
+            raise cls._misfit(source, " ".join(str(error).split())[:200]) from error
+        for what in ("missing_keys", "unexpected_keys"):
+            if found[what]:
+                raise cls._misfit(source, f"{what.replace('_', ' ')}: {found[what][0]}")
+        for name, parameter in model.named_parameters():
+            if not parameter.isfinite().all():
+                raise cls._misfit(source, f"{name} is not finite")
+        return model
+
+    @classmethod
+    def _misfit(cls, source: str | PathLike | None, reason: str) -> UserError:
+        return UserError(f"{source} holds no {cls.__name__}, or a damaged one ({reason})")
