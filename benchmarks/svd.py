@@ -53,16 +53,18 @@ CONVENTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def once(call: Callable[[], Any]) -> float:
+    """Time of a call in seconds."""
+    start = time.perf_counter()
+    call()
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
 def seconds(call: Callable[[], Any], repeats: int) -> float:
     """Median time of a call, after one that does not count."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        call()
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+    return statistics.median([once(call) for _ in range(repeats + 1)][1:])
 
 
 def error(noise: Tensor, parts: Any) -> float:
@@ -99,9 +101,11 @@ def training_step(size: str, batch: int, svd: str) -> Callable[[], None]:
 
 
 def steps(size: str, batch: int, repeats: int) -> None:
-    without, cached, with_svd = (seconds(training_step(size, batch, svd), repeats) for svd in ("no", "cached", "yes"))
-    times = " | ".join(f"{taken * 1e3:.0f} ms" for taken in (without, cached, with_svd))
-    ratios = f"{cached / without:.3f} | {with_svd / without:.3f}"
+    """The kinds take turns, so that a machine that slows down slows all of them; medians of the rounds' ratios."""
+    kinds = [training_step(size, batch, svd) for svd in ("no", "cached", "yes")]
+    rounds = [[once(step) for step in kinds] for _ in range(repeats + 1)][1:]
+    times = " | ".join(f"{statistics.median(taken) * 1e3:.0f} ms" for taken in zip(*rounds, strict=True))
+    ratios = " | ".join(f"{statistics.median(taken[i] / taken[0] for taken in rounds):.3f}" for i in (1, 2))
     print(f"| {batch} x {size} | {NETWORKS[size]['backbone']} | {times} | {ratios} |")
 
 
@@ -125,8 +129,8 @@ def main() -> None:
     decompositions("4x128x128", batch=64, repeats=3)
     print("\n| noise | backbone | training step without SVD branch | cached | with | ratio cached | with |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    steps("4x8x8", batch=64, repeats=20)
-    steps("4x128x128", batch=8, repeats=3)
+    steps("4x8x8", batch=64, repeats=60)
+    steps("4x128x128", batch=8, repeats=5)
     print("\n| sign convention | flips per million vectors |\n| --- | --- |")
     near_ties()
 
