@@ -118,8 +118,9 @@ def _shown(value: Any) -> str:
 def _check_resolution(pipeline: DictConfig) -> None:
     for side in ("height", "width"):
         value = pipeline[side]
-        if not isinstance(value, int) or value < 8 or value % 8:
-            raise UserError(f"pipeline.{side}={value} must be a positive multiple of 8")
+        multiple = pipeline.get("size_multiple", 8)
+        if not isinstance(value, int) or value < multiple or value % multiple:
+            raise UserError(f"pipeline.{side}={value} must be a positive multiple of {multiple}")
     native = tuple(pipeline.get("trained_size") or ())
     if native and native != (pipeline.height, pipeline.width):
         raise UserError(

@@ -10,10 +10,13 @@ from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.flux import FluxPipeline
+from golden_noise.pipelines.hunyuan_dit import HunyuanDiTPipeline
 from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.pipelines.stable_diffusion import SDPipeline
+from golden_noise.pipelines.stable_diffusion_3 import SD3Pipeline
 
-FAMILIES: tuple[type[Pipeline], ...] = (SDXLPipeline, SDPipeline)
+FAMILIES: tuple[type[Pipeline], ...] = (SDXLPipeline, SDPipeline, SD3Pipeline, FluxPipeline, HunyuanDiTPipeline)
 
 
 def golden_latents(
@@ -31,14 +34,16 @@ def golden_latents(
 
     Args:
         npnet: on any device; noise of another size than its own needs its option `fit`.
-        pipe: a StableDiffusionXLPipeline or StableDiffusionPipeline; it is left as it is.
+        pipe: a pipeline of one of the FAMILIES; it is left as it is. HunyuanDiTPipeline needs
+            `use_resolution_binning=False` in its call.
         prompts: one prompt, or as many as there are seeds.
         seeds: of the noise.
         height: of the images in pixels, as in the call of the pipeline; by default the pipeline's own.
         width: likewise.
 
     Returns:
-        (number of seeds, C, height / 8, width / 8) of unit variance, on the pipeline's device, in its dtype.
+        (number of seeds, C, height / 8, width / 8) of unit variance, on the pipeline's device, in its dtype. Flux gets
+        the same as tokens, the form in which its call takes latents.
 
     Raises:
         UserError: a pipeline of another kind, or another number of prompts than of seeds.
@@ -50,7 +55,7 @@ def golden_latents(
     pipeline = _wrap(pipe, height, width)
     with torch.no_grad():
         golden = npnet.golden(draw_noise(seeds, pipeline.latent_shape), pipeline.encode(texts))
-    return golden.to(pipeline.device, pipeline.dtype)
+    return pipeline.pack(golden.to(pipeline.device, pipeline.dtype))
 
 
 def _wrap(pipe: DiffusionPipeline, height: int | None, width: int | None) -> Pipeline:
@@ -58,7 +63,8 @@ def _wrap(pipe: DiffusionPipeline, height: int | None, width: int | None) -> Pip
     if family is None:
         known = ", ".join(family.diffusers_class.__name__ for family in FAMILIES)
         raise UserError(f"golden_latents: no {type(pipe).__name__}, only {known}; call npnet(noise, embeds) instead")
-    sample = pipe.unet.config.sample_size  # of the latents: a number, or height and width
+    # Of the latents: a number, or height and width.
+    sample = getattr(pipe, family.denoiser_name).config.get("sample_size", None) or pipe.default_sample_size
     rows, columns = (sample, sample) if isinstance(sample, int) else sample
     scale = pipe.vae_scale_factor
     progress_bar = dict(getattr(pipe, "_progress_bar_config", {}))

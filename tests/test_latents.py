@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import FluxPipeline, StableDiffusion3Pipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from golden_noise.errors import UserError
 from golden_noise.latents import golden_latents
@@ -77,6 +77,19 @@ def test_stable_diffusion_gets_latents_too(tiny_sd):
     assert pipe(PROMPTS, latents=latents, num_inference_steps=1, output_type="pt").images.shape == (2, 3, 32, 32)
     pipe.unet.register_to_config(sample_size=[8, 12])
     assert golden_latents(NPNet((4, 8, 12), (16, 64)), pipe, PROMPTS, [3, 4]).shape == (2, 4, 8, 12)
+
+
+def test_flows_get_latents_in_the_form_of_their_call(tiny_sd3, tiny_flux):
+    for kind, folder, shape in [
+        (StableDiffusion3Pipeline, tiny_sd3, (272, 32)),
+        (FluxPipeline, tiny_flux, (512, 32)),
+    ]:
+        pipe = kind.from_pretrained(folder)
+        pipe.set_progress_bar_config(disable=True)
+        size = {"height": 32, "width": 32}
+        latents = golden_latents(NPNet((16, 8, 8), shape), pipe, PROMPTS, [3, 4], **size)
+        images = pipe(PROMPTS, latents=latents, num_inference_steps=1, output_type="pt", **size).images
+        assert images.shape == (2, 3, 32, 32)
 
 
 @pytest.mark.parametrize("config", [{}, {"disable": False, "desc": "drawing"}])

@@ -15,7 +15,8 @@ from golden_noise.npnet.strict import StrictModel
 from golden_noise.pipelines.base import Pipeline, PromptEmbedding
 from golden_noise.pipelines.loading import first_line
 
-OUTPUT = "conv_out"  # the last layer of every UNet of diffusers
+OUTPUTS = ("conv_out", "proj_out")  # the last layer of every UNet, of every transformer of diffusers
+STORED = {"embeds", "pooled"}  # what pairs hold of an encoded prompt
 
 
 class DenoiserNPNet(StrictModel):
@@ -34,7 +35,8 @@ class DenoiserNPNet(StrictModel):
         gradient_checkpointing: train in less memory and more time. Not saved.
 
     Raises:
-        UserError: a rank below 1, names that fit no layer, or a denoiser with adapters of its own.
+        UserError: a rank below 1, names that fit no layer, a denoiser with adapters of its own, or one that takes
+            more of a prompt than pairs hold.
     """
 
     _supports_param_buffer_assignment = False  # loaded values must go into the parameters that the denoiser holds
@@ -48,14 +50,19 @@ class DenoiserNPNet(StrictModel):
     ):
         super().__init__()
         self.register_to_config(rank=rank, target_modules=list(target_modules))
+        if unknown := set(pipeline.conditions) - STORED:
+            raise UserError(
+                f"model=denoiser_lora cannot be trained for a {type(pipeline.pipe).__name__}: pairs do not hold its "
+                f"{', '.join(sorted(unknown))}; choose another model"
+            )
         if rank is not None and rank < 1:
             raise UserError(f"rank={rank} must be a whole number >= 1, or null for a full copy of the denoiser")
         self.pipeline, self.twin = pipeline, _with_own_denoiser(pipeline, share_weights=rank is not None)
-        denoiser = self.twin.denoiser
-        for parameter in denoiser.get_submodule(OUTPUT).parameters():
+        denoiser, output = self.twin.denoiser, _output(pipeline)
+        for parameter in denoiser.get_submodule(output).parameters():
             parameter.data.zero_()  # not torch.nn.init, which from_pretrained switches off
         if rank is not None:
-            _add_adapters(denoiser, rank, [*target_modules, OUTPUT])
+            _add_adapters(denoiser, rank, [*target_modules, output])
         if gradient_checkpointing:
             denoiser.enable_gradient_checkpointing()
         trained = {name: parameter for name, parameter in denoiser.named_parameters() if parameter.requires_grad}
@@ -134,11 +141,16 @@ def _with_own_denoiser(pipeline: Pipeline, share_weights: bool) -> Pipeline:
     denoiser = pipeline.denoiser
     shared: list[Any] = [part for part in pipeline.pipe.components.values() if part is not denoiser]
     if share_weights:
-        tensors = [*denoiser.named_parameters(), *denoiser.named_buffers()]
-        shared += [tensor for name, tensor in tensors if not name.startswith(f"{OUTPUT}.")]
+        tensors, output = [*denoiser.named_parameters(), *denoiser.named_buffers()], _output(pipeline)
+        shared += [tensor for name, tensor in tensors if not name.startswith(f"{output}.")]
     twin = copy.deepcopy(pipeline, {id(item): item for item in shared})
     twin.denoiser.requires_grad_(not share_weights)
     return twin
+
+
+def _output(pipeline: Pipeline) -> str:
+    """Name of the denoiser's last layer."""
+    return next(name for name in OUTPUTS if hasattr(pipeline.denoiser, name))
 
 
 def _add_adapters(denoiser: nn.Module, rank: int, target_modules: list[str]) -> None:

@@ -86,11 +86,15 @@ class Pipeline(ABC):
     Attributes:
         diffusers_class: the pipelines of diffusers that a family reads.
         denoiser_name: their part that predicts the noise.
+        conditions: parts of a PromptEmbedding that it takes.
+        half: the dtype that the models were made to run in on a GPU.
         parts: arguments of theirs that replace what a folder or the hub holds.
     """
 
     diffusers_class: ClassVar[type[DiffusionPipeline]]
     denoiser_name: ClassVar[str] = "unet"
+    conditions: ClassVar[tuple[str, ...]] = ("embeds",)
+    half: ClassVar[str] = "float16"
     parts: ClassVar[dict[str, Any]] = {}
 
     def __init__(
@@ -127,7 +131,7 @@ class Pipeline(ABC):
         Args:
             source: folder written by `save_pretrained`, or a hub id.
             device: "auto" takes a GPU if there is one.
-            dtype: "auto" is half precision on a GPU and float32 elsewhere.
+            dtype: "auto" is the family's half precision on a GPU and float32 elsewhere.
             variant: file variant on the hub, such as "fp16".
             revision: branch, tag or commit on the hub; a folder has none.
             scheduler: class `name` and arguments of another sampler than the pipeline's own; the noise schedule stays.
@@ -140,7 +144,7 @@ class Pipeline(ABC):
             UserError: a source is missing or holds something else, or no such device, dtype or scheduler.
         """
         place = pick_device(device)
-        kind = pick_dtype(dtype, place)
+        kind = pick_dtype(dtype, place, cls.half)
         pipe = load_diffusers(cls.diffusers_class, source, kind, variant, revision, **cls.parts)
         if scheduler is not None:
             set_scheduler(pipe, **scheduler)
@@ -243,7 +247,7 @@ class Pipeline(ABC):
         images = self.pipe(
             **self.prompt_arguments(prompt),
             **self.call_arguments,
-            latents=latents.to(self.device, self.dtype),
+            latents=self.pack(latents.to(self.device, self.dtype)),
             height=self.height,
             width=self.width,
             num_inference_steps=self.steps if steps is None else steps,
@@ -252,6 +256,10 @@ class Pipeline(ABC):
             output_type="pt",
         ).images
         return images.float()
+
+    def pack(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, H, W) as the diffusers call takes them."""
+        return latents
 
     def prompt_arguments(self, prompt: PromptEmbedding) -> dict[str, Tensor | None]:
         """The prompt as arguments of the diffusers call."""

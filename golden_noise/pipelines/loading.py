@@ -41,14 +41,14 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """ "auto" is half precision on a GPU and float32 elsewhere.
+def pick_dtype(dtype: str, device: torch.device, half: str) -> torch.dtype:
+    """ "auto" is `half` on a GPU and float32 elsewhere.
 
     Raises:
         UserError: it is none that a pipeline can run in.
     """
     if dtype == "auto":
-        dtype = "float16" if device.type == "cuda" else "float32"
+        dtype = half if device.type == "cuda" else "float32"
     if dtype not in ("float16", "bfloat16", "float32"):
         raise UserError(f"pipeline.model.dtype={dtype} must be auto, float16, bfloat16 or float32")
     return getattr(torch, dtype)

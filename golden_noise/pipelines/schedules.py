@@ -5,7 +5,9 @@ A level is named by its timestep, which is also what the denoiser is told; every
 
 from typing import Any, Protocol
 
+import numpy as np
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Tensor
 
 from golden_noise.errors import UserError
@@ -105,17 +107,22 @@ class Flow:
 
     Args:
         scheduler: the model's own.
+        tokens: that the denoiser makes of the latents; more of them shift the levels of some schedules upwards.
+        even: whether the levels are even before they are shifted, as Flux gives them.
 
     Raises:
         UserError: a sampler with another path than Euler's.
     """
 
-    def __init__(self, scheduler: Any):
+    def __init__(self, scheduler: Any, tokens: int, even: bool = False):
         if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
             raise UserError(
                 f"{OPTION}.name={type(scheduler).__name__} cannot be inverted: FlowMatchEulerDiscreteScheduler can"
             )
         self._scheduler = FlowMatchEulerDiscreteScheduler.from_config(scheduler.config)
+        config, self._even = scheduler.config, even
+        limits = config.base_image_seq_len, config.max_image_seq_len, config.base_shift, config.max_shift
+        self._shift = calculate_shift(tokens, *limits) if config.use_dynamic_shifting else None
 
     @property
     def noisiest(self) -> float:
@@ -124,7 +131,8 @@ class Flow:
 
     def timesteps(self, steps: int) -> Tensor:
         """See `Schedule`; float32."""
-        self._scheduler.set_timesteps(steps)
+        sigmas = np.linspace(1.0, 1 / steps, steps) if self._even else None
+        self._scheduler.set_timesteps(steps, sigmas=sigmas, mu=self._shift)
         return self._scheduler.timesteps
 
     def prediction(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:

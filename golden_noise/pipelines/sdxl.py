@@ -11,6 +11,7 @@ class SDXLPipeline(Pipeline):
     """Any `StableDiffusionXLPipeline`. Loaded and set as `Pipeline` says."""
 
     diffusers_class = StableDiffusionXLPipeline
+    conditions = ("embeds", "pooled")
 
     def _encode(self, prompts: list[str], negative: list[str] | None) -> PromptEmbedding:
         embeds, negative_embeds, pooled, negative_pooled = self.pipe.encode_prompt(

@@ -25,7 +25,7 @@ SCHEDULE = {
 }
 ALPHAS = DDIMScheduler(**SCHEDULE).alphas_cumprod
 ddim = DDIM(DDIMScheduler(**SCHEDULE).config)
-flow = Flow(FlowMatchEulerDiscreteScheduler(shift=3.0))  # SD 3.5's
+flow = Flow(FlowMatchEulerDiscreteScheduler(shift=3.0), tokens=4096)  # SD 3.5's
 levels = st.integers(0, 999)
 
 
@@ -115,4 +115,4 @@ def test_flow_is_eulers_path_of_diffusers(steps):
 
 def test_other_samplers_of_flows_are_refused():
     with pytest.raises(UserError, match="FlowMatchHeunDiscreteScheduler cannot be inverted"):
-        Flow(FlowMatchHeunDiscreteScheduler())
+        Flow(FlowMatchHeunDiscreteScheduler(), tokens=4096)
