@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from golden_noise.evaluation.gallery import chosen, shown_methods
+from golden_noise.evaluation.gallery import chosen
 from golden_noise.evaluation.scores import ALL, Scores
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def log_evaluation(
     """
     import wandb  # takes a second
 
-    methods = shown_methods(scores)
+    methods = scores.shown
     columns = [f"{metric}/{method}" for metric in scores.metrics for method in methods]
     table = wandb.Table(columns=["index", "task", "prompt", "seed", *methods, *columns])
     for i in chosen(scores)[:ROWS]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from golden_noise.evaluation.scores import CONTROLS, NPNET, SEARCH, STANDARD, Scores
+from golden_noise.evaluation.scores import STANDARD, Scores
 
 CARDS = 1_000  # pairs in the gallery
 BYTES = 12_500_000  # of all its images together, as text
@@ -18,21 +18,9 @@ THUMBNAIL = 320  # the longer side of a thumbnail, at most
 ImageSource = Callable[[str, int], Image.Image]
 
 
-def shown_methods(scores: Scores) -> list[str]:
-    """The methods whose images are shown: all but the controls, unless there is nothing else."""
-    methods = [method for method in scores.methods if method not in CONTROLS]
-    return methods if len(methods) > 1 else scores.methods
-
-
-def subject(scores: Scores) -> str | None:
-    """The method under test: NPNet, else the search, else the first beside standard noise."""
-    shown = shown_methods(scores)
-    return next((method for method in (NPNET, SEARCH, *shown) if method in shown and method != STANDARD), None)
-
-
 def gallery(scores: Scores, images: ImageSource) -> list[dict[str, Any]]:
     """One card per pair, in order: the item, its images with scores, and each method's change by every metric."""
-    methods = shown_methods(scores)
+    methods = scores.shown
     positions = chosen(scores)
     wanted = [(method, i) for i in positions for method in methods]
     exact = _exact(images(method, i) for method, i in wanted)
@@ -58,7 +46,7 @@ def gallery(scores: Scores, images: ImageSource) -> list[dict[str, Any]]:
 
 def chosen(scores: Scores) -> list[int]:
     """All positions, or of a large set the largest gains and losses and a random sample."""
-    n, tested = len(scores.items), subject(scores)
+    n, tested = len(scores.items), scores.subject
     if n <= CARDS:
         return list(range(n))
     extremes = [i for sign in (1, -1) if tested for i in largest_changes(scores, tested, sign)[: CARDS // 4]]

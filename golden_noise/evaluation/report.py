@@ -12,7 +12,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from golden_noise.evaluation import verdict
-from golden_noise.evaluation.gallery import ImageSource, gallery, shown_methods, subject
+from golden_noise.evaluation.gallery import ImageSource, gallery
 from golden_noise.evaluation.gaussianity import expected
 from golden_noise.evaluation.results import write_atomically
 from golden_noise.evaluation.scores import NPNET, SEARCH, STANDARD, Scores
@@ -36,14 +36,15 @@ def write_report(folder: Path, scores: Scores, summary: dict[str, Any], images: 
     script = (HERE / "report.js").read_text("utf-8")
     html = page.render(
         pairs=len(scores.items),
+        extent=verdict.extent(summary["methods"][STANDARD][scores.metrics[0]]),
         methods=scores.methods,
         tasks=scores.tasks,
-        subject=subject(scores),
+        subject=scores.subject,
         metrics=[_metric(scores, summary, metric) for metric in scores.metrics],
         overview=_overview(scores, summary),
         diversity={space: _family(entry) for space, entry in summary["diversity"].items()},
         noise=_noise(summary),
-        shown=[method for method in shown_methods(scores) if method != STANDARD],
+        shown=[method for method in scores.shown if method != STANDARD],
         cards=gallery(scores, images),
         config=yaml.safe_dump(summary["config"], sort_keys=False, allow_unicode=True),
         summary=summary,
@@ -89,11 +90,16 @@ class Axis:
 
 def _metric(scores: Scores, summary: dict[str, Any], metric: str) -> dict[str, Any]:
     """Everything the page shows on one metric."""
-    tested = subject(scores)
+    tested = scores.subject
     differences = {
         method: found
         for method in scores.methods
         if (found := verdict.compared(summary, metric, STANDARD, method)) is not None
+    }
+    rivals = {
+        method: found
+        for method in scores.methods
+        if tested and (found := verdict.compared(summary, metric, method, tested)) and method != STANDARD
     }
     shown = [method for method in dict.fromkeys((STANDARD, SEARCH, NPNET, tested)) if method in scores.methods]
     tasks = {
@@ -114,6 +120,8 @@ def _metric(scores: Scores, summary: dict[str, Any], metric: str) -> dict[str, A
         "means": {method: summary["methods"][method][metric] for method in scores.methods},
         "differences": differences,
         "difference_axis": _axis_of(differences.values()),
+        "rivals": rivals,
+        "rival_axis": _axis_of(rivals.values()),
         "tasks": tasks,
         "changes": changes,
         "change_axis": _axis_of(changes.values()),
@@ -129,11 +137,11 @@ def _axis_of(intervals: Iterable[dict[str, Any]]) -> Axis:
 
 def _overview(scores: Scores, summary: dict[str, Any]) -> dict[str, Any]:
     """The tested method's effect by every metric in standard deviations, the one scale that they share."""
-    tested, rows = subject(scores), {}
+    tested, rows = scores.subject, {}
     for metric in scores.metrics:
         found = verdict.compared(summary, metric, STANDARD, tested) if tested else None
         if found and found["effect_size"] is not None:
-            spread = found["standard_error"] * found["n"] ** 0.5
+            spread = found["standard_error"] * found["units"] ** 0.5
             rows[metric] = {"effect": found["effect_size"], "ci95": [end / spread for end in found["ci95"]]} | {
                 key: found[key] for key in ("p_value", "p_holm", "pairs_needed")
             }

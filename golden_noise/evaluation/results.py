@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from golden_noise.evaluation.scores import ALL, CONTROLS, NPNET, SEARCH, STANDARD, Scores
+from golden_noise.evaluation.scores import ALL, NPNET, SEARCH, STANDARD, Scores
 from golden_noise.evaluation.statistics import Comparison, Estimate, PairedSample, holm
-from golden_noise.evaluation.verdict import FEW, change, compared, interval, name, plain, probability, verdict
+from golden_noise.evaluation.verdict import FEW, change, compared, count, extent, name, plain, probability, verdict
 
 
 def summarise(
@@ -28,13 +28,16 @@ def summarise(
     """The content of ``results.json``: plain containers only, the same for the same scores.
 
     - ``methods[method][metric]``: ``n, mean, standard_error, ci95`` and the same per task.
-    - ``comparisons``: every method against standard, and NPNet against the search and every control, over all items
-      and per task, each with the fields of `Comparison` and ``p_holm``, the sign test's p-value corrected over the
-      metrics of that comparison.
+    - ``comparisons``: every method against standard, and the method under test against every other, over all items
+      and per task, each with the fields of `Comparison` and ``p_holm``, the sign test's p-value corrected by Holm.
+      Its family is one comparison by every metric: a further method or task leaves the others' p-values as they are,
+      and nothing is corrected over methods and tasks.
     - ``kept_share[metric]``: None where the search has no clear gain.
     - ``diversity[space]`` and ``noise[measure]``: ``methods`` with a mean each, and ``differences`` to standard; the
-      unit is the prompt for diversity, the item for noise.
+      item is the prompt for diversity.
     - ``notes``: what the numbers cannot tell, in words.
+
+    The unit of intervals and tests is the prompt with all its seeds; the seed where all items are of one prompt.
     """
     samples = {group: _sample(scores, group) for group in [ALL, *scores.tasks]}
     return {
@@ -44,13 +47,13 @@ def summarise(
         },
         "comparisons": [
             comparison
-            for a, b in _pairs(scores.methods)
+            for a, b in _pairs(scores)
             for task, sample in samples.items()
             for comparison in _family(sample, scores.metrics, a, b, task)
         ],
         "kept_share": {metric: _kept_share(scores, samples[ALL], metric) for metric in scores.metrics},
         "diversity": _against_standard(scores.diversity, scores.methods),
-        "noise": _against_standard(scores.noise, scores.methods),
+        "noise": _against_standard(scores.noise, scores.methods, _units(scores.items)),
         "notes": notes(scores),
         "config": config,
         "versions": versions,
@@ -60,14 +63,22 @@ def summarise(
 
 def _sample(scores: Scores, group: str) -> PairedSample:
     positions = scores.positions(group)
-    return PairedSample({(k, m): scores.values[k][m][positions] for k in scores.metrics for m in scores.methods})
+    columns = {(k, m): scores.values[k][m][positions] for k in scores.metrics for m in scores.methods}
+    return PairedSample(columns, _units([scores.items[i] for i in positions]))
 
 
-def _pairs(methods: list[str]) -> list[tuple[str, str]]:
+def _units(items: list[dict[str, Any]]) -> list[str] | None:
+    """What is independent: prompts, or the seeds of a single one."""
+    prompts = [item["prompt"] for item in items]
+    return prompts if len(set(prompts)) > 1 else None
+
+
+def _pairs(scores: Scores) -> list[tuple[str, str]]:
     """The (a, b) that are compared, b with a."""
-    against_standard = [(STANDARD, method) for method in methods if method != STANDARD]
-    rivals = [method for method in (SEARCH, *CONTROLS) if method in methods and NPNET in methods]
-    return against_standard + [(rival, NPNET) for rival in rivals]
+    tested = scores.subject
+    against_standard = [(STANDARD, method) for method in scores.methods if method != STANDARD]
+    rivals = [method for method in scores.methods if tested and method not in (STANDARD, tested)]
+    return against_standard + [(rival, tested) for rival in rivals if tested]
 
 
 def _means(samples: dict[str, PairedSample], column: tuple[str, str]) -> dict[str, Any]:
@@ -78,6 +89,7 @@ def _means(samples: dict[str, PairedSample], column: tuple[str, str]) -> dict[st
 def _mean(estimate: Estimate) -> dict[str, Any]:
     return {
         "n": estimate.n,
+        "units": estimate.units,
         "mean": estimate.mean,
         "standard_error": estimate.standard_error,
         "ci95": [estimate.low, estimate.high],
@@ -101,11 +113,13 @@ def _difference(comparison: Comparison) -> dict[str, Any]:
     return fields
 
 
-def _against_standard(values: dict[str, dict[str, np.ndarray]], methods: list[str]) -> dict[str, Any]:
+def _against_standard(
+    values: dict[str, dict[str, np.ndarray]], methods: list[str], units: list[str] | None = None
+) -> dict[str, Any]:
     """Means of every method and their paired differences to standard."""
     if not values:
         return {}
-    sample = PairedSample({(name, method): values[name][method] for name in values for method in methods})
+    sample = PairedSample({(name, method): values[name][method] for name in values for method in methods}, units)
     return {
         name: {
             "methods": {method: _mean(sample.mean_interval((name, method))) for method in methods},
@@ -121,10 +135,29 @@ def _against_standard(values: dict[str, dict[str, np.ndarray]], methods: list[st
 
 def notes(scores: Scores) -> list[str]:
     """What the numbers of this evaluation cannot tell."""
+    return [*_notes_on_prompts(scores), *_notes_on_scores(scores)]
+
+
+def _notes_on_prompts(scores: Scores) -> list[str]:
+    n, prompts = len(scores.items), _count_prompts(scores, ALL)
+    if prompts == 1 and n >= FEW:
+        return ["all pairs are of one prompt: intervals and tests are over its seeds and say nothing of other prompts"]
+    if prompts < FEW:
+        units = count(n, "pair") if prompts in (1, n) else count(prompts, "prompt")
+        return [f"{units}: too few for intervals and tests, at least {FEW} are needed"]
+    few = {task: found for task in scores.tasks if (found := _count_prompts(scores, task)) < FEW}
+    if not few:
+        return []
+    listed = ", ".join(f"{task} ({found})" for task, found in few.items())
+    return [f"categories of fewer than {FEW} prompts, whose intervals are too narrow: {listed}"]
+
+
+def _count_prompts(scores: Scores, task: str) -> int:
+    return len({scores.items[i]["prompt"] for i in scores.positions(task)})
+
+
+def _notes_on_scores(scores: Scores) -> list[str]:
     found = []
-    n = len(scores.items)
-    if n < FEW:
-        found.append(f"{n} {'pair' if n == 1 else 'pairs'}: too few for intervals and tests, at least {FEW} are needed")
     for metric, columns in scores.values.items():
         every = np.concatenate([columns[method] for method in scores.methods])
         if every.min() == every.max():
@@ -137,7 +170,7 @@ def notes(scores: Scores) -> list[str]:
 
 
 def _kept_share(scores: Scores, sample: PairedSample, metric: str) -> dict[str, Any] | None:
-    if not {SEARCH, NPNET} <= set(scores.methods) or len(scores.items) < FEW:
+    if not {SEARCH, NPNET} <= set(scores.methods) or sample.units < FEW:
         return None
     kept = sample.kept_share((metric, STANDARD), (metric, SEARCH), (metric, NPNET))
     return {"n": kept.n, "share": kept.mean, "ci95": [kept.low, kept.high]} if kept else None
@@ -173,7 +206,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def print_table(summary: dict[str, Any], console: Console | None = None) -> None:
-    """Show the means, the differences to standard noise and the verdict of every metric in the terminal."""
+    """Show the means, the differences to standard noise and the verdict of every metric, at 80 columns too."""
     console = console or Console()
     for metric in summary["methods"][STANDARD]:
         console.print(_table(summary, metric))
@@ -183,19 +216,27 @@ def print_table(summary: dict[str, Any], console: Console | None = None) -> None
 
 
 def _table(summary: dict[str, Any], metric: str) -> Table:
-    pairs = summary["methods"][STANDARD][metric]["n"]
-    title = Text(f"{metric}, {pairs:,} {'pair' if pairs == 1 else 'pairs'}")
+    title = Text(f"{metric}, {extent(summary['methods'][STANDARD][metric])}")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in ("method", "mean [95 %]", "difference to standard", "win rate", "p"):
-        table.add_column(Text(heading), justify="left" if heading == "method" else "right")
+    table.add_column("method", overflow="fold")
+    for heading in ("mean", "difference [95 %]", "win rate", "p (Holm)"):
+        table.add_column(Text(heading), justify="right", no_wrap=True)
     for method, results in summary["methods"].items():
-        entry = results[metric]
-        difference = compared(summary, metric, STANDARD, method)
-        shown = (
-            (change(difference), f"{difference['win_rate']:.1%}", probability(difference["p_value"]))
-            if difference
-            else ("", "", "")
+        table.add_row(Text(name(method)), plain(results[metric]["mean"]), *_cells(summary, metric, STANDARD, method))
+    rivals = [c for c in summary["comparisons"] if c["task"] == ALL and c["metric"] == metric and c["a"] != STANDARD]
+    for place, comparison in enumerate(rivals):
+        if place == 0:
+            table.add_section()
+            table.add_row(Text(f"{name(comparison['b'])} minus"))
+        table.add_row(
+            Text(f"  {name(comparison['a'])}"), "", *_cells(summary, metric, comparison["a"], comparison["b"])
         )
-        mean = f"{plain(entry['mean'])} {interval(entry['ci95'])}"
-        table.add_row(*(Text(cell) for cell in (name(method), mean, *shown)))
     return table
+
+
+def _cells(summary: dict[str, Any], metric: str, a: str, b: str) -> tuple[Text, ...]:
+    """Difference, win rate and p-value of a comparison, as far as it was made."""
+    found = compared(summary, metric, a, b)
+    if found is None:
+        return ()
+    return tuple(map(Text, (change(found), f"{found['win_rate']:.1%}", probability(found["p_holm"]))))

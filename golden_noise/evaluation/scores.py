@@ -65,6 +65,18 @@ class Scores:
         return self.files[method][position] if self.files else image_path(method, self.items[position]["index"])
 
     @property
+    def shown(self) -> list[str]:
+        """The methods whose images are shown: all but the controls, unless there is nothing else."""
+        methods = [method for method in self.methods if method not in CONTROLS]
+        return methods if len(methods) > 1 else self.methods
+
+    @property
+    def subject(self) -> str | None:
+        """The method under test: NPNet, else the search, else the first beside standard noise."""
+        candidates = (NPNET, SEARCH, *self.shown)
+        return next((method for method in candidates if method in self.shown and method != STANDARD), None)
+
+    @property
     def tasks(self) -> list[str]:
         """The tasks in alphabetical order; items without a task belong to none."""
         return sorted({item["task"] for item in self.items} - {""})

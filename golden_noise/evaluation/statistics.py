@@ -1,12 +1,19 @@
-"""Means, paired differences and their uncertainty, from one joint bootstrap of the items.
+"""Means, paired differences and their uncertainty, from one joint bootstrap of the independent units.
 
 Every column (a method's scores on a metric) is measured on the same items, so items are resampled, not
 scores: one set of resamples serves every mean, difference and ratio. That keeps all comparisons paired, and
 the cost is one product of resample counts with the columns, whatever the number of comparisons.
+
+Items of one prompt (its seeds) are alike: the unit is the prompt. Whole units are resampled (Davison & Hinkley 1997,
+section 3.8), standard errors are cluster-robust (Liang & Zeger 1986), and tests are over the units' means. Where every
+item is a unit of its own, all of this is the usual statistics of single items.
+
+Shapes: N items, U units, K columns, R resamples.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 from scipy.stats import binomtest, norm, wilcoxon
@@ -19,30 +26,37 @@ COUNTS_AT_ONCE = 2_000_000  # bounds the memory of the resample counts to some t
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value measured on ``n`` items, with its 95 % interval; the standard error is None for one item."""
+    """A value measured on ``n`` items in ``units``, with its 95 % interval; the standard error is None for one unit."""
 
     mean: float
     standard_error: float | None
     low: float
     high: float
     n: int
+    units: int
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How b compares with a on the same ``n`` items.
+    """How b compares with a on the same ``n`` items in ``units``.
 
     Attributes:
-        difference: mean of b - a, with ``standard_error`` (None for one pair) and 95 % interval ``low``, ``high``.
-        win_rate: share of the pairs that b wins, a tie counted as half; ``win_low`` and ``win_high`` are Wilson's.
-        p_value: exact two-sided sign test over the pairs that differ. It tests the win rate; on 0/1 scores it is the
-            exact McNemar test, and unlike Wilcoxon's test it does not assume that the differences are symmetric.
-        p_wilcoxon: Wilcoxon's signed rank test over the pairs that differ.
-        effect_size: Cohen's d_z, the mean difference over its standard deviation; None if that is 0 or unknown.
-        pairs_needed: pairs at which an effect of this size is found with 80 % power; None without an effect.
+        difference: mean of b - a, with ``standard_error`` (None for one unit) and 95 % interval ``low``, ``high``.
+        wins: pairs that b wins; with ``ties`` and ``losses`` they add up to ``n``.
+        win_rate: share of the pairs that b wins, a tie counted as half; ``win_low`` and ``win_high`` are Wilson's, for
+            as many independent pairs as these are worth.
+        units_better: units in which b is better on average; ``units_worse`` those in which a is.
+        p_value: exact two-sided sign test of these two counts. On 0/1 scores of single items it is the exact McNemar
+            test, and unlike Wilcoxon's test it does not assume that the differences are symmetric.
+        p_wilcoxon: Wilcoxon's signed rank test over the mean differences of the same units.
+        effect_size: Cohen's d_z, the mean difference over its standard deviation between units; None if that is 0 or
+            unknown.
+        pairs_needed: pairs, as many per unit as here, at which an effect of this size is found with 80 % power; None
+            without an effect.
     """
 
     n: int
+    units: int
     difference: float
     standard_error: float | None
     low: float
@@ -53,6 +67,8 @@ class Comparison:
     win_rate: float
     win_low: float
     win_high: float
+    units_better: int
+    units_worse: int
     p_value: float
     p_wilcoxon: float
     effect_size: float | None
@@ -60,55 +76,69 @@ class Comparison:
 
 
 class PairedSample:
-    """Columns (N,) of finite scores of the same N >= 1 items, with 10,000 joint resamples of the items.
+    """Columns (N,) of finite scores of the same N >= 1 items, with 10,000 joint resamples of their units.
 
     Intervals are BCa (Efron 1987, "Better bootstrap confidence intervals"): the plain percentile interval is
     too symmetric for rates near 0 or 1 and for small tasks, and the correction is nearly free here, since the
-    acceleration of a mean has a closed form. Constant columns and N = 1 give an interval of zero width.
+    acceleration of a mean has a closed form. Constant columns and a single unit give an interval of zero width.
+
+    Args:
+        units: N labels, the same for items that belong together; None: every item is a unit.
     """
 
-    def __init__(self, columns: Mapping[Hashable, np.ndarray], seed: int = 0) -> None:
+    def __init__(
+        self, columns: Mapping[Hashable, np.ndarray], units: Sequence[Hashable] | None = None, seed: int = 0
+    ) -> None:
         self._columns = {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()}
         values_NK = np.stack(list(self._columns.values()), axis=1)
         self.n = len(values_NK)
-        self._sums = dict(zip(self._columns, _resampled_sums(values_NK, seed).T, strict=True))
+        labels = range(self.n) if units is None else units
+        numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+        self._unit_N = np.array([numbers[label] for label in labels])
+        self._sizes_U = np.bincount(self._unit_N).astype(np.float64)
+        self.units = len(self._sizes_U)
+        sums_UK = np.stack([self._unit_sums(values_N) for values_N in values_NK.T] + [self._sizes_U], axis=1)
+        *sums, self._items_R = _resampled_sums(sums_UK, seed).T
+        self._sums = dict(zip(self._columns, sums, strict=True))
 
     def mean_interval(self, column: Hashable) -> Estimate:
         """Mean of a column with its bootstrap interval."""
-        values_N = self._columns[column]
-        low, high = self._interval_of_mean(values_N, self._sums[column])
-        return Estimate(float(values_N.mean()), standard_error(values_N), low, high, self.n)
+        return self._estimate(self._columns[column], self._sums[column])
 
     def difference_interval(self, a: Hashable, b: Hashable) -> Estimate:
         """Mean of b - a with its bootstrap interval, for what has no better or worse."""
-        change_N = self._columns[b] - self._columns[a]
-        low, high = self._interval_of_mean(change_N, self._sums[b] - self._sums[a])
-        return Estimate(float(change_N.mean()), standard_error(change_N), low, high, self.n)
+        return self._estimate(self._columns[b] - self._columns[a], self._sums[b] - self._sums[a])
 
     def paired_difference(self, a: Hashable, b: Hashable) -> Comparison:
-        """Mean of b - a with its bootstrap interval, wins of b, and tests; p-values are 1 when all pairs tie."""
+        """Mean of b - a with its bootstrap interval, wins of b, and tests; p-values are 1 when all units tie."""
         change_N = self._columns[b] - self._columns[a]
-        low, high = self._interval_of_mean(change_N, self._sums[b] - self._sums[a])
+        found = self._estimate(change_N, self._sums[b] - self._sums[a])
         wins, losses = int((change_N > 0).sum()), int((change_N < 0).sum())
         win_rate = 0.5 + (wins - losses) / (2 * self.n)
-        win_low, win_high = wilson_interval(win_rate, self.n)
-        effect = effect_size(change_N)
+        win_low, win_high = wilson_interval(win_rate, self._effective_size(np.sign(change_N)))
+        change_U = self._unit_sums(change_N) / self._sizes_U
+        better, worse = int((change_U > 0).sum()), int((change_U < 0).sum())
+        effect = effect_size(found, change_N)
+        needed = pairs_needed(effect)
         return Comparison(
             n=self.n,
-            difference=float(change_N.mean()),
-            standard_error=standard_error(change_N),
-            low=low,
-            high=high,
+            units=self.units,
+            difference=found.mean,
+            standard_error=found.standard_error,
+            low=found.low,
+            high=found.high,
             wins=wins,
             ties=self.n - wins - losses,
             losses=losses,
             win_rate=win_rate,
             win_low=win_low,
             win_high=win_high,
-            p_value=float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0,
-            p_wilcoxon=float(wilcoxon(change_N[change_N != 0]).pvalue) if wins + losses else 1.0,
+            units_better=better,
+            units_worse=worse,
+            p_value=float(binomtest(better, better + worse).pvalue) if better + worse else 1.0,
+            p_wilcoxon=float(wilcoxon(change_U[change_U != 0]).pvalue) if better + worse else 1.0,
             effect_size=effect,
-            pairs_needed=pairs_needed(effect),
+            pairs_needed=None if needed is None else ceil(needed * self.n / self.units),
         )
 
     def kept_share(self, standard: Hashable, search: Hashable, npnet: Hashable) -> Estimate | None:
@@ -127,26 +157,46 @@ class PairedSample:
         share = float(kept_N.sum() / gain_N.sum())
         infinite_R = np.where(kept_R < 0, -np.inf, np.inf)
         share_R = np.divide(kept_R, gain_R, out=infinite_R, where=gain_R > 0)
-        low, high = _bca(share, share_R, influence_N=kept_N - share * gain_N)
-        return Estimate(share, None, low, high, self.n) if np.isfinite([low, high]).all() else None
+        low, high = self._interval(share, share_R, kept_N - share * gain_N)
+        return Estimate(share, None, low, high, self.n, self.units) if np.isfinite([low, high]).all() else None
 
-    def _interval_of_mean(self, values_N: np.ndarray, sums_R: np.ndarray) -> tuple[float, float]:
-        mean = values_N.mean()
-        return _bca(mean, sums_R / self.n, influence_N=values_N - mean)
+    def _estimate(self, values_N: np.ndarray, sums_R: np.ndarray) -> Estimate:
+        """Mean over the items, so that a unit with more of them counts more."""
+        mean = float(values_N.mean())
+        low, high = self._interval(mean, sums_R / self._items_R, values_N - mean)
+        return Estimate(mean, self._standard_error(values_N), low, high, self.n, self.units)
+
+    def _interval(self, estimate: float, resampled_R: np.ndarray, influence_N: np.ndarray) -> tuple[float, float]:
+        # Rounding leaves a constant column with a spread of some 1e-17 instead of none.
+        rounding = np.spacing(abs(estimate) + 1) * np.sqrt((self._sizes_U**2).sum())
+        return _bca(estimate, resampled_R, self._unit_sums(influence_N), rounding)
+
+    def _standard_error(self, values_N: np.ndarray) -> float | None:
+        """Cluster-robust standard error of the mean, None for one unit."""
+        if self.units == 1:
+            return None
+        pull_U = self._unit_sums(values_N - values_N.mean())
+        return float(np.sqrt((pull_U**2).sum() * self.units / (self.units - 1)) / self.n)
+
+    def _effective_size(self, values_N: np.ndarray) -> float:
+        """How many independent items these are worth for their mean (Kish's design effect), at most N."""
+        error = None if self.units == self.n else self._standard_error(values_N)
+        if not error:  # independent already, or nothing tells how much alike the items of a unit are
+            return self.units
+        return min(self.n, float(values_N.var(ddof=1)) / error**2)
+
+    def _unit_sums(self, values_N: np.ndarray) -> np.ndarray:
+        """Sums (U,) over the items of every unit."""
+        return np.bincount(self._unit_N, weights=values_N)
 
 
-def standard_error(values_N: np.ndarray) -> float | None:
-    """Standard error of the mean, None for a single value."""
-    return float(values_N.std(ddof=1) / np.sqrt(len(values_N))) if len(values_N) > 1 else None
+def effect_size(change: Estimate, change_N: np.ndarray) -> float | None:
+    """Cohen's d_z of a paired difference between units; None where they do not vary."""
+    spread = (change.standard_error or 0.0) * np.sqrt(change.units)
+    return None if spread <= np.spacing(np.abs(change_N).max() + 1) else float(change.mean / spread)
 
 
-def effect_size(change_N: np.ndarray) -> float | None:
-    """Cohen's d_z of paired differences; None where they do not vary."""
-    spread = change_N.std(ddof=1) if len(change_N) > 1 else 0.0
-    return None if spread <= np.spacing(np.abs(change_N).max() + 1) else float(change_N.mean() / spread)
-
-
-def wilson_interval(rate: float, n: int) -> tuple[float, float]:
+def wilson_interval(rate: float, n: float) -> tuple[float, float]:
     """Wilson's interval of a rate (1927). SciPy's takes whole counts only, and a tie is half a win.
 
     With ties the scores 0, 1/2, 1 vary less than the binomial that Wilson assumes, so the interval is too wide rather
@@ -174,9 +224,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected[np.argsort(order, kind="stable")].tolist()
 
 
-def _resampled_sums(values_NK: np.ndarray, seed: int) -> np.ndarray:
+def _resampled_sums(sums_UK: np.ndarray, seed: int) -> np.ndarray:
     """Sums of the columns over each resample of the rows, (RESAMPLES, K)."""
-    n = len(values_NK)
+    n = len(sums_UK)
     generator = np.random.default_rng(seed)
     rows = max(1, COUNTS_AT_ONCE // n)
     sums = []
@@ -184,18 +234,17 @@ def _resampled_sums(values_NK: np.ndarray, seed: int) -> np.ndarray:
         size = min(rows, RESAMPLES - start)
         drawn = generator.integers(n, size=(size, n))
         drawn += n * np.arange(size)[:, None]
-        counts_RN = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
-        sums.append(counts_RN.astype(np.float64) @ values_NK)
+        counts_RU = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
+        sums.append(counts_RU.astype(np.float64) @ sums_UK)
     return np.concatenate(sums)
 
 
-def _bca(estimate: float, resampled_R: np.ndarray, influence_N: np.ndarray) -> tuple[float, float]:
-    """BCa interval of an estimate; ``influence_N`` is each item's pull on it, up to a common factor."""
-    square = (influence_N**2).sum()
-    # Rounding leaves a constant column with a spread of some 1e-17 instead of none.
-    if square <= len(influence_N) * np.spacing(abs(estimate) + 1) ** 2:
-        return float(estimate), float(estimate)
-    acceleration = (influence_N**3).sum() / (6 * square**1.5)
+def _bca(estimate: float, resampled_R: np.ndarray, influence_U: np.ndarray, rounding: float) -> tuple[float, float]:
+    """BCa interval of an estimate; ``influence_U`` is each unit's pull on it, up to a common factor."""
+    square = (influence_U**2).sum()
+    if square <= rounding**2:
+        return estimate, estimate
+    acceleration = (influence_U**3).sum() / (6 * square**1.5)
     below = ((resampled_R < estimate).mean() + (resampled_R <= estimate).mean()) / 2
     bias = norm.ppf(below)
     tails = bias + norm.ppf([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])

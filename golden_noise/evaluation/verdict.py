@@ -5,8 +5,9 @@ from typing import Any
 
 from golden_noise.evaluation.scores import ALL, BEST_OF_N, CONTROLS, NPNET, SEARCH, STANDARD
 
-FEW = 10  # pairs; with fewer the sign test can hardly reach 5 % and the bootstrap is too narrow
-FEW_CHANGED = 6  # pairs that differ; with fewer no sign test reaches 5 %, but the bootstrap's interval may leave out 0
+FEW = 10  # units (prompts); with fewer the sign test can hardly reach 5 % and the bootstrap is too narrow
+FEW_CHANGED = 6  # units that differ; with fewer no sign test reaches 5 %, but the bootstrap's interval may leave out 0
+SIGNIFICANT = 0.05
 
 NAMES = {
     STANDARD: "standard noise",
@@ -64,6 +65,17 @@ def probability(p_value: float) -> str:
     return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
+def count(number: int, what: str) -> str:
+    """``1 pair``, ``2,000 pairs``."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def extent(entry: dict[str, Any]) -> str:
+    """What a mean or a comparison rests on: ``2,000 pairs``, or ``2,000 pairs of 267 prompts`` where these repeat."""
+    pairs = count(entry["n"], "pair")
+    return pairs if entry["units"] == entry["n"] else f"{pairs} of {count(entry['units'], 'prompt')}"
+
+
 def compared(summary: dict[str, Any], metric: str, a: str, b: str, task: str = ALL) -> dict[str, Any] | None:
     """The comparison of b with a, or None where it was not made."""
     wanted = (metric, a, b, task)
@@ -74,7 +86,7 @@ def compared(summary: dict[str, Any], metric: str, a: str, b: str, task: str = A
 def outcome(summary: dict[str, Any], metric: str) -> str:
     """What the comparisons show, by these rules (method A is above B when the interval of A - B is above 0).
 
-    - ``absent``: NPNet was not evaluated. ``few``: fewer pairs than any test could work with, or fewer that differ
+    - ``absent``: NPNet was not evaluated. ``few``: fewer prompts than any test could work with, or fewer that differ
       behind an interval that leaves out 0.
     - ``loss``: standard noise is above NPNet. ``none``: neither is above the other.
     NPNet is above standard noise, and
@@ -87,7 +99,7 @@ def outcome(summary: dict[str, Any], metric: str) -> str:
     gain = compared(summary, metric, STANDARD, NPNET)
     if gain is None:
         return "absent"
-    if gain["n"] < FEW or (is_clear(gain["ci95"]) and gain["wins"] + gain["losses"] < FEW_CHANGED):
+    if gain["units"] < FEW or (is_clear(gain["ci95"]) and gain["units_better"] + gain["units_worse"] < FEW_CHANGED):
         return "few"
     if gain["ci95"][0] <= 0:
         return "loss" if gain["ci95"][1] < 0 else "none"
@@ -106,23 +118,44 @@ def verdict(summary: dict[str, Any], metric: str) -> str:
     if gain is None:
         known = f"; the search changes {metric} by {change(search)}" if search else ""
         return f"NPNet was not evaluated{known}."
-    if found == "few" and gain["n"] >= FEW:
-        changed = gain["wins"] + gain["losses"]
-        return f"Only {changed} of {gain['n']:,} pairs differ in {metric}: too few to say anything about it."
     if found == "few":
-        pairs = "pair is" if gain["n"] == 1 else "pairs are"
-        return f"{gain['n']} {pairs} too few to say anything about {metric}: evaluate at least {FEW}."
+        return _too_little(metric, gain)
     if found in ("none", "loss"):
         shown = "loses" if found == "loss" else "shows no clear change in"
         aside = f" (the search: {change(search)})" if search else ""
         needed = gain.get("pairs_needed")
         power = f"; an effect of this size would need about {needed:,} pairs" if found == "none" and needed else ""
-        return f"NPNet {shown} {metric} against standard noise: {change(gain)}{aside}, {gain['n']:,} pairs{power}."
+        sentence = f"NPNet {shown} {metric} against standard noise: {change(gain)}{aside}, {extent(gain)}{power}."
+        return sentence + _dissent(gain)
     kept = summary["kept_share"][metric]
     sentence = f"NPNet gains {change(gain)} {metric} over standard noise"
     if kept:
         sentence += f", {percent(kept['share'])} {interval(kept['ci95'], percent)} of the search's gain"
-    return f"{sentence}; {_reservation(summary, metric, found)}."
+    return f"{sentence}; {_reservation(summary, metric, found)}.{_dissent(gain)}"
+
+
+def _too_little(metric: str, gain: dict[str, Any]) -> str:
+    unit = "pair" if gain["units"] == gain["n"] else "prompt"
+    if gain["units"] >= FEW:
+        changed = gain["units_better"] + gain["units_worse"]
+        differ = "differs" if changed == 1 else "differ"
+        return f"Only {changed} of {count(gain['units'], unit)} {differ} in {metric}: too few to say anything about it."
+    are = "is" if gain["units"] == 1 else "are"
+    return f"{count(gain['units'], unit)} {are} too few to say anything about {metric}: evaluate at least {FEW}."
+
+
+def _dissent(gain: dict[str, Any]) -> str:
+    """What the sign test says, where it is not what the mean's interval says."""
+    more = gain["units_better"] > gain["units_worse"]
+    clear, significant = is_clear(gain["ci95"]), gain["p_holm"] < SIGNIFICANT
+    if clear == significant and (not clear or more == (gain["difference"] > 0)):
+        return ""
+    won = "wins more often than it loses" if more else "loses more often than it wins"
+    said = f"By the sign test it {won}" if significant else "The sign test does not confirm that"
+    units = "pairs" if gain["units"] == gain["n"] else "prompts"
+    numbers = f"{gain['units_better']:,} {units} better and {gain['units_worse']:,} worse"
+    rate, p_value = f"win rate {100 * gain['win_rate']:.1f} %", f"p {probability(gain['p_holm'])} (Holm)"
+    return f" {said}: {numbers}, {rate}, {p_value}."
 
 
 def _reservation(summary: dict[str, Any], metric: str, found: str) -> str:

@@ -197,3 +197,20 @@ def test_an_axis_holds_all_values_and_has_distinct_ticks_in_order(values):
     assert 2 <= len(positions) <= 8
     assert positions == sorted(set(positions)) and labels == sorted(set(labels))
     assert all(0 <= position <= 100 for position in positions)
+
+
+def test_every_method_has_a_row_in_the_forest_of_the_method_under_test(render, make_scores):
+    html = render(make_scores(methods=["standard", "search", "npnet", "best_of_n", "second"]))
+    (forest, _) = (part.split("<h3>")[0] for part in html.split("<h3>NPNet minus the other methods</h3>")[1:])
+    assert re.findall(r'<i class="key \w+"></i>([\w ]+)', forest) == ["search", "best of N", "second"]
+    assert "minus the other methods" not in render(make_scores(methods=["standard", "npnet"]))
+
+
+def test_the_page_says_what_was_resampled(render, make_scores):
+    assert "60 pairs of prompt and seed, 6 methods" in render(make_scores())
+    scores = make_scores()
+    for i, item in enumerate(scores.items):
+        item["prompt"] = f"prompt {i % 12}"
+    html = render(scores)
+    assert "60 pairs of 12 prompts, 6 methods" in html
+    assert "n = 30 / 6" in html and "position (6)" in html

@@ -3,15 +3,18 @@
 import csv
 import io
 import json
+import re
 
 import numpy as np
 import pytest
 from rich.console import Console
+from scipy.stats import sem, wilcoxon
 
 from golden_noise.errors import UserError
 from golden_noise.evaluation.results import print_table, summarise, write
 from golden_noise.evaluation.scores import CONTROLS, Scores
 from golden_noise.evaluation.statistics import holm
+from golden_noise.evaluation.verdict import probability
 
 CONFIG = {"pipeline": {"steps": 10}, "metric": ["strict", "soft"]}
 
@@ -26,7 +29,7 @@ def test_methods_hold_means_over_all_items_and_per_task(make_scores):
     assert list(methods) == scores.methods
     for method, metrics in methods.items():
         for metric, entry in metrics.items():
-            assert entry.keys() == {"n", "mean", "standard_error", "ci95", "tasks"}
+            assert entry.keys() == {"n", "units", "mean", "standard_error", "ci95", "tasks"}
             assert entry["n"] == 61
             assert entry["mean"] == pytest.approx(scores.values[metric][method].mean())
             assert entry["ci95"][0] < entry["mean"] < entry["ci95"][1]
@@ -47,7 +50,18 @@ def test_comparisons_are_the_ones_the_verdict_needs(make_scores):
             made = [(c["a"], c["b"]) for c in comparisons if (c["metric"], c["task"]) == (metric, task)]
             assert sorted(made) == sorted(expected)
     fields = {"metric", "a", "b", "task", "n", "difference", "standard_error", "ci95", "wins", "ties", "losses"}
-    fields |= {"win_rate", "win_ci95", "p_value", "p_wilcoxon", "p_holm", "effect_size", "pairs_needed"}
+    fields |= {
+        "units",
+        "units_better",
+        "units_worse",
+        "win_rate",
+        "win_ci95",
+        "p_value",
+        "p_wilcoxon",
+        "p_holm",
+        "effect_size",
+        "pairs_needed",
+    }
     assert all(comparison.keys() == fields for comparison in comparisons)
 
 
@@ -108,16 +122,52 @@ def test_a_summary_that_is_not_json_leaves_the_old_results(make_scores, tmp_path
     assert (tmp_path / "results.json").read_bytes() == before
 
 
-def test_tables_fit_a_terminal_of_100_columns(make_scores):
-    scores = make_scores()
+def printed(summary, width=80):
+    console = Console(file=io.StringIO(), width=width)
+    print_table(summary, console)
+    return console.file.getvalue().splitlines()
+
+
+def test_tables_fit_a_terminal_of_80_columns(make_scores):
+    scores = make_scores(methods=["standard", "search", "npnet", *CONTROLS, "best_of_n", "second"])
     scores.values["soft"] = {method: values + 20 for method, values in scores.values["soft"].items()}
-    console = Console(file=io.StringIO(), width=100)
-    print_table(summary_of(scores), console)
-    lines = console.file.getvalue().splitlines()
-    assert max(map(len, lines)) <= 100
-    assert sum(line.strip().startswith("shuffled prompts") for line in lines) == 2
-    assert sum(line.startswith("NPNet ") for line in lines) == 2
+    lines = printed(summary_of(scores))
+    assert max(map(len, lines)) <= 80
     assert not any("…" in line for line in lines)
+    numbers = r"[+-]\d\.\d{3} \[[+-]\d\.\d{3}, [+-]\d\.\d{3}\] +\d+\.\d% +<?\d\.\d{3}"
+    for method in ("shuffled prompts", "best of N", "second"):
+        rows = [re.sub(numbers, "#", line.strip()) for line in lines if line.strip().startswith(f"{method}  ")]
+        means = [re.fullmatch(rf"{method} +(\d+\.\d{{3}})? *#", row)[1] for row in rows]
+        # Against standard noise with its mean, then NPNet against it; by both metrics.
+        assert [mean is not None for mean in means] == [True, False, True, False]
+
+
+def test_the_console_shows_the_p_value_of_the_report_and_says_which(make_scores):
+    scores = make_scores(methods=["standard", "npnet"])
+    scores.values["strict"]["npnet"] = np.maximum(scores.values["strict"]["npnet"], np.arange(60) % 5 == 0)
+    summary = summary_of(scores)
+    found = [c for c in summary["comparisons"] if c["task"] == "all"]
+    assert found[0]["p_holm"] != found[0]["p_value"]
+    lines = printed(summary)
+    assert sum("p (Holm)" in line for line in lines) == 2
+    shown = [line.split()[-1] for line in lines if line.strip().startswith("NPNet  ")]
+    assert shown == [probability(c["p_holm"]) for c in found]
+
+
+def test_every_further_method_is_compared_with_npnet_too(make_scores):
+    few, many = ["standard", "npnet"], ["standard", "search", "npnet", "best_of_n", "second"]
+    summary = summary_of(make_scores(methods=many))
+    pairs = {(c["a"], c["b"]) for c in summary["comparisons"]}
+    assert pairs == {("standard", m) for m in many[1:]} | {(m, "npnet") for m in ("search", "best_of_n", "second")}
+    scores = make_scores(methods=many)
+    alone = summary_of(Scores(scores.items, few, scores.metrics, scores.values))
+    kept = [c for c in summary["comparisons"] if (c["a"], c["b"]) == tuple(few)]
+    assert alone["comparisons"] == kept  # more methods change no p-value of theirs
+
+
+def test_without_npnet_the_search_is_compared_with_the_others(make_scores):
+    summary = summary_of(make_scores(methods=["standard", "search", "best_of_n"]))
+    assert ("best_of_n", "search") in {(c["a"], c["b"]) for c in summary["comparisons"]}
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -177,3 +227,41 @@ def test_images_from_elsewhere_keep_their_place_in_the_csv(make_scores, tmp_path
     write(tmp_path, scores, summary_of(scores))
     with (tmp_path / "results.csv").open(newline="") as file:
         assert [row["image"] for row in csv.DictReader(file)] == ["/data/a.png", "/data/b.png"]
+
+
+def repeated(make_scores, prompts, seeds, **options):
+    """Scores of prompts with several seeds each, with a part that all seeds of a prompt share."""
+    scores = make_scores(n=prompts * seeds, **options)
+    for i, item in enumerate(scores.items):
+        item["prompt"] = f"prompt {i % prompts}"
+    shared = np.tile(np.random.default_rng(5).normal(size=prompts), seeds)
+    scores.values["soft"]["npnet"] = scores.values["soft"]["npnet"] + shared
+    return scores
+
+
+def test_prompts_are_resampled_where_they_repeat(make_scores):
+    scores = repeated(make_scores, 20, 6, tasks=("",))
+    summary = summary_of(scores)
+    found = next(c for c in summary["comparisons"] if (c["metric"], c["b"]) == ("soft", "npnet"))
+    change = scores.values["soft"]["npnet"] - scores.values["soft"]["standard"]
+    means = change.reshape(6, 20).mean(axis=0)
+    assert (found["n"], found["units"]) == (120, 20)
+    assert found["units_better"] == (means > 0).sum()
+    assert found["standard_error"] == pytest.approx(sem(means))
+    assert found["standard_error"] > 1.5 * sem(change)
+    assert found["p_wilcoxon"] == pytest.approx(wilcoxon(means).pvalue)
+    assert summary["notes"] == []
+    assert any("soft, 120 pairs of 20 prompts" in line for line in printed(summary))
+
+
+def test_few_prompts_are_noted_and_a_single_one_is_judged_by_its_seeds(make_scores):
+    assert summary_of(repeated(make_scores, 4, 30, tasks=("",)))["notes"][0].startswith("4 prompts: too few")
+    one = summary_of(repeated(make_scores, 1, 30, tasks=("",)))
+    assert one["notes"][0].startswith("all pairs are of one prompt")
+    assert one["comparisons"][0]["units"] == 30
+    tasks = repeated(make_scores, 16, 4)
+    for i, item in enumerate(tasks.items):
+        item["task"] = "small" if i % 16 < 4 else "large"
+    assert summary_of(tasks)["notes"] == [
+        "categories of fewer than 10 prompts, whose intervals are too narrow: small (4)"
+    ]

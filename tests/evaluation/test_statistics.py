@@ -266,3 +266,85 @@ def test_a_difference_without_better_or_worse_is_that_of_the_comparison():
     sample = PairedSample({"a": a, "b": b})
     plain, compared = sample.difference_interval("a", "b"), sample.paired_difference("a", "b")
     assert (plain.mean, plain.low, plain.high) == (compared.difference, compared.low, compared.high)
+
+
+# Several seeds per prompt: U units of S items each, of which the unit explains the share `icc` of the variance.
+
+
+def clustered(rng, trials, units=50, seeds=4, icc=0.8, shift=0.0):
+    """Normal differences (trials, units * seeds), variance 1, and their labels."""
+    own, shared = rng.normal(size=(trials, units, seeds)), rng.normal(size=(trials, units, 1))
+    values = shift + np.sqrt(icc) * shared + np.sqrt(1 - icc) * own
+    return values.reshape(trials, -1), np.repeat(np.arange(units), seeds)
+
+
+def coverage(trials, labels, truth):
+    sample = PairedSample(dict(enumerate(trials)), labels)
+    found = [sample.mean_interval(k) for k in range(len(trials))]
+    return np.mean([one.low <= truth <= one.high for one in found])
+
+
+def test_intervals_cover_the_truth_where_the_seeds_of_a_prompt_are_alike():
+    trials, labels = clustered(np.random.default_rng(20), 1_000)
+    assert 0.93 <= coverage(trials, labels, 0.0) <= 0.97
+    assert coverage(trials, None, 0.0) < 0.8  # what resampling single images would claim
+
+
+def test_intervals_cover_the_truth_where_prompts_have_different_numbers_of_seeds():
+    rng = np.random.default_rng(21)
+    trials, labels = clustered(rng, 500, units=60, seeds=8)
+    kept = np.concatenate([np.flatnonzero(labels == u)[: 1 + u % 8] for u in range(60)])
+    assert 0.92 <= coverage(trials[:, kept], labels[kept], 0.0) <= 0.97
+
+
+def test_wilsons_interval_and_both_tests_allow_for_seeds_that_are_alike():
+    trials, labels = clustered(np.random.default_rng(22), 1_000)
+    sample = PairedSample({"a": np.zeros(200)} | dict(enumerate(trials)), labels)
+    found = [sample.paired_difference("a", k) for k in range(1_000)]
+    assert 0.93 <= np.mean([one.win_low <= 0.5 <= one.win_high for one in found]) <= 0.975
+    for test in ("p_value", "p_wilcoxon"):
+        assert np.mean([getattr(one, test) < 0.05 for one in found]) <= 0.065
+    single = [wilcoxon(trial).pvalue < 0.05 for trial in trials[:200]]
+    assert np.mean(single) > 0.15  # what a test of single images would claim
+
+
+def test_statistics_of_equal_units_are_those_of_their_means():
+    (change,), labels = clustered(np.random.default_rng(23), 1, shift=0.4)
+    means = change.reshape(50, 4).mean(axis=1)
+    found = PairedSample({"a": np.zeros(200), "b": change}, labels).paired_difference("a", "b")
+    alone = compare(np.zeros(50), means)
+    assert (found.n, found.units, alone.units) == (200, 50, 50)
+    for name in ("difference", "standard_error", "low", "high", "effect_size", "p_value", "p_wilcoxon"):
+        assert getattr(found, name) == pytest.approx(getattr(alone, name)), name
+    assert (found.units_better, found.units_worse) == (alone.wins, alone.losses)
+    assert found.wins == (change > 0).sum()
+    assert found.pairs_needed == 4 * alone.pairs_needed
+    assert found.win_high - found.win_low > np.subtract(*wilson_interval(found.win_rate, 200)[::-1])
+
+
+def test_that_many_pairs_of_repeated_prompts_find_the_effect_four_times_in_five():
+    rng = np.random.default_rng(24)
+    (pilot,), labels = clustered(rng, 1, units=20_000, seeds=3, icc=0.5, shift=0.3)
+    needed = PairedSample({"a": 0 * pilot, "b": pilot}, labels).paired_difference("a", "b").pairs_needed
+    trials, _ = clustered(rng, 2_000, units=needed // 3, seeds=3, icc=0.5, shift=0.3)
+    found = ttest_1samp(trials.reshape(2_000, -1, 3).mean(axis=2), 0, axis=1).pvalue < 0.05
+    assert found.mean() == pytest.approx(0.8, abs=0.03)
+
+
+@settings(max_examples=25, deadline=None)
+@given(graded_pairs)
+def test_units_of_one_item_change_nothing(pairs):
+    a, b = np.array(pairs, dtype=float).T
+    plain = PairedSample({"a": a, "b": b}).paired_difference("a", "b")
+    assert PairedSample({"a": a, "b": b}, [f"prompt {i}" for i in range(len(a))]).paired_difference("a", "b") == plain
+    assert plain.units == plain.n
+    assert (plain.units_better, plain.units_worse) == (plain.wins, plain.losses)
+
+
+@pytest.mark.parametrize("labels", [[0] * 6, [0, 0, 0, 1, 1, 1]], ids=["one unit", "units that agree"])
+def test_units_that_do_not_differ_have_no_spread(labels):
+    change = np.array([0.5, 1.0, -0.5] * 2)
+    found = PairedSample({"a": np.zeros(6), "b": change}, labels).paired_difference("a", "b")
+    assert found.low == found.high == pytest.approx(1 / 3)
+    assert found.effect_size is None and found.pairs_needed is None
+    assert found.win_low < 2 / 3 < found.win_high

@@ -26,8 +26,11 @@ def summary(gains, leads=None, kept=None, n=2000):
                 "n": n,
                 "difference": found[0],
                 "ci95": found[1:],
-                "wins": n,
-                "losses": 0,
+                "units": n,
+                "units_better": n // 2 + (n // 2 if found[0] > 0 else 0),
+                "units_worse": n // 2 + (n // 2 if found[0] < 0 else 0),
+                "win_rate": 0.5,
+                "p_holm": 0.001 if found[1] > 0 or found[2] < 0 else 0.5,
             }
             for (a, b), found in pairs.items()
         ],
@@ -119,15 +122,59 @@ def test_an_effect_that_is_not_clear_comes_with_the_pairs_it_would_need():
 
 def test_a_handful_of_pairs_that_differ_is_no_gain():
     few = summary({"npnet": GAIN})
-    few["comparisons"][0] |= {"wins": 5, "losses": 0}
+    few["comparisons"][0] |= {"units_better": 5, "units_worse": 0}
     assert outcome(few, "strict") == "few"
     assert verdict(few, "strict") == "Only 5 of 2,000 pairs differ in strict: too few to say anything about it."
-    few["comparisons"][0] |= {"wins": 6}
+    few["comparisons"][0] |= {"units_better": 6}
     assert outcome(few, "strict") == "uncontrolled"
     same = summary({"npnet": (0.0, 0.0, 0.0)})
-    same["comparisons"][0] |= {"wins": 0}
+    same["comparisons"][0] |= {"units_better": 0, "units_worse": 0}
     assert outcome(same, "strict") == "none"
 
 
 def test_one_pair_is_singular():
     assert verdict(summary({"npnet": GAIN}, n=1), "strict").startswith("1 pair is too few")
+
+
+def test_few_prompts_are_few_however_many_seeds_they_have():
+    found = summary({"npnet": GAIN})
+    found["comparisons"][0] |= {"units": 9}
+    assert outcome(found, "strict") == "few"
+    assert verdict(found, "strict").startswith("9 prompts are too few to say anything about strict")
+    found["comparisons"][0] |= {"units": 500, "units_better": 1, "units_worse": 0}
+    assert verdict(found, "strict").startswith("Only 1 of 500 prompts differs in strict")
+
+
+DISSENT = {
+    "no dissent on a gain": (GAIN, 900, 600, 0.001, None),
+    "no dissent on nothing": (NONE, 750, 750, 0.5, None),
+    "a gain in few large steps": (
+        GAIN,
+        760,
+        740,
+        0.3,
+        "does not confirm that: 760 pairs better and 740 worse, win rate",
+    ),
+    "a mean gain, mostly losses": (GAIN, 600, 900, 0.001, "it loses more often than it wins: 600 pairs better and 900"),
+    "many small gains": (NONE, 900, 600, 0.001, "By the sign test it wins more often than it loses: 900 pairs"),
+    "a loss in few large steps": (LOSS, 760, 740, 0.3, "The sign test does not confirm that"),
+}
+
+
+@pytest.mark.parametrize(("gain", "better", "worse", "p", "words"), DISSENT.values(), ids=DISSENT)
+def test_the_sign_test_is_mentioned_where_it_disagrees_with_the_mean(gain, better, worse, p, words):
+    found = summary({"npnet": gain})
+    rate = 0.5 + (better - worse) / 4_000
+    found["comparisons"][0] |= {"units_better": better, "units_worse": worse, "p_holm": p, "win_rate": rate}
+    said = verdict(found, "strict")
+    assert (words or ".") in said
+    assert ("sign test" in said) == (words is not None)
+    if words:
+        assert said.endswith(f"win rate {100 * rate:.1f} %, p {probability(p)} (Holm).")
+
+
+def test_repeated_prompts_are_counted():
+    found = summary({"npnet": NONE})
+    found["comparisons"][0] |= {"units": 250, "p_holm": 0.001, "units_better": 150, "units_worse": 100}
+    assert "2,000 pairs of 250 prompts" in verdict(found, "strict")
+    assert "150 prompts better and 100 worse" in verdict(found, "strict")
