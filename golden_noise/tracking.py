@@ -8,13 +8,37 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
+from golden_noise.errors import UserError
 from golden_noise.evaluation.gallery import chosen
 from golden_noise.evaluation.scores import ALL, Scores
+from golden_noise.pipelines.loading import first_line
 
 if TYPE_CHECKING:
     from wandb.sdk.wandb_run import Run
 
 ROWS = 100  # of the table of images
+MODES = ("offline", "online", "disabled")
+
+
+def log_in(config: DictConfig) -> None:
+    """Log in to W&B where runs go there at once, so that what stands in the way is noticed before any work.
+
+    Raises:
+        UserError: no or a wrong key, no network, or no such mode.
+    """
+    mode = OmegaConf.select(config, "logger.wandb.mode")
+    if mode not in (None, *MODES):
+        raise UserError(f"logger.wandb.mode={mode} must be one of {', '.join(MODES)}")
+    if mode != "online":
+        return
+    import wandb  # takes a second
+
+    try:
+        wandb.login(verify=True)
+    except (wandb.Error, OSError) as error:
+        raise UserError(
+            f"logger.wandb.mode=online: {first_line(error)} With mode=offline it is kept and can be uploaded later"
+        ) from error
 
 
 def build_loggers(config: DictConfig) -> list[Logger]:

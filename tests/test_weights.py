@@ -1,10 +1,12 @@
+import http.server
+import threading
 from pathlib import Path
 
 import pytest
 
 import golden_noise
 from golden_noise.errors import UserError
-from golden_noise.weights import locate
+from golden_noise.weights import answers, hub_problem, locate
 
 
 def test_existing_folder_is_taken(tmp_path):
@@ -39,3 +41,29 @@ def test_missing_folders_are_named_with_their_option(source):
         locate(source, "npnet")
     assert source.removeprefix("package:").removeprefix("~/").removeprefix("./") in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def server():
+    """URL of a server that refuses everything."""
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_server_that_answers_anything_answers(server):
+    assert answers(f"http://{server}/")
+    assert answers(f"https://{server}/")  # no certificate that Python could know
+
+
+def test_a_server_that_is_not_there_does_not_answer():
+    assert not answers("http://127.0.0.1:9/")
+    assert not answers("https://no-such-host.invalid/")
+
+
+def test_only_the_hub_has_a_problem_without_network(tmp_path):
+    assert hub_problem(str(tmp_path)) is None
+    assert hub_problem("ORG/NAME") == "HF_HUB_OFFLINE is set"

@@ -29,7 +29,7 @@ from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.loading import pick_device
 from golden_noise.prompts import Prompt
 from golden_noise.search.best_of_n import BestOfN
-from golden_noise.tracking import build_loggers, log_evaluation, wandb_run
+from golden_noise.tracking import build_loggers, log_evaluation, log_in, wandb_run
 
 if TYPE_CHECKING:
     from wandb.sdk.wandb_run import Run
@@ -89,15 +89,16 @@ def evaluate(
         return Image.open(source.path(method, position))
 
     report.write_report(folder, scores, summary, image)
-    if run := find_run():
-        log_evaluation(run, summary, scores, image)
     results.print_table(summary)
     print(f"report: {(folder / 'report.html').resolve()} ({time.perf_counter() - start:.0f} s)")
+    if run := find_run():
+        log_evaluation(run, summary, scores, image)
     return summary
 
 
 def evaluate_job(config: DictConfig) -> None:
     """The evaluate job: `evaluate`, reported in a run of its own."""
+    log_in(config)
     find_run = cache(lambda: wandb_run(build_loggers(config)))
     evaluate(config, find_run=find_run)
     if run := find_run():

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+from collections.abc import Hashable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,10 @@ def summarise(
 
 def _sample(scores: Scores, group: str) -> PairedSample:
     positions = scores.positions(group)
-    columns = {(k, m): scores.values[k][m][positions] for k in scores.metrics for m in scores.methods}
+    values = scores.values
+    columns: dict[Hashable, np.ndarray] = {
+        (k, m): values[k][m][positions] for k in scores.metrics for m in scores.methods
+    }
     return PairedSample(columns, _units([scores.items[i] for i in positions]))
 
 
@@ -145,11 +149,16 @@ def _notes_on_prompts(scores: Scores) -> list[str]:
     if prompts < FEW:
         units = count(n, "pair") if prompts in (1, n) else count(prompts, "prompt")
         return [f"{units}: too few for intervals and tests, at least {FEW} are needed"]
-    few = {task: found for task in scores.tasks if (found := _count_prompts(scores, task)) < FEW}
-    if not few:
-        return []
-    listed = ", ".join(f"{task} ({found})" for task, found in few.items())
-    return [f"categories of fewer than {FEW} prompts, whose intervals are too narrow: {listed}"]
+    found = []
+    if prompts < n:
+        found.append(
+            f"prompts repeat: intervals and p are over {prompts:,} prompts with all their seeds, win rates over pairs"
+        )
+    few = {task: size for task in scores.tasks if (size := _count_prompts(scores, task)) < FEW}
+    if few:
+        listed = ", ".join(f"{task} ({size})" for task, size in few.items())
+        found.append(f"categories of fewer than {FEW} prompts, whose intervals are too narrow: {listed}")
+    return found
 
 
 def _count_prompts(scores: Scores, task: str) -> int:

@@ -31,8 +31,8 @@ def kind(method: str) -> str:
 
 
 def signed(value: float) -> str:
-    """A difference with its sign: ``+0.031``."""
-    return f"{value:+.3f}".replace("-0.000", "+0.000")
+    """A difference with its sign, which tells even of a small one on which side of 0 it is: ``+0.031``, ``-0.000``."""
+    return f"{value or 0.0:+.3f}"
 
 
 def plain(value: float) -> str:

@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from golden_noise.errors import UserError
 from golden_noise.pipelines.loading import first_line
-from golden_noise.weights import looks_local
+from golden_noise.weights import hub_problem, looks_local
 
 DTYPES = ("float32", "float16", "bfloat16")
 Kind = TypeVar("Kind", bound=PreTrainedModel)
@@ -43,10 +43,11 @@ def load(kind: Any, source: str, **options) -> Any:
         UserError: it cannot be loaded from there.
     """
     logging.disable_progress_bar()
+    problem = hub_problem(source)
     try:
-        return kind.from_pretrained(source, **options)
+        return kind.from_pretrained(source, local_files_only=problem is not None, **options)
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot load the metric's weights {source}: {first_line(error)}") from error
+        raise UserError(f"cannot load the metric's weights {source}: {_reason(error, problem)}") from error
 
 
 def find_file(source: str, revision: str | None = None, sha256: str | None = None) -> Path:
@@ -63,17 +64,23 @@ def find_file(source: str, revision: str | None = None, sha256: str | None = Non
     path = Path(source).expanduser()
     if path.is_file():
         return path
+    problem = None
     try:
         if source.startswith("https://"):
             return _download(source, sha256)
         if not looks_local(source) and source.count("/") >= 2:
+            problem = hub_problem(source)
             org, name, file = source.split("/", 2)
-            return Path(hf_hub_download(f"{org}/{name}", file, revision=revision))
+            cached = problem is not None
+            return Path(hf_hub_download(f"{org}/{name}", file, revision=revision, local_files_only=cached))
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"cannot fetch {source}: {first_line(error)}; give metric.*.weights a file on this machine"
-        ) from error
+        reason = _reason(error, problem)
+        raise UserError(f"cannot fetch {source}: {reason}; give metric.*.weights a file on this machine") from error
     raise UserError(f"no file {path}: give metric.*.weights an existing file, ORG/NAME/FILE on the hub or a URL")
+
+
+def _reason(error: Exception, hub: str | None) -> str:
+    return f"{hub}, and it was not downloaded before" if hub else first_line(error)
 
 
 def _download(url: str, sha256: str | None) -> Path:

@@ -9,12 +9,11 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging
 from huggingface_hub import hf_hub_download
-from huggingface_hub.constants import HF_HUB_OFFLINE
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from golden_noise.errors import UserError
-from golden_noise.weights import locate
+from golden_noise.weights import hub_problem, locate
 
 OPTION = "pipeline.model.source"
 Kind = TypeVar("Kind", bound=DiffusionPipeline)
@@ -69,17 +68,17 @@ def load_diffusers(
             f"{source} is no diffusers pipeline (no model_index.json): give {OPTION} another folder or a hub id"
         )
     logging.disable_progress_bar()
+    problem = hub_problem(place)
+    cached = problem is not None
     try:
         # diffusers would load a pipeline of another class too and leave the parts it lacks empty.
-        name = kind.load_config(place, revision=revision)["_class_name"]
+        name = kind.load_config(place, revision=revision, local_files_only=cached)["_class_name"]
         if name == kind.__name__:
             options = {"dtype": dtype, "variant": variant, "revision": revision, "use_safetensors": True}
-            return kind.from_pretrained(place, **options, **parts)
+            return kind.from_pretrained(place, local_files_only=cached, **options, **parts)
     except (OSError, ValueError) as error:
-        offline = " (HF_HUB_OFFLINE is set)" if not local and HF_HUB_OFFLINE else ""
-        raise UserError(
-            f"cannot load {source}{offline}: {first_line(error)}; give {OPTION} another folder or hub id"
-        ) from error
+        reason = f"{problem}, and it was not downloaded before" if problem else first_line(error)
+        raise UserError(f"cannot load {source}: {reason}; give {OPTION} another folder or hub id") from error
     raise UserError(f"{source} holds a {name}, but this config needs a {kind.__name__}: change {OPTION} or pipeline")
 
 
@@ -144,7 +143,9 @@ def _find_weights(option: str, source: str, weight_name: str, revision: str | No
         if (place / weight_name).is_file():
             return place / weight_name
         raise UserError(f"{option}.weight_name: no file {weight_name} in {source}")
+    problem = hub_problem(source)
     try:
-        return Path(hf_hub_download(source, weight_name, revision=revision))
+        return Path(hf_hub_download(source, weight_name, revision=revision, local_files_only=problem is not None))
     except (OSError, ValueError) as error:
-        raise UserError(f"{option}: cannot load {weight_name} of {source}: {first_line(error)}") from error
+        reason = f"{problem}, and it was not downloaded before" if problem else first_line(error)
+        raise UserError(f"{option}: cannot load {weight_name} of {source}: {reason}") from error

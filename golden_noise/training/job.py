@@ -17,7 +17,7 @@ from golden_noise.evaluation.compare import check_methods, evaluate, load_npnet
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.base import Pipeline
-from golden_noise.tracking import build_loggers, wandb_run
+from golden_noise.tracking import build_loggers, log_in, wandb_run
 from golden_noise.training.callbacks import SampleGrid
 from golden_noise.training.card import write_card
 from golden_noise.training.module import NPNetModule
@@ -36,6 +36,7 @@ def train(config: DictConfig) -> None:
     """
     if config.evaluate and config.evaluation.get("images") is None:
         check_methods(config)  # now rather than after the training
+    log_in(config)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     seed_everything(config.seed, workers=True, verbose=False)

@@ -250,7 +250,9 @@ def test_prompts_are_resampled_where_they_repeat(make_scores):
     assert found["standard_error"] == pytest.approx(sem(means))
     assert found["standard_error"] > 1.5 * sem(change)
     assert found["p_wilcoxon"] == pytest.approx(wilcoxon(means).pvalue)
-    assert summary["notes"] == []
+    assert summary["notes"] == [
+        "prompts repeat: intervals and p are over 20 prompts with all their seeds, win rates over pairs"
+    ]
     assert any("soft, 120 pairs of 20 prompts" in line for line in printed(summary))
 
 
@@ -262,6 +264,6 @@ def test_few_prompts_are_noted_and_a_single_one_is_judged_by_its_seeds(make_scor
     tasks = repeated(make_scores, 16, 4)
     for i, item in enumerate(tasks.items):
         item["task"] = "small" if i % 16 < 4 else "large"
-    assert summary_of(tasks)["notes"] == [
+    assert summary_of(tasks)["notes"][1] == (
         "categories of fewer than 10 prompts, whose intervals are too narrow: small (4)"
-    ]
+    )

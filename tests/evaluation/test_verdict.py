@@ -102,13 +102,14 @@ def test_the_kept_share_is_part_of_the_sentence():
 
 
 def test_numbers_are_written_plainly():
-    assert [signed(value) for value in (0.0314, -0.0314, -0.0001, 0)] == [
+    assert [signed(value) for value in (0.0314, -0.0314, -0.0001, 0, -0.0)] == [
         "+0.031",
         "-0.031",
+        "-0.000",
         "+0.000",
         "+0.000",
     ]
-    assert interval([-0.0001, 0.5], signed) == "[+0.000, +0.500]"
+    assert interval([-0.0001, 0.5], signed) == "[-0.000, +0.500]"
     assert interval([-0.0001, 0.25]) == "[0.000, 0.250]"
     assert percent(1.034) == "103 %"
     assert (probability(0.0004), probability(0.04)) == ("<0.001", "0.040")

@@ -139,3 +139,10 @@ def mistake(config):
     assert isinstance(error.value.__cause__, UserError)
     assert "\n" not in str(error.value.__cause__)
     return str(error.value.__cause__)
+
+
+@pytest.mark.parametrize(("choice", "name", "option"), [case for case in options(*SOURCES) if case[0] != "shapes"])
+def test_what_the_hub_cannot_give_costs_one_line_at_once(choice, name, option, tiny):
+    id = "ORG/NAME/FILE.pt" if option == "weights" else "ORG/NAME"
+    message = mistake(settings(choice, name, **tiny(choice) | {option: id}))
+    assert f"{id}: HF_HUB_OFFLINE is set, and it was not downloaded before" in message
