@@ -14,6 +14,7 @@ from golden_noise.errors import UserError
 CAPTION_COLUMNS = ("caption", "prompt", "prompts", "text")
 TAG_COLUMNS = ("category", "tag", "task")
 FILE_COLUMNS = ("file_name", "filename", "file", "image")
+KNOWN_COLUMNS = (*CAPTION_COLUMNS, *TAG_COLUMNS, *FILE_COLUMNS, "seed")
 LARGEST_SEED = 2**62  # torch takes 64 bits, and repeats add to it
 CHINESE = re.compile("[\u3400-\u9fff]")
 
@@ -39,9 +40,9 @@ def read_prompts(path: str, seed: int = 0, repeats: int = 1, limit: int | None =
     A category becomes the prompt's "task", the name of an image its "file".
 
     Args:
-        path: `.csv` or `.tsv` with a caption column; surplus cells of a line are what unquoted commas cut off its
-            caption. `.jsonl` with one object per line, in JSON or as a Python literal. `.json` with a list of
-            objects or of captions. Anything else is one prompt per line.
+        path: `.csv` or `.tsv` with a caption column, of several the first of `CAPTION_COLUMNS`; surplus cells of a line
+            are what unquoted commas cut off its caption. `.jsonl` with one object per line, in JSON or as a Python
+            literal. `.json` with a list of objects or of captions. Anything else is one prompt per line.
         seed: the first noise seed; a prompt that brings its own seed keeps it.
         repeats: noises per prompt, each with a seed of its own.
         limit: at most so many prompts of the file.
@@ -93,6 +94,9 @@ def _csv_rows(file: Path, reader: Any) -> Iterator[Row]:
         raise UserError(
             f"{file} has no caption column: it needs one of {', '.join(CAPTION_COLUMNS)} (columns: {found})"
         )
+    doubled = sorted({name for name in columns if name in KNOWN_COLUMNS and columns.count(name) > 1})
+    if doubled:
+        raise UserError(f"{file} has two columns {doubled[0]!r}: rename the one that is not meant")
     for number, cells in rows:
         if len(cells) > len(columns):
             cells = _mended(file, number, cells, caption, surplus=len(cells) - len(columns))

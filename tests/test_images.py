@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from golden_noise.images import from_pil, save_png, side_by_side, to_pil
+from golden_noise.images import from_pil, read_image, save_png, side_by_side, to_pil
 
 
 def gradient(count: int, height: int, width: int) -> torch.Tensor:
@@ -54,3 +54,25 @@ def test_side_by_side_keeps_the_order():
     assert sheet.size == (4, 3)
     assert sheet.getpixel((1, 2)) == (255, 0, 0)
     assert sheet.getpixel((2, 0)) == (0, 0, 255)
+
+
+def test_a_photograph_is_read_upright(tmp_path):
+    picture = to_pil(gradient(1, 4, 6))[0]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    picture.save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(np.asarray(read_image(tmp_path / "a.png")), np.rot90(np.asarray(picture), k=-1))
+
+
+def test_transparent_parts_are_white(tmp_path):
+    pixels = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 51]]], dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert np.asarray(read_image(tmp_path / "a.png")).tolist() == [[[10, 20, 30], [255, 255, 255], [204, 204, 204]]]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1"])
+def test_images_without_transparency_are_read_as_the_published_code_reads_them(tmp_path, mode):
+    picture = to_pil(gradient(1, 4, 6))[0].convert(mode)
+    picture.save(tmp_path / "a.png")
+    expected = Image.open(tmp_path / "a.png").convert("RGB")
+    assert np.array_equal(np.asarray(read_image(tmp_path / "a.png")), np.asarray(expected))

@@ -231,3 +231,13 @@ def test_missing_file_and_folder(tmp_path):
 
 def test_other_encodings_are_refused(write):
     assert "a.txt is no UTF-8" in refusal(write("a.txt", "ein Hügel".encode("latin-1")))
+
+
+@pytest.mark.parametrize("name", ["caption", "Category", "seed"])
+def test_a_column_that_is_there_twice_is_named(write, name):
+    path = write("a.csv", f"caption,{name},{name.upper()} \na,b,c\n")
+    assert f"has two columns '{name.lower()}'" in refusal(path)
+
+
+def test_other_columns_may_be_there_twice(write):
+    assert [prompt.text for prompt in read_prompts(write("a.csv", "caption,x,x\na,1,2\n"))] == ["a"]

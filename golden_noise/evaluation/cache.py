@@ -1,4 +1,4 @@
-"""Numbers that took long to measure, kept on disk by what they were measured on."""
+"""Numbers that took long to measure, kept on disk by what they were measured on; and what that was made with."""
 
 import hashlib
 import json
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from golden_noise.weights import BUNDLED, PACKAGE
+
+SAMPLES, BLOCK = 256, 256 * 1024  # of a large file: 64 MiB in all
 
 
 class Cache:
@@ -59,7 +61,12 @@ def key(*parts: Any) -> str:
 
 
 def local_files(settings: Any) -> dict[str, str]:
-    """Digests of the files and folders on this machine that settings name: other weights may come to the same place."""
+    """Digests of the files and folders on this machine that settings name: other weights may come to the same place.
+
+    They are of contents: dates change where nothing else does (a copy), and the header of a safetensors file, which
+    tells shapes only, is the same for every training of a model. So that gigabytes are not read at every start, of a
+    large file evenly spaced samples count; no training leaves all of them as they were.
+    """
     if isinstance(settings, dict):
         return {name: digest for value in settings.values() for name, digest in local_files(value).items()}
     if not isinstance(settings, str) or not settings:
@@ -70,7 +77,22 @@ def local_files(settings: Any) -> dict[str, str]:
         files = sorted(path for path in (place.rglob("*") if place.is_dir() else [place]) if path.is_file())
     except (OSError, ValueError):  # too long for a path, or with a null character
         return {}
-    return {settings: key([(path.relative_to(place).as_posix(), file_digest(path)) for path in files])} if files else {}
+    return (
+        {settings: key([(path.relative_to(place).as_posix(), sampled_digest(path)) for path in files])} if files else {}
+    )
+
+
+def sampled_digest(path: Path) -> str:
+    """Hash of a file's content, or of its size and SAMPLES blocks from start to end where it is larger than these."""
+    size = path.stat().st_size
+    if size <= SAMPLES * BLOCK:
+        return file_digest(path)
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for i in range(SAMPLES):
+            file.seek(i * (size - BLOCK) // (SAMPLES - 1))
+            digest.update(file.read(BLOCK))
+    return digest.hexdigest()
 
 
 def file_digest(path: Path) -> str:

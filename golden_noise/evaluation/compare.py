@@ -23,6 +23,7 @@ from golden_noise.evaluation.folders import Folders
 from golden_noise.evaluation.measuring import ImageSource, Measurement
 from golden_noise.evaluation.methods import METHODS, Method, Methods
 from golden_noise.evaluation.scores import BEST_OF_N, CONTROLS, NPNET, SEARCH, STANDARD
+from golden_noise.images import read_image
 from golden_noise.metrics.base import Metric
 from golden_noise.npnet import AnyNPNet, NPNet, checkpoint
 from golden_noise.pipelines.base import Pipeline
@@ -86,7 +87,7 @@ def evaluate(
     results.write(folder, scores, summary)
 
     def image(method: str, position: int) -> Image.Image:
-        return Image.open(source.path(method, position))
+        return read_image(source.path(method, position))
 
     report.write_report(folder, scores, summary, image)
     results.print_table(summary)
@@ -154,6 +155,7 @@ def drawing_settings(
     """What decides the images of each method, beside the prompts and their seeds."""
     plain = without_device(OmegaConf.to_container(config, resolve=True))
     digests = {name: weights_digest(network) for name, network in networks.items()}
+    shared = local_files(plain["pipeline"]["model"])
     settings: dict[str, dict[str, Any]] = {name: {"pipeline": plain["pipeline"]["model"]} for name in names}
     for name in names:
         if name in digests or name in CONTROLS:
@@ -164,8 +166,9 @@ def drawing_settings(
         if name == BEST_OF_N:
             best_of = plain["evaluation"]["best_of"]
             metric = best_of["metric"] or next(iter(plain["metric"]))
-            judge = {metric: plain["metric"][metric]}
-            settings[name]["best_of"] = {"count": best_of["count"], "metric": judge, "files": local_files(judge)}
+            settings[name]["best_of"] = {"count": best_of["count"], "metric": {metric: plain["metric"][metric]}}
+        own = {part: settings[name].get(part) for part in ("search", "best_of")}
+        settings[name]["files"] = shared | local_files(own)
     return settings
 
 

@@ -20,6 +20,12 @@ from golden_noise.pipelines.base import Pipeline
 from golden_noise.prompts import Prompt
 
 MADE_BY = "made_by.json"
+# Settings that only a hash tells, by their names' start, and what it means if they change.
+HASHED = {
+    "files.": "the files in {} were others",
+    "npnet": "npnet had other weights",
+    "prompts.texts": "the prompts were others, or in another order",
+}
 TEXT = "golden-noise"  # what the PNG's own text is filed under
 
 
@@ -48,7 +54,7 @@ class Drawing:
         for method in self.methods:
             own = settings[method]
             if method == SHUFFLED:
-                own = own | {"prompts": _digest([prompt.text for prompt in prompts])}
+                own = own | {"prompts": {"count": len(prompts), "texts": _digest([prompt.text for prompt in prompts])}}
             claim(folder / "images" / method, own, replace)
 
     def path(self, method: str, position: int) -> Path:
@@ -128,12 +134,15 @@ def claim(folder: Path, settings: dict[str, Any], replace: bool) -> None:
 
 
 def _difference(old: str, new: dict[str, Any]) -> str:
-    """The first setting that differs, as `pipeline.steps: 10, now 20`."""
+    """The first setting that differs, as `pipeline.steps: 10, now 20`; what only a hash tells, in words."""
     try:
         before, after = _flat(json.loads(old)), _flat(new)
     except ValueError:
         return f"{MADE_BY} is damaged"
     name = next(key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key))
+    for prefix, words in HASHED.items():
+        if name == prefix or (prefix.endswith(".") and name.startswith(prefix)):
+            return words.format(name.removeprefix(prefix))
     return f"{name}: {before.get(name)}, now {after.get(name)}"
 
 

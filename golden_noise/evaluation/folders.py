@@ -3,14 +3,16 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from mimetypes import guess_type
 from pathlib import Path
 
 from PIL import Image
 
 from golden_noise.errors import UserError
+from golden_noise.images import read_image
 from golden_noise.prompts import Prompt
 
-KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 NAMED = 5  # names that a message gives of each kind of mistake
 
 
@@ -26,7 +28,8 @@ class Folders:
         prompts: None to take the names.
 
     Raises:
-        UserError: one message with every missing, unexpected, doubled or unreadable image.
+        UserError: one message with every missing, unexpected, doubled or unreadable image; images of other kinds than
+            `KINDS` and those in subfolders count as unexpected, files that are no images do not.
     """
 
     def __init__(self, folders: Mapping[str, str], prompts: list[Prompt] | None) -> None:
@@ -51,18 +54,31 @@ class Folders:
 
 
 def _images(folder: Path, problems: list[str]) -> dict[str, Path]:
-    """Name without ending -> file; doubled names become a problem."""
+    """Name without ending -> file; doubled names and images that would be passed over become a problem."""
     if not folder.is_dir():
         raise UserError(f"no folder {folder}: give evaluation.images.METHOD a folder of images")
     files: dict[str, list[Path]] = defaultdict(list)
+    passed_over = []
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in KINDS and not path.name.startswith("."):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            passed_over += [f"{path.name}/{inside.name}" for inside in sorted(path.iterdir()) if _is_image(inside)]
+        elif path.suffix.lower() in KINDS:
             files[_plain_number(path.stem)].append(path)
+        elif _is_image(path):
+            passed_over.append(path.name)
+    unread = _listed(f"{folder} has images in subfolders or of other kinds, which are not read", passed_over)
     if not files:
-        raise UserError(f"no images in {folder}: it needs {', '.join(KINDS)} files")
+        raise UserError("; ".join([f"no images in {folder}: it needs {', '.join(KINDS)} files", *unread]))
+    problems += unread
     doubled = [" and ".join(path.name for path in paths) for paths in files.values() if len(paths) > 1]
     problems += _listed(f"{folder} has one name twice", doubled)
     return {name: paths[0] for name, paths in files.items()}
+
+
+def _is_image(path: Path) -> bool:
+    return not path.name.startswith(".") and (guess_type(path.name)[0] or "").startswith("image/")
 
 
 def _plain_number(stem: str) -> str:
@@ -109,9 +125,11 @@ def _unreadable(paths: Iterable[Path]) -> list[str]:
 def _mistake(path: Path) -> str:
     try:
         with Image.open(path) as image:
-            image.load()
+            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a photograph with its preview
+                return f"{path} ({image.n_frames} images in one file)"
             if image.mode.startswith(("I", "F")):  # Pillow would cut them off at 255
                 return f"{path} ({image.mode}: more than 8 bits per channel, save it with 8)"
+        read_image(path)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return f"{path} ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
     return ""

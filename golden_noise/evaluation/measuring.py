@@ -16,7 +16,7 @@ from golden_noise.errors import UserError
 from golden_noise.evaluation.cache import Cache, file_digest, key, local_files
 from golden_noise.evaluation.diversity import feature_distance, pixel_distance, seed_groups
 from golden_noise.evaluation.scores import Scores
-from golden_noise.images import from_pil
+from golden_noise.images import from_pil, read_image
 from golden_noise.metrics.base import EmbedsImages, Metric
 from golden_noise.prompts import Prompt
 
@@ -122,8 +122,7 @@ class Measurement:
     def _open(self, method: str, position: int) -> Image.Image:
         path = self.source.path(method, position)
         try:
-            with Image.open(path) as image:
-                return image.convert("RGB")
+            return read_image(path)
         except (OSError, SyntaxError, ValueError) as error:
             raise UserError(f"cannot read {path} ({error}): delete it and run the same command again") from error
 

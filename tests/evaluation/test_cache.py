@@ -1,6 +1,7 @@
 import math
+import os
 
-from golden_noise.evaluation.cache import Cache, file_digest, key, local_files
+from golden_noise.evaluation.cache import BLOCK, SAMPLES, Cache, file_digest, key, local_files, sampled_digest
 
 
 def test_numbers_come_back_exactly(tmp_path):
@@ -70,3 +71,25 @@ def test_other_files_in_the_same_place_are_other_settings(tmp_path):
 def test_settings_that_name_no_files():
     assert local_files({"model": "ORG/NAME", "prefix": "", "words": "w" * 5000, "null": "a\0b", "size": None}) == {}
     assert list(local_files({"model": "package:shapes/weights/reward"})) == ["package:shapes/weights/reward"]
+
+
+def test_of_a_large_file_its_size_and_samples_count(tmp_path):
+    path, size = tmp_path / "weights", SAMPLES * BLOCK + 3_000_001
+    with path.open("wb") as file:
+        file.truncate(size)  # takes no space
+    digests = {sampled_digest(path)}
+    for place in (0, size // 2 // BLOCK * BLOCK, size - 1):
+        with path.open("r+b") as file:
+            file.seek(place)
+            file.write(b"x")
+        digests.add(sampled_digest(path))
+    with path.open("ab") as file:
+        file.write(b"x")
+    assert len(digests | {sampled_digest(path)}) == 5
+
+
+def test_a_file_that_was_only_touched_is_the_same(tmp_path):
+    (tmp_path / "a.bin").write_bytes(b"weights")
+    before = local_files({"model": str(tmp_path)})
+    os.utime(tmp_path / "a.bin", (0, 0))
+    assert local_files({"model": str(tmp_path)}) == before

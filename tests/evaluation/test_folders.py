@@ -104,6 +104,23 @@ def test_other_files_and_hidden_ones_are_left_alone(fill, tmp_path):
     assert Folders({"standard": folder}, PROMPTS).path("standard", 2).name == "2.png"
 
 
+def test_images_that_would_be_passed_over_are_named(fill, tmp_path):
+    folder = fill("a", "0.gif", "1.bmp", "2.tif")
+    assert Folders({"standard": folder}, PROMPTS).path("standard", 2).name == "2.tif"
+    fill("a/more", "3.png")
+    (tmp_path / "a/4.heic").write_text("x")
+    message = refusal({"standard": folder})
+    assert "not read: 4.heic, more/3.png" in message
+    assert "origin/0.png" in refusal({"standard": str(tmp_path / "b")} if fill("b/origin", "0.png") else {})
+
+
+def test_a_file_of_several_images_is_refused(fill, tmp_path):
+    folder = fill("a", "0.png", "1.png")
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a/2.gif", save_all=True, append_images=frames[1:])
+    assert "2.gif (2 images in one file)" in refusal({"standard": folder})
+
+
 def test_images_with_more_than_8_bits_are_refused_and_not_cut_off(fill, tmp_path):
     folder = fill("a", "0.png", "1.png")
     Image.new("I;16", (4, 4), 30000).save(tmp_path / "a/2.png")

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import random
 import shutil
 import time
@@ -111,12 +112,32 @@ def test_images_of_other_settings_weights_or_prompts_are_refused(compose_job, np
     evaluate(compose_job("evaluate", *SMALL, methods, f"npnet={npnets[0]}"))
     with pytest.raises(UserError, match=r"standard holds images of other settings \(pipeline.steps: 2, now 3\)"):
         evaluate(compose_job("evaluate", *SMALL, methods, f"npnet={npnets[0]}", "pipeline.steps=3"))
-    with pytest.raises(UserError, match=r"images/npnet holds images of other settings \(npnet: "):
+    with pytest.raises(UserError, match=r"images/npnet holds images of other settings \(npnet had other weights\)"):
         evaluate(compose_job("evaluate", *SMALL, methods, f"npnet={npnets[1]}"))
     with pytest.raises(UserError, match=r"000000.png is of .* give another name"):
         evaluate(compose_job("evaluate", *SMALL, methods, f"npnet={npnets[0]}", "seed=1"))
     with pytest.raises(UserError, match=r"npnet_settings.fit: \"exact\", now \"tile\""):
         evaluate(compose_job("evaluate", *SMALL, methods, f"npnet={npnets[0]}", "fit=tile"))
+
+
+def test_replaced_weights_in_the_same_folder_are_noticed(compose_job, tiny_sdxl, tmp_path):
+    shutil.copytree(tiny_sdxl, tmp_path / "pipeline")
+    options = [*SMALL, "evaluation.methods=[standard]", f"pipeline.model.source={tmp_path}/pipeline"]
+    first = evaluate(compose_job("evaluate", *options))
+    weights = tmp_path / "pipeline/unet/diffusion_pytorch_model.safetensors"
+    whole = weights.read_bytes()
+    os.utime(weights, (0, 0))
+    assert evaluate(compose_job("evaluate", *options)) == first  # a copy of the same is the same
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"images of other settings \(the files in .*/pipeline were others\)"):
+        evaluate(compose_job("evaluate", *options))
+
+
+def test_another_number_of_prompts_is_said_in_words(compose_job):
+    options = [*SMALL, "evaluation.methods=[standard,shuffled]", "~metric.soft"]
+    evaluate(compose_job("evaluate", *options))
+    with pytest.raises(UserError, match=r"shuffled holds images of other settings \(prompts.count: 24, now 30\)"):
+        evaluate(compose_job("evaluate", *options, "prompts.count=30"))
 
 
 def test_images_of_unknown_origin_are_neither_used_nor_deleted(compose_job, tmp_path):
