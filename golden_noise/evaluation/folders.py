@@ -125,8 +125,9 @@ def _unreadable(paths: Iterable[Path]) -> list[str]:
 def _mistake(path: Path) -> str:
     try:
         with Image.open(path) as image:
-            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # a photograph with its preview
-                return f"{path} ({image.n_frames} images in one file)"
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1 and image.format != "MPO":  # a photograph with its preview
+                return f"{path} ({frames} images in one file)"
             if image.mode.startswith(("I", "F")):  # Pillow would cut them off at 255
                 return f"{path} ({image.mode}: more than 8 bits per channel, save it with 8)"
         read_image(path)
