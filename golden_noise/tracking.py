@@ -36,9 +36,8 @@ def log_in(config: DictConfig) -> None:
     try:
         wandb.login(verify=True)
     except (wandb.Error, OSError) as error:
-        raise UserError(
-            f"logger.wandb.mode=online: {first_line(error)} With mode=offline it is kept and can be uploaded later"
-        ) from error
+        reason = first_line(error)
+        raise UserError(f"logger.wandb.mode=online: {reason} With mode=offline runs can be uploaded later") from error
 
 
 def build_loggers(config: DictConfig) -> list[Logger]:

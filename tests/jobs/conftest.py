@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,7 @@ def read_offline_run() -> Callable[[Path], list[tuple[str, dict[str, Any]]]]:
 
     def read(path: Path) -> list[tuple[str, dict[str, Any]]]:
         logged = []
-        for data in _records(path.read_bytes()):
-            record = Record.FromString(data)
+        for record in _finished(path):
             parts = {
                 "history": record.history.item,
                 "summary": record.summary.update,
@@ -54,6 +54,16 @@ def read_offline_run() -> Callable[[Path], list[tuple[str, dict[str, Any]]]]:
         return logged
 
     return read
+
+
+def _finished(path: Path) -> list[Record]:
+    """All records of a run; W&B's service may write the last ones a moment after the run has finished."""
+    for _ in range(300):
+        records = [Record.FromString(data) for data in _records(path.read_bytes())]
+        if records and records[-1].HasField("exit"):
+            return records
+        time.sleep(0.1)
+    raise AssertionError(f"{path} does not end")
 
 
 def _records(data: bytes) -> Iterator[bytes]:
