@@ -64,8 +64,7 @@ def evaluate(
         UserError: unknown method, no metric, no prompts, no NPNet where one is needed, images of other settings, or
             folders that do not match.
     """
-    if not config.get("metric"):
-        raise UserError("no metric is left to score the images by: choose one, such as metric=shapes")
+    check_metrics(config)
     folder = Path(config.folder) if folder is None else folder
     folder.mkdir(parents=True, exist_ok=True)
     load_pipeline = load_pipeline or cache(partial(instantiate, config.pipeline.model))
@@ -179,12 +178,23 @@ def without_device(node: Any) -> Any:
     return node
 
 
-def check_methods(config: DictConfig) -> None:
-    """Check the choice of methods, before anything is loaded.
+def check_metrics(config: DictConfig) -> None:
+    """Check that there is a metric.
 
     Raises:
-        UserError: an unknown or doubled method, or a metric for `best_of_n` that was not chosen.
+        UserError: there is none.
     """
+    if not config.get("metric"):
+        raise UserError("no metric is left to score the images by: choose one, such as metric=shapes")
+
+
+def check_methods(config: DictConfig) -> None:
+    """Check the choice of methods and metrics, before anything is loaded.
+
+    Raises:
+        UserError: an unknown or doubled method, no metric, or one for `best_of_n` that was not chosen.
+    """
+    check_metrics(config)
     names, checkpoints = list(config.evaluation.methods), list(config.evaluation.checkpoints)
     known = (*METHODS, BEST_OF_N)
     for name in names:

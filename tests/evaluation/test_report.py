@@ -213,4 +213,4 @@ def test_the_page_says_what_was_resampled(render, make_scores):
         item["prompt"] = f"prompt {i % 12}"
     html = render(scores)
     assert "60 pairs of 12 prompts, 6 methods" in html
-    assert "n = 30 · 6 prompts" in html and "position (6)" in html
+    assert "n = 30 / 6" in html and "position (6)" in html
