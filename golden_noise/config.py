@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from golden_noise.errors import UserError
 from golden_noise.selection import Selection
@@ -13,6 +13,8 @@ from golden_noise.weights import looks_local
 #: Whole numbers and their least and greatest values; None: no limit.
 WHOLE: dict[str, tuple[int, int | None]] = {
     "seed": (0, 2**32 - 1),  # more bits would not change the noise: torch's CPU generator reads 32
+    "images_per_prompt": (1, None),
+    "batch_size": (1, None),
     "prompts.count": (1, None),
     "prompts.seed": (0, 2**32 - 1),
     "collection.batch_size": (1, None),
@@ -48,6 +50,7 @@ SWITCHES = ("evaluate", "collection.store_embeds")
 TEXT = ("data_dir", "folder", "paths.outputs", "pipeline.model.source", "npnet")
 EMPTY = ("pipeline.negative_prompt",)  # text that may be empty
 OPTIONAL = ("num_threads", "npnet", "trainer.max_epochs")  # null, too
+NOISES = ("standard", "golden", "search")
 ABSENT = object()
 
 OmegaConf.register_new_resolver("eighth", lambda pixels: pixels // 8, replace=True)
@@ -63,6 +66,8 @@ def check(config: DictConfig) -> None:
     _check_resolution(config.pipeline)
     _check_kinds(config)
     _check_prompts(config)
+    if config.job == "generate":
+        _check_images(config)
     _check_metrics(config)
     _check_selection(config)
 
@@ -132,6 +137,32 @@ def _check_selection(config: DictConfig) -> None:
     if "collection" in config:
         options: Any = OmegaConf.to_container(config.collection, resolve=True)
         Selection.parse(options["select_by"], options["margin"], list(config.metric))
+
+
+def _check_images(config: DictConfig) -> None:
+    """What generate.py draws: prompts from one place, seeds, and kinds of noise."""
+    prompt, seeds, noise = config.prompt, _plain(config.seeds), _plain(config.noise)
+    if prompt is not None and "prompts" in config:
+        raise UserError("prompt and prompts are both given: choose one")
+    if "prompts" not in config and not (isinstance(prompt, str) and prompt.strip()):
+        raise UserError(
+            'no prompt: add prompt="a red circle", prompts=file prompts.path=FILE, or a set such as prompts=shapes_test'
+        )
+    if seeds is not None and not (
+        isinstance(seeds, list) and seeds and all(_is_number(s, int) and 0 <= s < 2**32 for s in seeds)
+    ):
+        raise UserError(f"seeds={_shown(seeds)} must be a list of whole numbers from 0 to {2**32 - 1}, such as [1,2,3]")
+    if seeds is not None and (config.images_per_prompt > 1 or len({*seeds}) < len(seeds)):
+        raise UserError(f"seeds={_shown(seeds)}: give every seed once, and no images_per_prompt beside them")
+    kinds = [noise] if isinstance(noise, str) else noise
+    if not (isinstance(kinds, list) and kinds and all(kind in NOISES and kinds.count(kind) == 1 for kind in kinds)):
+        raise UserError(
+            f"noise={_shown(noise)} must be one or several of {', '.join(NOISES)}: noise=golden, noise=[A,B]"
+        )
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
 
 
 def _check_metrics(config: DictConfig) -> None:

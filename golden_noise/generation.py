@@ -1,48 +1,201 @@
-"""The generate job: the same prompt and seed from standard and from golden noise."""
+"""The generate job: prompts and seeds become images from standard, golden and searched noise."""
 
 import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
 
 from golden_noise.errors import UserError
-from golden_noise.evaluation.compare import load_npnet
-from golden_noise.images import save_png, side_by_side, to_pil
+from golden_noise.evaluation.compare import drawing_settings, load_npnet, versions
+from golden_noise.evaluation.drawing import claim
+from golden_noise.evaluation.methods import Methods
+from golden_noise.evaluation.results import write_atomically
+from golden_noise.evaluation.scores import NPNET
+from golden_noise.images import TEXT, about, contact_sheet, save_png, side_by_side, to_pil
 from golden_noise.noise import draw_noise, sampler_generators
+from golden_noise.pipelines.base import Pipeline
+from golden_noise.prompts import Prompt
+
+GOLDEN, ROW, SHEET = "golden", "side_by_side", "sheet.png"
+ON_SHEET = 48  # items that the contact sheet shows
 
 
 def generate(config: DictConfig) -> None:
-    """Save `standard.png`, `golden.png` and `side_by_side.png` of one prompt and seed in the run folder.
+    """Draw every prompt and seed from every kind of noise, each once: what an interrupted job has drawn is kept.
+
+    The run folder gets a folder of images per kind of noise, their rows `side_by_side/`, a contact sheet of the first
+    items, and `metadata.jsonl` with a line per image. Every PNG says what made it.
 
     Raises:
-        UserError: empty prompt, or no NPNet.
+        UserError: no NPNet, a noise that is not finite, or images of other settings in the folder.
     """
-    if config.prompt is None or not str(config.prompt).strip():
-        raise UserError('no prompt: add prompt="a blue triangle left of a red circle"')
-    if not isinstance(config.prompt, str):  # what looks like a number, a list, ... is one
-        raise UserError(f"prompt={config.prompt} is no text: quote it twice, 'prompt=\"{config.prompt}\"'")
+    noises = [config.noise] if isinstance(config.noise, str) else list(config.noise)
+    items = wanted(config)
+    warn_of_unknown_words(items, config.pipeline.get("vocabulary"))
     load_pipeline = cache(partial(instantiate, config.pipeline.model))
-    npnet, pipeline = load_npnet(config, config.npnet, load_pipeline), load_pipeline()
-    embedding = pipeline.encode([config.prompt])
-    noise = draw_noise([config.seed], pipeline.latent_shape)
-    with torch.inference_mode():
-        golden = npnet.golden(noise, embedding)
-
+    networks = {NPNET: load_npnet(config, config.npnet, load_pipeline)} if GOLDEN in noises else {}
+    # Evaluations call golden noise by the network that it comes from.
+    methods = {noise: NPNET if noise == GOLDEN else noise for noise in noises}
+    settings = drawing_settings(config, list(methods.values()), networks)
+    compute = Methods(list(methods.values()), load_pipeline(), instantiate(config.search), networks.get(NPNET))
     folder = Path(config.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn = {}
-    for name, latents in {"standard": noise, "golden": golden}.items():
-        (drawn[name],) = to_pil(pipeline.sample(embedding, latents, generator=sampler_generators([config.seed])))
-    drawn["side_by_side"] = side_by_side([drawn["standard"], drawn["golden"]])
-    origin = {
-        "prompt": config.prompt,
-        "seed": config.seed,
-        "pipeline": config.pipeline.name,
-        "npnet": config.npnet,
-    }
-    for name, image in drawn.items():
-        save_png(image, folder / f"{name}.png", {"golden-noise": json.dumps(origin | {"noise": name})})
-        print((folder / f"{name}.png").resolve())
+    images = Images(items, methods, compute, {noise: settings[method] for noise, method in methods.items()}, folder)
+    OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    images.draw(config.batch_size, {"pipeline": config.pipeline.name, "npnet": config.npnet, "versions": versions()})
+    images.write_metadata()
+    images.write_sheet()
+    print(images.summary())
+
+
+def wanted(config: DictConfig) -> list[Prompt]:
+    """The prompt or prompts, once per seed, numbered in order."""
+    prompts = instantiate(config.prompts) if "prompts" in config else [Prompt(0, config.prompt, config.seed)]
+    pairs = [(p, seed) for p in prompts for seed in config.seeds or range(p.seed, p.seed + config.images_per_prompt)]
+    return [Prompt(index, prompt.text, seed, prompt.tags) for index, (prompt, seed) in enumerate(pairs)]
+
+
+class Images:
+    """The images of one job in its folder.
+
+    Args:
+        items: prompts with their seeds.
+        methods: kind of noise -> its name in `compute`.
+        compute: the starting noises.
+        settings: what decides the images of each kind of noise; see `claim`.
+
+    Raises:
+        UserError: the folder holds images of other settings, prompts or seeds.
+    """
+
+    def __init__(
+        self,
+        items: list[Prompt],
+        methods: dict[str, str],
+        compute: Methods,
+        settings: dict[str, dict[str, Any]],
+        folder: Path,
+    ):
+        self.items, self.methods, self.compute, self.settings, self.folder = items, methods, compute, settings, folder
+        self.pipeline: Pipeline = compute.pipeline
+        for noise in methods:
+            claim(folder / noise, settings[noise], replace=False)
+        self.missing = {(noise, item.index) for item in items for noise in methods if not self._exists(noise, item)}
+
+    def path(self, noise: str, item: Prompt) -> Path:
+        """The image of one item; names sort in the order of the items."""
+        return self.folder / noise / f"{item.index:06d}_seed{item.seed}.png"
+
+    def draw(self, batch_size: int, origin: dict[str, Any]) -> None:
+        """Draw what is missing; `origin` goes into the PNGs. A batch is computed whole, so that it is always the same.
+
+        Raises:
+            UserError: a noise is not finite.
+        """
+        total = len(self.items) * len(self.methods)
+        with tqdm(desc="drawing", unit="image", total=total, initial=total - len(self.missing)) as bar:
+            for start in range(0, len(self.items), batch_size):
+                batch = self.items[start : start + batch_size]
+                for noise, item, image in self._drawn(batch):
+                    made_by = self.settings[noise]
+                    facts = {"prompt": item.text, "seed": item.seed, "noise": noise} | origin | {"made_by": made_by}
+                    text = {"Description": item.text, "Software": "golden-noise", TEXT: json.dumps(facts)}
+                    save_png(image, self.path(noise, item), text)
+                    bar.update()
+                self._write_rows(batch)
+
+    def _drawn(self, batch: Sequence[Prompt]) -> Iterator[tuple[str, Prompt, Image.Image]]:
+        """What a batch lacks."""
+        lacking = [noise for noise in self.methods if any((noise, item.index) in self.missing for item in batch)]
+        if not lacking:
+            return
+        seeds = [item.seed for item in batch]
+        noise = draw_noise(seeds, self.pipeline.latent_shape)
+        embedding = self.pipeline.encode([item.text for item in batch])
+        noises = self.compute.noises(noise, embedding, embedding, seeds)
+        for name in lacking:
+            latents = noises[self.methods[name]]
+            _check_finite(name, latents, batch)
+            images = to_pil(self.pipeline.sample(embedding, latents, generator=sampler_generators(seeds)))
+            for item, image in zip(batch, images, strict=True):
+                if (name, item.index) in self.missing:
+                    yield name, item, image
+
+    def _write_rows(self, batch: Sequence[Prompt]) -> None:
+        """The images of each item side by side, where there are several."""
+        if len(self.methods) < 2:
+            return
+        (self.folder / ROW).mkdir(exist_ok=True)
+        for item in batch:
+            path, facts = self.path(ROW, item), {"prompt": item.text, "seed": item.seed, "noise": list(self.methods)}
+            if about(path) != facts or any((noise, item.index) in self.missing for noise in self.methods):
+                row = side_by_side({noise: Image.open(self.path(noise, item)) for noise in self.methods})
+                save_png(row, path, {"Description": item.text, TEXT: json.dumps(facts)})
+
+    def write_metadata(self) -> None:
+        """`metadata.jsonl`: an object per image, in the form of Hugging Face's image folders."""
+        lines = []
+        for item, noise in product(self.items, self.methods):
+            file = self.path(noise, item).relative_to(self.folder).as_posix()
+            lines.append({"file_name": file, "prompt": item.text, "seed": item.seed, "noise": noise, **item.tags})
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        write_atomically(self.folder / "metadata.jsonl", text)
+
+    def write_sheet(self) -> None:
+        """A contact sheet of the first items, if there are several."""
+        shown = self.items[:ON_SHEET]
+        if len(shown) > 1:
+            pictures = [(f"{item.text} ({item.seed})", Image.open(self.path(self._best, item))) for item in shown]
+            save_png(contact_sheet(pictures), self.folder / SHEET)
+
+    def summary(self) -> str:
+        """Where everything is."""
+        if len(self.items) == 1:
+            kinds = dict.fromkeys([*self.methods, self._best])
+            return "\n".join(str(self.path(kind, self.items[0]).resolve()) for kind in kinds)
+        count = len(self.items) * len(self.methods)
+        return f"{count:,} images: {self.folder.resolve()} (an overview: {SHEET})"
+
+    @property
+    def _best(self) -> str:
+        """The folder of what shows an item best."""
+        return ROW if len(self.methods) > 1 else next(iter(self.methods))
+
+    def _exists(self, noise: str, item: Prompt) -> bool:
+        found = about(self.path(noise, item))
+        if found and found["prompt"] != item.text:
+            raise UserError(
+                f"{self.path(noise, item)} is of {found['prompt']!r}, but now this item is {item.text!r}: "
+                "give another name=NAME or delete that folder"
+            )
+        return bool(found)
+
+
+def warn_of_unknown_words(items: Sequence[Prompt], vocabulary: Sequence[str] | None) -> None:
+    """Say once which words of the prompts a pipeline of few words was never trained on; None: it knows any."""
+    if vocabulary is None:
+        return
+    words = dict.fromkeys(word for item in items for word in re.findall(r"\w+", item.text.lower()))
+    unknown = [word for word in words if word not in vocabulary]
+    if unknown:
+        shown = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
+        print(
+            f"warning: this pipeline was never trained on: {shown}; it knows {', '.join(vocabulary)}", file=sys.stderr
+        )
+
+
+def _check_finite(noise: str, latents: Tensor, batch: Sequence[Prompt]) -> None:
+    finite = torch.isfinite(latents).flatten(1).all(dim=1).tolist()
+    for item, good in zip(batch, finite, strict=True):
+        if not good:
+            raise UserError(f"noise={noise} is not finite for {item.text!r} (seed {item.seed}): check its network")

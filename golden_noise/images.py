@@ -1,13 +1,21 @@
-"""Images between tensors, PIL and PNG files."""
+"""Images between tensors, PIL and PNG files, and sheets of them."""
 
-from collections.abc import Sequence
+import json
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
+
+TEXT = "golden-noise"  # what a PNG's own text is filed under
+LEAST, THUMBNAIL = 256, 288  # pixels: sheets enlarge what is smaller, and a contact sheet shrinks what is higher
+MARGIN = 12
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
@@ -49,10 +57,49 @@ def save_png(image: Image.Image, path: Path, text: dict[str, str] | None = None)
     partial.replace(path)
 
 
-def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
-    """Images of one size in a row."""
-    width, height = images[0].size
-    sheet = Image.new("RGB", (width * len(images), height))
-    for i, image in enumerate(images):
-        sheet.paste(image, (i * width, 0))
+def about(path: Path) -> dict[str, Any]:
+    """What a PNG of this project tells about itself; nothing if it is no such image, or there is none."""
+    try:
+        with Image.open(path) as image:
+            return json.loads(image.info.get(TEXT, "{}"))
+    except (OSError, ValueError):
+        return {}
+
+
+def side_by_side(images: Mapping[str, Image.Image]) -> Image.Image:
+    """Images of one size in a row, each under its name. Tiny ones are enlarged by a whole factor."""
+    pictures = {name: _enlarged(image) for name, image in images.items()}
+    width, height = next(iter(pictures.values())).size
+    letters = max(14, height // 32)
+    sheet = Image.new("RGB", ((width + MARGIN) * len(pictures) - MARGIN, height + 2 * letters), "white")
+    write = ImageDraw.Draw(sheet)
+    for i, (name, picture) in enumerate(pictures.items()):
+        x = i * (width + MARGIN)
+        write.text((x + width / 2, letters), name, "black", anchor="mm", font_size=letters)
+        sheet.paste(picture, (x, 2 * letters))
     return sheet
+
+
+def contact_sheet(pictures: Sequence[tuple[str, Image.Image]]) -> Image.Image:
+    """Pictures of one size in a grid, small, each above its caption."""
+    thumbnails = [_enlarged(picture) for _, picture in pictures]
+    for thumbnail in thumbnails:
+        thumbnail.thumbnail((thumbnail.width, THUMBNAIL))
+    width, height = thumbnails[0].size
+    captions = ["\n".join(textwrap.wrap(text, width // 8, max_lines=2, placeholder="...")) for text, _ in pictures]
+    cell = width + 2 * MARGIN, height + 5 * MARGIN
+    columns = max(1, min(len(pictures), round(math.sqrt(len(pictures) * 1.5 * cell[1] / cell[0]))))
+    sheet = Image.new("RGB", (columns * cell[0] + MARGIN, -(-len(pictures) // columns) * cell[1] + MARGIN), "white")
+    write = ImageDraw.Draw(sheet)
+    for i, (thumbnail, caption) in enumerate(zip(thumbnails, captions, strict=True)):
+        x, y = i % columns * cell[0] + MARGIN, i // columns * cell[1] + MARGIN
+        sheet.paste(thumbnail, (x, y))
+        place = x + width / 2, y + height + 4
+        write.multiline_text(place, caption, "black", anchor="ma", align="center", font_size=16)
+    return sheet
+
+
+def _enlarged(image: Image.Image) -> Image.Image:
+    """A copy, enlarged by a whole factor if it is tiny: pixels stay squares."""
+    factor = max(1, LEAST // max(image.size))
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)

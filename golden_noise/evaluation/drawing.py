@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from golden_noise.errors import UserError
 from golden_noise.evaluation.gaussianity import noise_measures
 from golden_noise.evaluation.methods import Methods
 from golden_noise.evaluation.scores import SHUFFLED, image_path
-from golden_noise.images import save_png, to_pil
+from golden_noise.images import TEXT, about, save_png, to_pil
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.prompts import Prompt
@@ -26,7 +25,6 @@ HASHED = {
     "npnet": "npnet had other weights",
     "prompts.texts": "the prompts were others, or in another order",
 }
-TEXT = "golden-noise"  # what the PNG's own text is filed under
 
 
 class Drawing:
@@ -81,25 +79,25 @@ class Drawing:
             _check_finite(name, noises[name], texts)
             drawn = self.pipeline.sample(embedding, noises[name], generator=sampler_generators(seeds))
             for i, (image, measures) in enumerate(zip(to_pil(drawn), _rows(noises[name], noise), strict=True)):
-                about = {"prompt": texts[i], "seed": seeds[i], "noise": measures}
-                save_png(image, self.path(name, start + i), {TEXT: json.dumps(about)})
+                facts = {"prompt": texts[i], "seed": seeds[i], "noise": measures}
+                save_png(image, self.path(name, start + i), {TEXT: json.dumps(facts)})
 
     def noise_measures(self) -> dict[str, dict[str, np.ndarray]]:
         """Measures of every item's noise: measure -> method -> (N,)."""
         count = range(len(self.prompts))
-        rows = {method: [_about(self.path(method, i))["noise"] for i in count] for method in self.methods}
+        rows = {method: [about(self.path(method, i))["noise"] for i in count] for method in self.methods}
         names = list(rows[self.methods[0]][0])
         return {name: {m: np.array([row[name] for row in rows[m]]) for m in self.methods} for name in names}
 
     def _exists(self, method: str, position: int) -> bool:
         path, prompt = self.path(method, position), self.prompts[position]
-        about = _about(path) if path.exists() else {}
-        if about and (about["prompt"], about["seed"]) != (prompt.text, prompt.seed):
+        found = about(path)
+        if found and (found["prompt"], found["seed"]) != (prompt.text, prompt.seed):
             raise UserError(
-                f"{path} is of {about['prompt']!r} (seed {about['seed']}), but now item {prompt.index} is "
+                f"{path} is of {found['prompt']!r} (seed {found['seed']}), but now item {prompt.index} is "
                 f"{prompt.text!r} (seed {prompt.seed}): give another name=NAME or delete that folder"
             )
-        return bool(about)
+        return bool(found)
 
 
 def claim(folder: Path, settings: dict[str, Any], replace: bool) -> None:
@@ -153,15 +151,6 @@ def _flat(node: Any, prefix: str = "") -> dict[str, str]:
     for key, value in node.items():
         flat |= _flat(value, f"{prefix}.{key}".lstrip("."))
     return flat
-
-
-def _about(path: Path) -> dict[str, Any]:
-    """What an image tells about itself; nothing if it is not one of this job's."""
-    try:
-        with Image.open(path) as image:
-            return json.loads(image.info.get(TEXT, "{}"))
-    except (OSError, ValueError):
-        return {}
 
 
 def _rows(noise: Tensor, standard: Tensor) -> list[dict[str, float]]:

@@ -10,10 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.utils import logging
 
 from golden_noise.errors import UserError
-from golden_noise.pipelines.loading import first_line
+from golden_noise.pipelines.loading import first_line, hide_reading
 from golden_noise.weights import hub_problem, looks_local
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -42,7 +41,7 @@ def load(kind: Any, source: str, **options) -> Any:
     Raises:
         UserError: it cannot be loaded from there.
     """
-    logging.disable_progress_bar()
+    hide_reading()
     problem = hub_problem(source)
     try:
         return kind.from_pretrained(source, local_files_only=problem is not None, **options)
@@ -123,7 +122,7 @@ def build(kind: type[Kind], config: PretrainedConfig, tensors: dict[str, Tensor]
     Raises:
         UserError: tensors are missing, left over, or of another shape.
     """
-    logging.disable_progress_bar()
+    hide_reading()
     try:
         model, report = kind.from_pretrained(
             None, config=config, state_dict=tensors, dtype=torch.float32, output_loading_info=True, **options

@@ -6,9 +6,10 @@ from typing import Any, TypeVar
 
 import diffusers
 import torch
+import transformers
 from diffusers import DiffusionPipeline
-from diffusers.utils import logging
 from huggingface_hub import hf_hub_download
+from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -33,6 +34,15 @@ def pick_device(device: str) -> torch.device:
         raise UserError(
             f"device={device} cannot be used ({first_line(error)}): try device=auto or device=cpu"
         ) from error
+
+
+def hide_reading() -> None:
+    """No progress bars for reading weights from the disk, a matter of seconds; those of downloads stay."""
+    downloads = not are_progress_bars_disabled()
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # switches the downloads' off, too
+    if downloads:
+        enable_progress_bars()
 
 
 def first_line(error: Exception) -> str:
@@ -67,7 +77,7 @@ def load_diffusers(
         raise UserError(
             f"{source} is no diffusers pipeline (no model_index.json): give {OPTION} another folder or a hub id"
         )
-    logging.disable_progress_bar()
+    hide_reading()
     problem = hub_problem(place)
     cached = problem is not None
     try:
