@@ -156,9 +156,7 @@ def _check_images(config: DictConfig) -> None:
         raise UserError(f"seeds={_shown(seeds)}: give every seed once, and no images_per_prompt beside them")
     kinds = [noise] if isinstance(noise, str) else noise
     if not (isinstance(kinds, list) and kinds and all(kind in NOISES and kinds.count(kind) == 1 for kind in kinds)):
-        raise UserError(
-            f"noise={_shown(noise)} must be one or several of {', '.join(NOISES)}: noise=golden, noise=[A,B]"
-        )
+        raise UserError(f"noise={_shown(noise)} must be one of {', '.join(NOISES)}, or several as noise=[A,B]")
 
 
 def _plain(value: Any) -> Any:

@@ -42,7 +42,6 @@ def generate(config: DictConfig) -> None:
     """
     noises = [config.noise] if isinstance(config.noise, str) else list(config.noise)
     items = wanted(config)
-    warn_of_unknown_words(items, config.pipeline.get("vocabulary"))
     load_pipeline = cache(partial(instantiate, config.pipeline.model))
     networks = {NPNET: load_npnet(config, config.npnet, load_pipeline)} if GOLDEN in noises else {}
     # Evaluations call golden noise by the network that it comes from.
@@ -51,6 +50,7 @@ def generate(config: DictConfig) -> None:
     compute = Methods(list(methods.values()), load_pipeline(), instantiate(config.search), networks.get(NPNET))
     folder = Path(config.folder)
     images = Images(items, methods, compute, {noise: settings[method] for noise, method in methods.items()}, folder)
+    warn_of_unknown_words(items, config.pipeline.get("vocabulary"))
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
     images.draw(config.batch_size, {"pipeline": config.pipeline.name, "npnet": config.npnet, "versions": versions()})
     images.write_metadata()

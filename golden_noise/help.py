@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 CONF = Path(__file__).parents[1] / "conf"
-INTERNAL = ("hydra", "paths")  # groups with one choice, of no interest to users
+INTERNAL = ("hydra", "paths")  # groups without a choice
 ABOUT = ("job", "about", "example")  # settings that are there for the help itself
 
 
@@ -26,7 +26,8 @@ def job_help(_root_: DictConfig) -> str:
 def _groups(file: Path) -> str:
     """The choices of every group in the file's defaults, a line each."""
     defaults = [entry for entry in OmegaConf.load(file).defaults if isinstance(entry, DictConfig)]
-    groups = sorted({str(name).partition("@")[0] for entry in defaults for name in entry} - {*INTERNAL})
+    names = {str(name).partition("@")[0] for entry in defaults for name in entry}
+    groups = sorted(name for name in names if name not in INTERNAL and (CONF / name).is_dir())
     return "\n".join(f"{group}: {', '.join(sorted(p.stem for p in (CONF / group).iterdir()))}" for group in groups)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
-from golden_noise.npnet import AnyNPNet
+from golden_noise.npnet import AnyNPNet, checkpoint
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.flux import FluxPipeline
 from golden_noise.pipelines.hunyuan_dit import HunyuanDiTPipeline
@@ -20,7 +20,7 @@ FAMILIES: tuple[type[Pipeline], ...] = (SDXLPipeline, SDPipeline, SD3Pipeline, F
 
 
 def golden_latents(
-    npnet: AnyNPNet,
+    npnet: AnyNPNet | str,
     pipe: DiffusionPipeline,
     prompts: str | Sequence[str],
     seeds: int | Sequence[int],
@@ -33,7 +33,9 @@ def golden_latents(
     `generator=` too: `golden_noise.noise.sampler_generators(seeds)`.
 
     Args:
-        npnet: on any device; noise of another size than its own needs its option `fit`.
+        npnet: on any device; noise of another size than its own needs its option `fit`. Or where it is, as for
+            `golden_noise.npnet.checkpoint.load`: a training run's folder, a hub id, or a file of published weights.
+            It is then loaded at each call.
         pipe: a pipeline of one of the FAMILIES; it is left as it is. HunyuanDiTPipeline needs
             `use_resolution_binning=False` in its call.
         prompts: one prompt, or as many as there are seeds.
@@ -46,15 +48,18 @@ def golden_latents(
         the same as tokens, the form in which its call takes latents.
 
     Raises:
-        UserError: a pipeline of another kind, or another number of prompts than of seeds.
+        UserError: a pipeline of another kind, another number of prompts than of seeds, or no NPNet there.
     """
     seeds = [int(seed) for seed in (seeds if isinstance(seeds, Iterable) else [seeds])]  # numpy's, too
     texts = [prompts] * len(seeds) if isinstance(prompts, str) else list(prompts)
     if not seeds or len(texts) != len(seeds):
         raise UserError(f"golden_latents: {len(texts)} prompts but {len(seeds)} seeds; give one seed for every prompt")
     pipeline = _wrap(pipe, height, width)
+    network = checkpoint.load(npnet, "npnet", lambda: pipeline) if isinstance(npnet, str) else npnet
+    if network is not npnet:
+        network.to(pipeline.device)
     with torch.no_grad():
-        golden = npnet.golden(draw_noise(seeds, pipeline.latent_shape), pipeline.encode(texts))
+        golden = network.golden(draw_noise(seeds, pipeline.latent_shape), pipeline.encode(texts))
     return pipeline.pack(golden.to(pipeline.device, pipeline.dtype))
 
 

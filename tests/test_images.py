@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from golden_noise.images import from_pil, read_image, save_png, side_by_side, to_pil
+from golden_noise.images import MARGIN, about, contact_sheet, from_pil, read_image, save_png, side_by_side, to_pil
 
 
 def gradient(count: int, height: int, width: int) -> torch.Tensor:
@@ -39,6 +39,8 @@ def test_saved_png_is_lossless_carries_its_text_and_leaves_no_partial_file(tmp_p
     save_png(to_pil(images)[0], tmp_path / "a.png", {"golden-noise": '{"prompt": "ein Würfel, 立方体"}'})
     saved = Image.open(tmp_path / "a.png")
     assert saved.text == {"golden-noise": '{"prompt": "ein Würfel, 立方体"}'}
+    assert about(tmp_path / "a.png") == {"prompt": "ein Würfel, 立方体"}
+    assert about(tmp_path / "b.png") == {}
     assert torch.equal(from_pil([saved]), images)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
@@ -49,11 +51,31 @@ def test_saving_replaces_the_old_image(tmp_path):
     assert Image.open(tmp_path / "a.png").getpixel((0, 0)) == (200, 200, 200)
 
 
-def test_side_by_side_keeps_the_order():
-    sheet = side_by_side([Image.new("RGB", (2, 3), colour) for colour in ("red", "blue")])
-    assert sheet.size == (4, 3)
-    assert sheet.getpixel((1, 2)) == (255, 0, 0)
-    assert sheet.getpixel((2, 0)) == (0, 0, 255)
+def test_side_by_side_keeps_the_order_and_the_size():
+    sheet = side_by_side({colour: Image.new("RGB", (512, 256), colour) for colour in ("red", "blue")})
+    assert sheet.width == 2 * 512 + MARGIN
+    top = sheet.height - 256  # of the images, below their names
+    assert [sheet.getpixel((x, top)) for x in (0, 511)] == [(255, 0, 0)] * 2
+    assert sheet.getpixel((512 + MARGIN, top)) == (0, 0, 255)
+    assert len(sheet.crop((0, 0, 512, top)).getcolors(1000)) > 2  # there is a name
+
+
+def test_tiny_images_are_enlarged_to_squares():
+    image = Image.new("RGB", (32, 16), "red")
+    image.putpixel((31, 15), (0, 255, 0))
+    sheet = side_by_side({"a": image})
+    assert sheet.width == 256
+    corner = sheet.crop((256 - 8, sheet.height - 8, 256, sheet.height))
+    assert corner.getcolors() == [(64, (0, 255, 0))]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 48])
+def test_a_contact_sheet_shows_every_picture(count):
+    colours = [(5 * i + 10, 0, 0) for i in range(count)]
+    sheet = contact_sheet([("a long caption " * 20, Image.new("RGB", (1024, 512), colour)) for colour in colours])
+    seen = {colour for _, colour in sheet.getcolors(100_000)}
+    assert {*colours} <= seen
+    assert sheet.width < 6000 and sheet.height < 6000
 
 
 def test_a_photograph_is_read_upright(tmp_path):

@@ -48,6 +48,12 @@ def test_the_pipeline_draws_from_it(npnet, pipe):
     assert images.shape == (1, 3, 32, 64)
 
 
+def test_it_loads_a_network_from_where_it_is(npnet, pipe, tmp_path):
+    npnet.save_pretrained(tmp_path / "run/npnet/best")
+    latents = golden_latents(str(tmp_path / "run"), pipe, PROMPTS, [3, 4])
+    torch.testing.assert_close(latents, golden_latents(npnet.eval(), pipe, PROMPTS, [3, 4]))
+
+
 def test_one_prompt_serves_several_seeds(npnet, pipe):
     latents = golden_latents(npnet, pipe, PROMPTS[0], [3, 4])
     torch.testing.assert_close(latents[1:], golden_latents(npnet, pipe, PROMPTS[0], 4), atol=1e-5, rtol=1e-5)

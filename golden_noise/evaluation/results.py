@@ -174,7 +174,9 @@ def _notes_on_scores(scores: Scores) -> list[str]:
             continue
         same = [m for m in scores.methods if m != STANDARD and (columns[m] == columns[STANDARD]).all()]
         if same:
-            found.append(f"{metric} is the same for standard noise in every pair: {', '.join(map(name, same))}")
+            found.append(
+                f"{metric} scores every pair the same from standard noise and from {', '.join(map(name, same))}"
+            )
     return found
 
 

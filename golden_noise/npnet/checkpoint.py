@@ -65,8 +65,8 @@ def load(
     """Loads any kind of NPNet, in evaluation mode, from wherever it is.
 
     Args:
-        source: a folder written by training or a hub id of one, or published weights: a `.pth` or `.safetensors`
-            file, or ORG/NAME/FILE on the hub.
+        source: a folder written by training (a whole run's stands for its `npnet/best`) or a hub id of one, or
+            published weights: a `.pth` or `.safetensors` file, or ORG/NAME/FILE on the hub.
         option: the setting that gave `source`, for errors.
         load_pipeline: gives the pipeline, for an NPNet that shares its denoiser.
         fit: what to do with noise of other sizes, see `NPNet`; None: as saved.
@@ -77,7 +77,7 @@ def load(
     options = {"fit": fit} if fit else {}
     if Path(source).suffix in (*AUTHORS, COMMUNITY):
         return load_published(source, option, **options)
-    place = locate(source, option)
+    place = _best_of_run(locate(source, option))
     try:
         config = NPNet.load_config(place)
         if isinstance(config, dict) and config.get("_class_name") == DenoiserNPNet.__name__:
@@ -89,9 +89,15 @@ def load(
         return NPNet.from_pretrained(place, **options)
     except OSError as error:
         raise UserError(
-            f"no NPNet in {source} ({first_line(error)}): give {option} outputs/train/RUN/npnet/best, a hub id, or "
+            f"no NPNet in {source} ({first_line(error)}): give {option} outputs/train/RUN, a hub id, or "
             "published weights (FILE.pth, FILE.safetensors, ORG/NAME/FILE)"
         ) from error
+
+
+def _best_of_run(place: str) -> str:
+    """The folder of the best NPNet where `place` is the folder of a training run, else `place` itself."""
+    inside = [Path(place), Path(place) / "npnet/best", Path(place) / "best"]
+    return str(next((folder for folder in inside if (folder / "config.json").is_file()), place))
 
 
 def load_published(source: str, option: str = "npnet", **options: Any) -> NPNet:

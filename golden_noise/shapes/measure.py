@@ -1,8 +1,8 @@
 """Measure what the miniature's weights can do, from plain noise.
 
-    python -m golden_noise.shapes.measure [weights=FOLDER] [count=1200] [sheet=FILE.png] ...
+    python -m golden_noise.shapes.measure [weights=FOLDER] [count=1200] [figures=FILE.json] [sheet=FILE.png] ...
 
-Writes figures.json beside the weights and, if asked for, a contact sheet at the best guidance.
+Prints the figures. Only if told where, it writes them (figures=) and a contact sheet at the best guidance (sheet=).
 """
 
 import json
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
@@ -21,6 +20,7 @@ from golden_noise.metrics.pickscore import PickScore
 from golden_noise.noise import draw_noise
 from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.prompts import Prompt
+from golden_noise.shapes.arguments import read_arguments
 from golden_noise.shapes.metric import ShapesScore
 from golden_noise.shapes.prompts import draw_prompts
 from golden_noise.shapes.scenes import SIZE, TASKS, sample_batch
@@ -32,6 +32,7 @@ DEFAULTS = {
     "steps": 10,
     "guidance": [1.0, 1.5, 2.0, 2.5, 3.5, 5.5],
     "seed": 1,
+    "figures": None,
     "sheet": None,
 }
 BATCH = 100
@@ -94,8 +95,7 @@ def contact_sheet(pipeline: SDXLPipeline, guidance: float, seed: int) -> Image.I
 
 
 def main(arguments: list[str]) -> None:
-    config = OmegaConf.merge(OmegaConf.create(DEFAULTS), OmegaConf.from_cli(arguments))
-    assert isinstance(config, DictConfig)
+    config = read_arguments(__doc__, DEFAULTS, arguments)
     weights = Path(config.weights)
     pipeline = SDXLPipeline.load(
         str(weights / "pipeline"), device="cpu", height=SIZE, width=SIZE, steps=config.steps, guidance=1.0
@@ -111,7 +111,8 @@ def main(arguments: list[str]) -> None:
         "reward": {f"top1_of_{CHOICES}": round(measure_reward(reward, config.seed), 4)},
     }
     print(json.dumps(figures, indent=2))
-    (weights / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    if config.figures:
+        Path(config.figures).write_text(json.dumps(figures, indent=2) + "\n")
     if config.sheet:
         best = max(by_guidance, key=lambda w: by_guidance[w]["all"])
         contact_sheet(pipeline, best, config.seed).save(config.sheet)

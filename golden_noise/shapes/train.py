@@ -26,6 +26,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, IterableDataset
 
 from golden_noise.shapes import models
+from golden_noise.shapes.arguments import read_arguments
 from golden_noise.shapes.scenes import SIZE, requests, sample_batch
 
 CAPTIONS = tuple(requests())
@@ -310,8 +311,7 @@ def _forget_origin(path: Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    config = OmegaConf.merge(OmegaConf.load(Path(__file__).with_suffix(".yaml")), OmegaConf.from_cli(arguments))
-    assert isinstance(config, DictConfig)
+    config = read_arguments(__doc__, OmegaConf.load(Path(__file__).with_suffix(".yaml")), arguments)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, out / "config.yaml")

@@ -6,12 +6,10 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 from omegaconf import DictConfig, OmegaConf
 
-from golden_noise.npnet import AnyNPNet, DenoiserNPNet
+from golden_noise.evaluation.scores import NPNET, STANDARD
+from golden_noise.evaluation.verdict import change, compared, name, plain, verdict
+from golden_noise.npnet import AnyNPNet
 from golden_noise.weights import BUNDLED
-
-LOAD = """from golden_noise.npnet import NPNet
-
-npnet = NPNet.from_pretrained("FOLDER_OR_HUB_ID")"""
 
 
 def write_card(folder: Path, npnet: AnyNPNet, config: DictConfig, summary: dict[str, Any] | None) -> None:
@@ -22,7 +20,7 @@ def write_card(folder: Path, npnet: AnyNPNet, config: DictConfig, summary: dict[
         config: of the train job.
         summary: content of the evaluation's `results.json`, if there was one.
     """
-    text = "\n\n".join([_use(npnet, config), _training(npnet, config), _results(summary)])
+    text = "\n\n".join([_use(config), _training(npnet, config), _results(summary)])
     ModelCard(f"---\n{_metadata(config).to_yaml()}\n---\n\n{text}\n").save(folder / "README.md")
 
 
@@ -37,8 +35,7 @@ def _metadata(config: DictConfig) -> ModelCardData:
     )
 
 
-def _use(npnet: AnyNPNet, config: DictConfig) -> str:
-    load = _load_on_its_pipeline(config) if isinstance(npnet, DenoiserNPNet) else LOAD
+def _use(config: DictConfig) -> str:
     return f"""# NPNet for {config.pipeline.name}
 
 Turns starting noise into golden noise (Zhou et al., [arXiv 2411.09502](https://arxiv.org/abs/2411.09502)) for
@@ -46,21 +43,10 @@ Turns starting noise into golden noise (Zhou et al., [arXiv 2411.09502](https://
 
 ```python
 from golden_noise.latents import golden_latents
-{load}
-images = pipe(prompts, latents=golden_latents(npnet, pipe, prompts, seeds)).images  # pipe: a diffusers pipeline
+
+latents = golden_latents("FOLDER_OR_HUB_ID", pipe, prompt, seeds=0)  # pipe: a diffusers pipeline
+image = pipe(prompt, latents=latents).images[0]
 ```"""
-
-
-def _load_on_its_pipeline(config: DictConfig) -> str:
-    """How to load an NPNet that shares its pipeline's denoiser."""
-    module, family, _ = config.pipeline.model._target_.rsplit(".", 2)
-    settings = ", ".join(f"{name}={config.pipeline[name]}" for name in ("height", "width", "steps", "guidance"))
-    return f"""from golden_noise.npnet import DenoiserNPNet
-from {module} import {family}
-
-pipeline = {family}.load("{config.pipeline.model.source}", {settings})
-npnet = DenoiserNPNet.from_pretrained("FOLDER_OR_HUB_ID", pipeline)
-pipe = pipeline.pipe"""
 
 
 def _training(npnet: AnyNPNet, config: DictConfig) -> str:
@@ -77,27 +63,41 @@ def _training(npnet: AnyNPNet, config: DictConfig) -> str:
         "seed": values["seed"],
         "parameters": f"{sum(parameter.numel() for parameter in npnet.parameters()):,}",
     }
-    rows = "\n".join(f"| {name} | {value} |" for name, value in settings.items())
+    rows = "\n".join(f"| {setting} | {value} |" for setting, value in settings.items())
     return f"## Training\n\n| setting | value |\n| --- | --- |\n{rows}\n\nThe whole config is in `training.yaml`."
 
 
 def _inline(options: dict[str, Any]) -> str:
-    name = str(options.get("_target_", "")).rpartition(".")[2]
+    target = str(options.get("_target_", "")).rpartition(".")[2]
     rest = ", ".join(f"{key}={value}" for key, value in options.items() if not key.startswith("_"))
-    return f"{name}({rest})"
+    return f"{target}({rest})"
 
 
 def _results(summary: dict[str, Any] | None) -> str:
     if summary is None:
         return "## Results\n\nNot evaluated: `python evaluate.py npnet=FOLDER` compares it with its controls."
-    rows = "\n".join(
-        f"| {c['metric']} | {c['b']} - {c['a']} | {c['n']} | {c['difference']:+.4g} "
-        f"| [{c['ci95'][0]:+.4g}, {c['ci95'][1]:+.4g}] |"
-        for c in summary["comparisons"]
-        if c["task"] == "all"
+    methods, metrics = summary["methods"], list(summary["methods"][STANDARD])
+    rows = [[_bold(name(method)), *(_cell(summary, metric, method) for metric in metrics)] for method in methods]
+    table = [["starting noise", *metrics], ["---"] * (len(metrics) + 1), *rows]
+    remarks = [*(verdict(summary, metric) for metric in metrics), *summary["notes"]]
+    return "\n".join(
+        [
+            f"## Results\n\nMeans over {methods[STANDARD][metrics[0]]['n']:,} images each, and paired changes against",
+            "standard noise with 95 % intervals. Shuffled prompts, random shift and rescaled noise are controls:",
+            "a gain that they show too is not golden noise.\n",
+            *(f"| {' | '.join(row)} |" for row in table),
+            "",
+            *(f"- {remark}" for remark in remarks),
+        ]
     )
-    return (
-        "## Results\n\nPaired differences on held-out prompts, with 95 % intervals. `shuffled`, `random_shift` and "
-        "`rescaled` are controls:\na gain that they show too is not golden noise.\n\n"
-        f"| metric | difference | n | mean | interval |\n| --- | --- | --- | --- | --- |\n{rows}"
-    )
+
+
+def _bold(method: str) -> str:
+    return f"**{method}**" if method == name(NPNET) else method
+
+
+def _cell(summary: dict[str, Any], metric: str, method: str) -> str:
+    """A mean, and its change against standard noise."""
+    comparison = compared(summary, metric, STANDARD, method)
+    mean = plain(summary["methods"][method][metric]["mean"])
+    return f"{mean}, {change(comparison)}" if comparison else mean

@@ -7,8 +7,9 @@ import sys
 import time
 
 import pytest
+from hydra import compose, initialize_config_dir
 
-from golden_noise.cli import CONF, _mistake
+from golden_noise.cli import CONF, _mistake, quote_prompt
 
 
 def run(script, *arguments):
@@ -30,6 +31,8 @@ def test_help_lists_groups_and_choices(script):
     )
     assert set(choices.split(", ")) == {path.stem for path in (CONF / "pipeline").glob("*.yaml")}
     assert f"python {script}.py" in result.stdout
+    assert ("trainer: " in result.stdout) == (script == "train")  # only the groups of this job
+    assert "device: auto # or cpu, cuda" in result.stdout  # comments and all
 
 
 def test_help_loads_no_heavy_library():
@@ -43,7 +46,9 @@ def test_help_loads_no_heavy_library():
     [
         ("train", ["model=nonsense"], ["model/nonsense", "svd_unet+unet"]),
         ("collect", ["search=nonsense"], ["search/nonsense", "redenoise"]),
-        ("collect", ["pipeline.heigth=32"], ["pipeline.heigth"]),
+        ("collect", ["pipeline.heigth=32"], ["no setting pipeline.heigth: did you mean pipeline.height?"]),
+        ("collect", ["steps=3"], ["no setting steps: did you mean pipeline.steps or search.steps?"]),
+        ("train", ["modle=vit"], ["did you mean model?"]),
         ("collect", ["pipeline.height=30"], ["pipeline.height=30", "multiple of 8"]),
         ("collect", ["pipeline.height=64"], ["32x32", "64x32"]),
         ("collect", ["collection.select_by=nonsense"], ["collection.select_by=nonsense", "strict"]),
@@ -51,8 +56,9 @@ def test_help_loads_no_heavy_library():
         ("collect", ["pipeline=sdxl"], ["prompts=file"]),
         ("collect", ["prompts=file", "prompts.path=/nowhere/prompts.txt"], ["/nowhere/prompts.txt"]),
         ("collect", ["data_dir=/proc/nowhere"], ["/proc/nowhere"]),
-        ("generate", [], ["prompt"]),
-        ("generate", ["prompt=5"], ["prompt=5", "quote it twice"]),
+        ("generate", [], ["no prompt: add prompt=", "prompts=file"]),
+        ("generate", ["prompt="], ["no prompt"]),
+        ("generate", ["prompt=a, (b)", "npnet=/nowhere"], ["/nowhere"]),
         ("evaluate", ["npnet=/nowhere/npnet"], ["/nowhere/npnet"]),
         ("evaluate", ["evaluation=published"], ["evaluation.folder"]),
         ("evaluate", ["evaluation=published", "evaluation.folder=/nowhere"], ["/nowhere/origin"]),
@@ -68,8 +74,36 @@ def test_a_mistake_costs_one_line(script, arguments, words, tmp_path):
     assert line.startswith("error: ")
     for word in words:
         assert word in line
+    assert list(tmp_path.iterdir()) == []  # no empty run folder stays
 
 
 def test_a_full_disk_costs_one_line():
     """Pillow and others raise it without a file's name."""
-    assert "No space left" in _mistake(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert "No space left" in _mistake(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "train")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a, b",
+        "a cat [photo]: 50% {x}",
+        "say \"hi\", 'ho'",
+        "a\\",
+        "5",
+        "true",
+        "null",
+        "${a}",
+        "a=b",
+        "  x ",
+        "ein Würfel",
+    ],
+)
+def test_a_prompt_is_any_text(text):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("generate", quote_prompt([f"prompt={text}", "seed=3"]))
+    assert (config.prompt, config.seed) == (text, 3)
+
+
+@pytest.mark.parametrize("arguments", [["prompt='a, b'"], ['prompt="a \\" b"'], ["-m", "prompt=a,b"], ["npnet=a,b"]])
+def test_what_is_quoted_or_swept_stays(arguments):
+    assert quote_prompt(arguments) == arguments

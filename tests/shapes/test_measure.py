@@ -7,18 +7,25 @@ from PIL import Image
 
 from golden_noise.shapes import measure
 from golden_noise.shapes.scenes import TASKS
-from golden_noise.weights import PACKAGE
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    weights = tmp_path_factory.mktemp("measure") / "weights"
-    weights.mkdir()
-    for part in ("pipeline", "reward"):
-        (weights / part).symlink_to(PACKAGE / "shapes/weights" / part)
-    sheet = weights / "sheet.png"
-    measure.main([f"weights={weights}", "count=24", "guidance=[1.0,2.5]", f"sheet={sheet}"])
-    return json.loads((weights / "figures.json").read_text()), sheet
+    folder = tmp_path_factory.mktemp("measure")
+    figures, sheet = folder / "figures.json", folder / "sheet.png"
+    measure.main(["count=24", "guidance=[1.0,2.5]", f"figures={figures}", f"sheet={sheet}"])
+    return json.loads(figures.read_text()), sheet
+
+
+@pytest.mark.parametrize(
+    ("argument", "code", "words"),
+    [("--help", None, "count: 1200"), ("cuont=3", 2, "no setting cuont: did you mean count?"), ("count", 2, "count")],
+)
+def test_help_and_mistakes_come_before_any_work(argument, code, words, capsys):
+    with pytest.raises(SystemExit) as left:
+        measure.main([argument])
+    assert left.value.code == code
+    assert words in "".join(capsys.readouterr())
 
 
 def test_figures_cover_every_part(measured):

@@ -1,0 +1,174 @@
+"""The generate job: prompts from three places, kinds of noise, killed at any moment, and never mixed up."""
+
+import json
+import multiprocessing
+import random
+import shutil
+import time
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from golden_noise.config import check
+from golden_noise.errors import UserError
+from golden_noise.generation import generate, wanted, warn_of_unknown_words
+from golden_noise.images import about
+from golden_noise.npnet import NPNet
+from golden_noise.prompts import Prompt
+
+
+@pytest.fixture
+def job(compose_job, tmp_path):
+    """Composes a checked config with a network that moves the noise."""
+    torch.manual_seed(0)
+    network = NPNet((4, 8, 8), (16, 128))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    network.save_pretrained(tmp_path / "train/npnet/best")
+
+    def compose(*overrides):
+        config = compose_job("generate", f"npnet={tmp_path}/train", "pipeline.steps=2", *overrides)
+        check(config)
+        return config
+
+    return compose
+
+
+def files(folder, pattern="*/*.png"):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.glob(pattern))
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
+
+
+def test_one_prompt_and_seed_give_three_pictures_that_say_what_they_are(job, tmp_path, capsys):
+    generate(job("prompt=a red circle", "seed=3"))
+    names = [f"{kind}/000000_seed3.png" for kind in ("standard", "golden", "side_by_side")]
+    assert files(tmp_path / "run") == sorted(names)
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "run" / name) for name in names]
+    golden = about(tmp_path / "run" / names[1])
+    assert (golden["prompt"], golden["seed"], golden["noise"]) == ("a red circle", 3, "golden")
+    assert golden["made_by"]["pipeline"]["steps"] == 2
+    assert len(golden["made_by"]["npnet"]) == 64  # the hash of the weights
+    assert "npnet" not in about(tmp_path / "run" / names[0])["made_by"]
+    assert (pixels(tmp_path / "run" / names[0]) != pixels(tmp_path / "run" / names[1])).any()
+    assert Image.open(tmp_path / "run" / names[2]).width > 2 * 256  # 32 pixels, enlarged
+    lines = [json.loads(line) for line in (tmp_path / "run/metadata.jsonl").read_text().splitlines()]
+    assert [line["file_name"] for line in lines] == names[:2]
+    assert OmegaConf.load(tmp_path / "run/config.yaml").pipeline.steps == 2
+
+
+def test_a_search_is_a_kind_of_noise_too(job, tmp_path):
+    generate(job("prompt=a red circle", "noise=search"))
+    assert files(tmp_path / "run") == ["search/000000_seed0.png"]
+    assert about(tmp_path / "run/search/000000_seed0.png")["made_by"]["search"]["rounds"] == 1
+
+
+def test_a_file_of_prompts_with_several_seeds(job, tmp_path):
+    (tmp_path / "some.csv").write_text("caption,task\na red circle,one\na blue square,two\n")
+    generate(job("prompts=file", f"prompts.path={tmp_path}/some.csv", "seeds=[7,5]", "batch_size=3"))
+    expected = [f"{i:06d}_seed{seed}.png" for i, seed in enumerate([7, 5, 7, 5])]
+    assert files(tmp_path / "run", "golden/*.png") == [f"golden/{name}" for name in expected]
+    lines = [json.loads(line) for line in (tmp_path / "run/metadata.jsonl").read_text().splitlines()]
+    assert [line["task"] for line in lines[::2]] == ["one", "one", "two", "two"]
+    first, last = (Image.open(tmp_path / f"run/standard/{name}") for name in (expected[0], expected[2]))
+    assert first.tobytes() != last.tobytes()
+    assert min(Image.open(tmp_path / "run/sheet.png").size) > 500
+
+
+def test_seeds_of_every_source(job):
+    assert [p.seed for p in wanted(job("prompt=a", "seed=4", "images_per_prompt=3"))] == [4, 5, 6]
+    items = wanted(job("prompts=shapes_test", "prompts.count=2", "images_per_prompt=2"))
+    assert [p.index for p in items] == [0, 1, 2, 3]
+    assert items[1].text == items[0].text and items[1].seed == items[0].seed + 1
+
+
+def test_other_settings_prompts_and_foreign_images_are_refused(job, tmp_path):
+    generate(job("prompt=a red circle"))
+    with pytest.raises(UserError, match=r"standard holds images of other settings \(pipeline.steps: 2, now 3\)"):
+        generate(job("prompt=a red circle", "pipeline.steps=3"))
+    with pytest.raises(UserError, match=r"is of 'a red circle', but now this item is 'two crosses'"):
+        generate(job("prompt=two crosses"))
+    mine = tmp_path / "run/search/mine.png"
+    mine.parent.mkdir()
+    mine.write_bytes(b"precious")
+    with pytest.raises(UserError, match="images that this job did not draw"):
+        generate(job("prompt=a red circle", "noise=search"))
+    assert mine.read_bytes() == b"precious"
+
+
+def test_a_further_kind_of_noise_keeps_what_is_there(job, tmp_path):
+    generate(job("prompt=a red circle"))
+    before = (tmp_path / "run/standard/000000_seed0.png").stat().st_mtime_ns
+    generate(job("prompt=a red circle", "noise=[standard,golden,search]"))
+    assert (tmp_path / "run/standard/000000_seed0.png").stat().st_mtime_ns == before
+    assert Image.open(tmp_path / "run/side_by_side/000000_seed0.png").width > 3 * 256
+
+
+def test_unknown_words_are_named_once(capsys):
+    items = [Prompt(0, "a red zebra, left", 0), Prompt(1, "a Zebra", 1)]
+    warn_of_unknown_words(items, None)
+    assert capsys.readouterr().err == ""
+    warn_of_unknown_words(items, ["a", "red", "left"])
+    assert capsys.readouterr().err.count("zebra") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "no prompt: add prompt="),
+        (["prompt=' '"], "no prompt: add prompt="),
+        (["prompt=a", "prompts=shapes_test"], "both given"),
+        (["prompt=a", "seeds=3"], "must be a list"),
+        (["prompt=a", "seeds=[1,-1]"], "whole numbers"),
+        (["prompt=a", "seeds=[1,1]"], "every seed once"),
+        (["prompt=a", "seeds=[1]", "images_per_prompt=2"], "no images_per_prompt"),
+        (["prompt=a", "noise=npnet"], "one of standard, golden, search"),
+        (["prompt=a", "noise=[golden,golden]"], "one of standard"),
+        (["prompt=a", "batch_size=0"], ">= 1"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_loaded(job, options, words):
+    with pytest.raises(UserError, match=words):
+        job(*options)
+
+
+def _generate(plain):
+    torch.set_num_threads(1)
+    generate(OmegaConf.create(plain))
+
+
+def test_killed_at_random_moments_the_images_come_out_the_same(job, tmp_path):
+    options = ["prompts=shapes_test", "prompts.count=20", "batch_size=4", "noise=[standard,golden,search]"]
+    plain = OmegaConf.to_container(job(*options), resolve=True)
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["golden_noise.generation", "golden_noise.shapes.models"])
+
+    def run(seconds=None):
+        process = processes.Process(target=_generate, args=(plain,))
+        process.start()
+        process.join(seconds)
+        process.kill()
+        process.join()
+        return process.exitcode
+
+    first = processes.Process(target=int)  # waits for the libraries, which are no part of the duration
+    first.start()
+    first.join()
+    start = time.perf_counter()
+    assert run() == 0
+    duration = time.perf_counter() - start
+    names = [*files(tmp_path / "run"), "metadata.jsonl", "sheet.png"]
+    assert len(names) == 20 * 4 + 2
+    whole = {name: (tmp_path / "run" / name).read_bytes() for name in names}
+    shutil.rmtree(tmp_path / "run")
+    rng = random.Random(0)
+    killed = [run(rng.uniform(0.2, 0.8) * duration) for _ in range(4)]
+    assert any(killed)
+    assert run() == 0
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in names} == whole
