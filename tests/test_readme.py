@@ -19,12 +19,8 @@ def clone(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda text: text.split()[1])
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=["diffusers", "parts"])
 def test_a_snippet_draws_and_saves_an_image(snippet, clone):
     exec(compile(snippet, "README.md", "exec"), {})
     (image,) = clone.glob("*.png")
     assert len(Image.open(image).getcolors(10_000)) > 50
-
-
-def test_there_are_two():
-    assert len(SNIPPETS) == 2
