@@ -3,13 +3,12 @@
 from golden_noise.pairs.datamodule import NoisePairDataModule
 from golden_noise.pairs.index import ShardEntry, ShardIndex
 from golden_noise.pairs.pair import NoisePair, prompt_hash
-from golden_noise.pairs.reader import NoisePairDataset, read_shard
+from golden_noise.pairs.reader import read_shard
 from golden_noise.pairs.writer import ShardWriter, shard_name, write_shard
 
 __all__ = [
     "NoisePair",
     "NoisePairDataModule",
-    "NoisePairDataset",
     "ShardEntry",
     "ShardIndex",
     "ShardWriter",

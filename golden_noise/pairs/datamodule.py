@@ -1,102 +1,48 @@
-"""The noise pairs of a folder as a LightningDataModule."""
+"""The noise pairs of a folder or URL as a LightningDataModule."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from golden_noise.errors import UserError
+from golden_noise.pairs.embeddings import Encode, PromptEncoder
 from golden_noise.pairs.index import INDEX_NAME, ShardIndex, differences
-from golden_noise.pairs.pair import NoisePair
-from golden_noise.pairs.reader import Batch, NoisePairDataset, Split, format_shape, read_shard
-
-
-class NoisePairLoader:
-    """Batches of a dataset, with a position that Lightning stores in checkpoints and restores.
-
-    Each iteration is the next epoch; the first one after `load_state_dict` goes on where the checkpoint was
-    made. It is not a DataLoader, so Lightning neither replaces its sampler nor warns about the length of a
-    stream.
-    """
-
-    def __init__(self, dataset: NoisePairDataset, num_workers: int = 0, epoch: int = 0):
-        self.stream = dataset
-        self.loader = DataLoader(
-            _PassErrors(dataset),
-            batch_size=None,
-            num_workers=num_workers,
-            pin_memory=torch.cuda.is_available(),
-        )
-        self.epoch, self.batch = epoch, 0
-        self._resumed = False
-
-    def __len__(self) -> int:
-        """Batches of this rank in a whole epoch."""
-        return len(self.stream)
-
-    def __iter__(self) -> Iterator[Batch]:
-        # An iterator that was never used does not count as an epoch: Lightning sometimes makes one too many.
-        if self.batch and not self._resumed:
-            self.epoch, self.batch = self.epoch + 1, 0
-        self._resumed = False
-        return self._batches()
-
-    def _batches(self) -> Iterator[Batch]:
-        self.stream.start_at(self.epoch, self.batch)
-        for batch in self.loader:
-            if isinstance(batch, UserError):
-                raise batch
-            self.batch += 1
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """The next batch to return, as the epoch and the number of this rank's batches before it."""
-        return {"epoch": self.epoch, "batch": self.batch}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Make the next iteration begin at a stored position; the end of an epoch is the next one's start."""
-        epochs, self.batch = divmod(state["batch"], len(self))
-        self.epoch = state["epoch"] + epochs
-        self._resumed = True
-
-
-class _PassErrors(IterableDataset[Batch | UserError]):
-    """Hands a worker's UserError over as an item: raised there, it would come out as a traceback's text."""
-
-    def __init__(self, dataset: NoisePairDataset):
-        self.dataset = dataset
-
-    def __iter__(self) -> Iterator[Batch | UserError]:
-        try:
-            yield from self.dataset
-        except UserError as error:
-            if get_worker_info() is None:
-                raise
-            yield error
+from golden_noise.pairs.loader import Batch, NoisePairLoader
+from golden_noise.pairs.order import Split
+from golden_noise.pairs.reader import OpenShard, format_shape
+from golden_noise.pairs.source import ShardSource
 
 
 class NoisePairDataModule(LightningDataModule):
-    """Streams the accepted pairs of a folder, split by prompt into training and validation.
+    """Streams the accepted pairs of a folder or URL, split by prompt into training and validation.
 
-    A batch has `noise` and `golden` (B, C, H, W), `embeds` (B, L, D), `pooled` (B, P) if its shape is given, all
-    float32, and `key`, B sample names.
+    A batch that a LightningModule gets has `noise` and `golden` (B, C, H, W), `embeds` (B, L, D) and, if its shape is
+    given, `pooled` (B, P), all in the module's dtype, and `key` and `prompt`, B names and texts.
 
     Args:
-        data_dir: folder that holds `index.json` and the shards.
+        data_dir: as `ShardSource` takes it.
         batch_size: pairs per batch and rank.
         latent_shape: (C, H, W) of the pipeline's noise.
         embeds_shape: (L, D) of the pipeline's prompt embedding.
         pooled_shape: (P,) of its pooled embedding, for an NPNet that takes it.
+        cache: folder for shards that are fetched from a URL.
+        embeddings: whether prompt embeddings are those stored with the pairs, or encoded when a batch needs them.
+        embeds_cache: how many prompts' embeddings to keep on the device when they are encoded.
+        encode: encodes them.
         val_fraction: share of prompts kept for validation, between 0 and 1.
-        shuffle_buffer: raw samples that each worker holds for shuffling.
-        num_workers: loader processes per rank; does not change the batches.
+        shuffle_shards: how many shards' pairs are shuffled with each other, and so read at a time.
+        num_workers: threads per rank that read ahead; does not change the batches.
         seed: of the order of the pairs.
         collect: called on the first rank before the folder is read, to collect what is missing; restartable.
         collect_hint: command to show when there are no pairs and no `collect`.
         pipeline: what the folder's configuration must have under `pipeline`; not compared when None.
+
+    Raises:
+        UserError: an option is none of the possible ones.
     """
 
     def __init__(
@@ -106,9 +52,13 @@ class NoisePairDataModule(LightningDataModule):
         latent_shape: Sequence[int],
         embeds_shape: Sequence[int],
         pooled_shape: Sequence[int] | None = None,
+        cache: str | Path | None = None,
+        embeddings: Literal["stored", "encode"] = "stored",
+        embeds_cache: int = 1024,
+        encode: Encode | None = None,
         val_fraction: float = 0.1,
-        shuffle_buffer: int = 512,
-        num_workers: int = 0,
+        shuffle_shards: int = 16,
+        num_workers: int = 2,
         seed: int = 0,
         collect: Callable[[], object] | None = None,
         collect_hint: str = "python collect.py",
@@ -116,11 +66,20 @@ class NoisePairDataModule(LightningDataModule):
     ):
         super().__init__()
         self.prepare_data_per_node = False  # nodes share the folder: two must not collect the same units
-        self.folder = Path(data_dir)
+        self.source = ShardSource(data_dir, cache)
         self.batch_size, self.num_workers = batch_size, num_workers
-        self.latent_shape, self.embeds_shape = tuple(latent_shape), tuple(embeds_shape)
-        self.pooled_shape = None if pooled_shape is None else tuple(pooled_shape)
-        self.val_fraction, self.shuffle_buffer, self.seed = val_fraction, shuffle_buffer, seed
+        self.shapes = {"noise": tuple(latent_shape), "golden": tuple(latent_shape)}
+        if embeddings not in ("stored", "encode"):
+            raise UserError(f"data.embeddings={embeddings} must be stored or encode")
+        self.encoder = None
+        if embeddings == "encode":
+            assert encode is not None, "embeddings='encode' needs a function `encode`"
+            self.encoder = PromptEncoder(encode, embeds_cache, pooled=pooled_shape is not None)
+        else:
+            self.shapes["embeds"] = tuple(embeds_shape)
+            if pooled_shape is not None:
+                self.shapes["pooled"] = tuple(pooled_shape)
+        self.val_fraction, self.shuffle_shards, self.seed = val_fraction, shuffle_shards, seed
         self.collect, self.collect_hint = collect, collect_hint
         self.pipeline = pipeline
 
@@ -130,53 +89,76 @@ class NoisePairDataModule(LightningDataModule):
         Raises:
             UserError: if it was not and there are no pairs.
         """
+        if self.source.is_url:
+            return
         if self.collect is not None:
             self.collect()
-        elif not (self.folder / INDEX_NAME).exists():
-            raise UserError(f"no noise pairs in {self.folder}: run `{self.collect_hint}` first")
+        elif not (self.source.folder / INDEX_NAME).exists():
+            raise UserError(f"no noise pairs in {self.source}: run `{self.collect_hint}` first")
 
     def setup(self, stage: str) -> None:
-        """Check the folder before anything is trained on it.
+        """Check the set before anything is trained on it.
 
         Raises:
             UserError: if a shard is missing or truncated, the pairs are another pipeline's, or too few.
         """
-        self.index = ShardIndex.load(self.folder)
-        for shard in self.index.shards:
-            shard.verify(self.folder)
+        self.index = self._load_index()
         self._check_pipeline()
         self._check_shapes()
         self._check_sizes()
+
+    def _load_index(self) -> ShardIndex:
+        """The first rank's: pairs may still be added, and ranks that know different ones would wait for each other."""
+        if self.trainer is None:
+            return self.source.load_index()
+        found: ShardIndex | UserError | None = None
+        if self.trainer.is_global_zero:
+            try:
+                found = self.source.load_index()
+            except UserError as error:
+                found = error
+        found = self.trainer.strategy.broadcast(found)
+        if isinstance(found, UserError):
+            raise found
+        assert found is not None
+        return found
 
     def train_dataloader(self) -> NoisePairLoader:
         """The training pairs, in a new order every epoch, or in a fixed one when Lightning is to overfit."""
         trainer = self.trainer
         overfit = trainer is not None and trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        dataset = self._dataset("train", shuffle_buffer=0 if overfit else self.shuffle_buffer)
         # After a checkpoint made at the end of an epoch `current_epoch` is one behind; `processed` is not.
         progress = trainer.fit_loop.epoch_progress.current if trainer else None
         epoch = progress.processed if progress else 0  # type: ignore[attr-defined]
-        return NoisePairLoader(dataset, self.num_workers, epoch)
+        return self._loader("train", 0 if overfit else self.shuffle_shards, epoch)
 
     def val_dataloader(self) -> NoisePairLoader:
         """The validation pairs, in the order of the index."""
-        return NoisePairLoader(self._dataset("val"), self.num_workers)
+        return self._loader("val")
 
-    def _dataset(self, split: Split, shuffle_buffer: int = 0) -> NoisePairDataset:
-        return NoisePairDataset(
-            self.folder,
+    def _loader(self, split: Split, shuffle_shards: int = 0, epoch: int = 0) -> NoisePairLoader:
+        return NoisePairLoader(
+            self.source,
             self.index.shards,
             split,
             self.val_fraction,
             self.batch_size,
-            self.latent_shape,
-            self.embeds_shape,
-            self.pooled_shape,
-            shuffle_buffer=shuffle_buffer,
+            self.shapes,
+            shuffle_shards=shuffle_shards,
+            num_workers=self.num_workers,
             seed=self.seed,
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self.trainer.world_size if self.trainer else 1,
+            epoch=epoch,
         )
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """On the device, embeddings that were not stored are added, and everything is cast to the module's dtype."""
+        if self.encoder is not None:
+            batch = batch | self.encoder(batch["prompt"], batch["noise"].device)
+        module = self.trainer.lightning_module if self.trainer else None
+        dtype = module.dtype if module else torch.float32
+        return {name: value.to(dtype) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
 
     def _check_pipeline(self) -> None:
         if self.pipeline is None:
@@ -184,43 +166,42 @@ class NoisePairDataModule(LightningDataModule):
         if changes := differences(self.index.config.get("pipeline"), self.pipeline, "pipeline"):
             key, have, want = changes[0]
             raise UserError(
-                f"pairs in {self.folder} were collected with {key}={have}, but this run has {key}={want}:"
+                f"pairs in {self.source} were collected with {key}={have}, but this run has {key}={want}:"
                 " choose that pipeline or another data_dir"
             )
 
     def _check_shapes(self) -> None:
         """Compare the first pair only: the others are checked when their turn comes."""
-        samples = (sample for shard in self.index.shards for sample in read_shard(self.folder, shard))
-        if (sample := next(samples, None)) is None:
-            raise UserError(f"{self.folder} holds no accepted pairs: run `{self.collect_hint}`")
-        pair = NoisePair.from_sample(sample)
-        assert pair.noise is not None  # the reader leaves rejected pairs out
-        pooled = None if self.pooled_shape is None else pair.pooled  # not looked at unless it is needed
-        have = _describe(pair.noise.shape, *(None if part is None else part.shape for part in (pair.embeds, pooled)))
-        want = _describe(self.latent_shape, self.embeds_shape, self.pooled_shape)
-        if have != want:
-            raise UserError(
-                f"pairs in {self.folder} are {have}, but this run's pipeline needs {want}:"
-                " choose the pipeline they were collected with or another data_dir"
-            )
+        entry = next((shard for shard in self.index.shards if shard.samples), None)
+        if entry is None:
+            raise UserError(f"{self.source} holds no accepted pairs: run `{self.collect_hint}`")
+        with contextlib.closing(OpenShard(self.source.open(entry), entry, self.source.place(entry.name))) as shard:
+            found = shard.shapes(0)
+        if self.shapes == {name: shape for name, shape in found.items() if name in self.shapes}:
+            return
+        advice = "choose the pipeline they were collected with or another data_dir"
+        if "embeds" not in found:
+            advice += ", or encode prompts with data.embeddings=encode"
+        have, want = _describe(found, self.shapes), _describe(self.shapes, self.shapes)
+        raise UserError(f"pairs in {self.source} are {have}, but this run's pipeline needs {want}: {advice}")
 
     def _check_sizes(self) -> None:
-        train, val = self._dataset("train"), self._dataset("val")
-        sizes = f"{self.folder} holds {train.num_pairs} training and {val.num_pairs} validation pairs"
+        train, val = self._loader("train"), self._loader("val")
+        sizes = f"{self.source} holds {train.num_pairs} training and {val.num_pairs} validation pairs"
         ranks = train.world_size
-        if train.num_batches == 0:
+        if len(train) == 0:
             raise UserError(
                 f"{sizes}, too few for one training batch of {self.batch_size} on each of {ranks} ranks:"
                 " collect more, or lower data.batch_size or data.val_fraction"
             )
-        if val.num_batches < ranks:  # a rank without a batch would wait for the others' metrics forever
+        if len(val) == 0:  # a rank without a batch would wait for the others' metrics forever
             raise UserError(
                 f"{sizes}, too few for one validation batch on each of {ranks} ranks:"
-                " collect more prompts, raise data.val_fraction or lower data.batch_size"
+                " collect more prompts, or raise data.val_fraction"
             )
 
 
-def _describe(noise: Sequence[int], embeds: Sequence[int] | None, pooled: Sequence[int] | None) -> str:
-    parts = {"embeddings": embeds, "pooled embeddings": pooled}
-    found = " and ".join(f"{format_shape(shape)} {name}" for name, shape in parts.items() if shape is not None)
-    return f"{format_shape(noise)} with {found or 'no embeddings'}"
+def _describe(shapes: Mapping[str, Sequence[int]], wanted: Mapping[str, object]) -> str:
+    names = {"embeds": "embeddings", "pooled": "pooled embeddings"}
+    parts = [f"{format_shape(shapes[key])} {name}" for key, name in names.items() if key in shapes and key in wanted]
+    return f"{format_shape(shapes['noise'])} with {' and '.join(parts) or 'no embeddings'}"

@@ -1,36 +1,26 @@
-"""Streaming shards as batches: each pair goes to one rank and one worker, in a reproducible order."""
+"""Reading shards: whole, one sample after the other, or any pair of them by its place."""
 
 import functools
-import hashlib
-import itertools
-import random
-from collections.abc import Iterable, Iterator, Sequence
+import io
+import os
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO
 
-import torch
-import webdataset as wds
-from torch.utils.data import IterableDataset, get_worker_info
-from webdataset.tariterators import group_by_keys, tar_file_expander
+import numpy as np
+from numpy.typing import NDArray
 
-from golden_noise.errors import UserError
 from golden_noise.pairs.index import ShardEntry
-from golden_noise.pairs.pair import NoisePair, malformed, prompt_hash
+from golden_noise.pairs.pair import check_finite, decode_array, malformed, parse_meta, prompt_hash
+from golden_noise.pairs.source import ShardSource, damaged
 
 RawSample = dict[str, Any]
-Batch = dict[str, Any]
-Split = Literal["train", "val"]
-
-
-def split_of(prompt: str, val_fraction: float) -> Split:
-    """Side of a prompt, given by its hash alone: no prompt is on both sides, whatever else the set holds."""
-    return "val" if int(prompt, 16) / 2**32 < val_fraction else "train"
+_MEMBERS = ("json", "noise.npy", "golden.npy", "embeds.npy", "pooled.npy")
 
 
 def read_shard(folder: Path, entry: ShardEntry, rejected: bool = False) -> Iterator[RawSample]:
     """The accepted samples of a shard, not decoded, each with its prompt's hash as `__prompt__`.
-
-    The file's checksum is compared first, once per process as long as the file stays as it is.
 
     Args:
         rejected: whether to return the rejected samples too; they have no `__prompt__`.
@@ -40,145 +30,152 @@ def read_shard(folder: Path, entry: ShardEntry, rejected: bool = False) -> Itera
             than recorded.
     """
     path = folder / entry.name
-    counts = {True: 0, False: 0}
-    try:
-        status = path.stat()
-        if _sha256(path.absolute(), status.st_size, status.st_mtime_ns) != entry.sha256:
-            raise ValueError("its checksum is not the one in index.json")
-        with path.open("rb") as stream:
-            for sample in group_by_keys(tar_file_expander([{"url": str(path), "stream": stream}])):
-                accepted = "noise.npy" in sample
-                if accepted:
-                    yield sample | {"__prompt__": entry.prompts[counts[True]]}
-                elif rejected:
-                    yield sample
-                counts[accepted] += 1
-        if counts != {True: entry.samples, False: entry.rejected}:
-            raise ValueError(f"{sum(counts.values())} of {entry.samples + entry.rejected} samples")
-    except Exception as error:  # whatever a damaged or hostile tar makes the parser raise
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"shard {path} is damaged ({reason}): delete it and run collect.py again") from error
+    number = 0
+    with ShardSource(folder).open(entry) as file:
+        try:
+            samples = _samples(file, entry)
+            accepted = [key for key, members in samples.items() if "noise.npy" in members]
+            if (len(accepted), len(samples)) != (entry.samples, entry.samples + entry.rejected):
+                raise ValueError(f"{len(samples)} of {entry.samples + entry.rejected} samples")
+            for key, members in samples.items():
+                sample: RawSample = {"__key__": key, "__url__": str(path)}
+                if "noise.npy" in members:
+                    sample["__prompt__"] = entry.prompts[number]
+                    number += 1
+                elif not rejected:
+                    continue
+                yield sample | {suffix: os.pread(file.fileno(), *place[::-1]) for suffix, place in members.items()}
+        except Exception as error:  # whatever a damaged or hostile tar makes the parser raise
+            raise damaged(path, error) from error
+
+
+def _samples(file: BinaryIO, entry: ShardEntry) -> dict[str, dict[str, tuple[int, int]]]:
+    """Offset and size of every member of a shard, by the sample's key and the member's suffix.
+
+    Raises:
+        ValueError, tarfile.TarError: it is not a tar file of plain files that is as long as recorded.
+    """
+    samples: dict[str, dict[str, tuple[int, int]]] = {}
+    end = 0
+    file.seek(0)
+    with tarfile.open(fileobj=file, mode="r:") as tar:  # read as a stream, a forged size can keep it busy for years
+        for member in tar:
+            tar.members = []  # type: ignore[attr-defined]  # else it keeps them all
+            if not member.isreg() or member.size < 0 or member.offset_data < end:
+                raise ValueError(f"member {member.name!r} is no plain file")
+            end = member.offset_data + member.size
+            if end > entry.bytes:
+                raise ValueError(f"it ends in the middle of {member.name!r}")
+            key, _, suffix = member.name.partition(".")
+            members = samples.setdefault(key, {})
+            if suffix in members:
+                raise ValueError(f"{member.name!r} is there twice")
+            members[suffix] = member.offset_data, member.size
+    return samples
+
+
+def locate(file: BinaryIO, entry: ShardEntry) -> NDArray[np.int64]:
+    """Where the accepted pairs of a shard lie in its file: (pairs, 5 members, 2) of offset and size, 0 if absent.
+
+    Raises:
+        ValueError, tarfile.TarError: it is not a tar file of the recorded pairs.
+    """
+    accepted = [members for members in _samples(file, entry).values() if "noise.npy" in members]
+    if len(accepted) != entry.samples:
+        raise ValueError(f"{len(accepted)} of {entry.samples} pairs")
+    places = [[members.get(suffix, (0, 0)) for suffix in _MEMBERS] for members in accepted]
+    return np.array(places, np.int64).reshape(-1, len(_MEMBERS), 2)
+
+
+class OpenShard:
+    """A shard whose pairs are read by their place.
+
+    Args:
+        file: what `ShardSource.open` returns; closed with this.
+        entry: of the index.
+        name: of the file, for messages.
+        places: what `locate` returned for it earlier.
+
+    Raises:
+        UserError: it is not a tar file of the recorded pairs.
+    """
+
+    def __init__(self, file: BinaryIO, entry: ShardEntry, name: str, places: NDArray[np.int64] | None = None):
+        self.file, self.entry, self.name = file, entry, name
+        try:
+            self.places = locate(file, entry) if places is None else places
+        except Exception as error:  # whatever a damaged or hostile tar makes the parser raise
+            file.close()
+            raise damaged(name, error) from error
+
+    def close(self) -> None:
+        self.file.close()
+
+    def read(self, place: int, out: Mapping[str, NDArray[np.float16]]) -> tuple[str, str]:
+        """Read the arrays of a pair into `out`, by name, and return the pair's key and prompt.
+
+        Raises:
+            UserError: the pair is not what the index and `out` expect.
+        """
+        key: str | None = None
+        try:
+            meta = parse_meta(self._bytes(place, "json"))
+            key = f"{meta['index']:09d}"
+            if prompt_hash(meta["prompt"]) != self.entry.prompts[place]:
+                raise ValueError("its prompt is not the one in index.json")
+            for name, array in out.items():
+                self._read_array(place, name, array)
+        except Exception as error:  # numpy's and json's parsers raise a dozen kinds on damaged bytes
+            sample = {"__url__": self.name, "__key__": key or f"number {place}"}
+            raise malformed(sample, error) from error
+        return key, meta["prompt"]
+
+    def shapes(self, place: int) -> dict[str, tuple[int, ...]]:
+        """The shapes of the arrays that a pair has.
+
+        Raises:
+            UserError: they cannot be read.
+        """
+        try:
+            names = [member.removesuffix(".npy") for member in _MEMBERS[1:]]
+            found = {name: self._bytes(place, f"{name}.npy") for name in names}
+            return {name: decode_array(name, data).shape for name, data in found.items() if data}
+        except Exception as error:
+            raise malformed({"__url__": self.name, "__key__": f"number {place}"}, error) from error
+
+    def _bytes(self, place: int, member: str) -> bytes:
+        offset, size = self.places[place, _MEMBERS.index(member)].tolist()
+        data = os.pread(self.file.fileno(), size, offset)
+        if len(data) != size:
+            raise ValueError(f"{member} is truncated")
+        return data
+
+    def _read_array(self, place: int, name: str, out: NDArray[np.float16]) -> None:
+        """Straight from the file into the batch, if the array's header is exactly the one that numpy writes for it."""
+        offset, size = self.places[place, _MEMBERS.index(f"{name}.npy")].tolist()
+        expected = _header(out.shape)
+        header = bytearray(len(expected))
+        if size == len(header) + out.nbytes:
+            count = os.preadv(self.file.fileno(), [header, out.view(np.uint8).data], offset)
+            if count == size and header == expected:
+                check_finite(name, out)
+                return
+        if size == 0:
+            raise ValueError(f"{name} is missing, not {format_shape(out.shape)}")
+        array = decode_array(name, self._bytes(place, f"{name}.npy"))
+        if array.shape != out.shape:
+            raise ValueError(f"{name} is {format_shape(array.shape)}, not {format_shape(out.shape)}")
+        out[...] = array
 
 
 @functools.cache
-def _sha256(path: Path, size: int, mtime_ns: int) -> str:
-    """Checksum of a file; size and time of change are there so that a changed file is read again."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class NoisePairDataset(IterableDataset[Batch]):
-    """The batches that one rank sees in an epoch of one split.
-
-    The stream of an epoch (shard order, shuffle buffer, batches of consecutive samples) is the same on all
-    ranks and workers. Its batches are dealt out round-robin, first to ranks, then to workers, and only their
-    owner decodes them; a DataLoader that takes workers in turn therefore returns the same sequence for any
-    number of them. In training, the tail that does not fill one batch per rank is dropped, so that all ranks
-    take equally many steps; in validation nothing is.
-
-    Args:
-        folder: holds the shards.
-        shards: entries of the index.
-        split: which prompts.
-        val_fraction: share of prompts that are for validation, in [0, 1].
-        batch_size: pairs per batch and rank.
-        latent_shape: (C, H, W) that every noise must have.
-        embeds_shape: (L, D) that every prompt embedding must have.
-        pooled_shape: (P,) that every pooled embedding must have; None leaves them out of the batches.
-        shuffle_buffer: raw samples held in memory for shuffling; 0 keeps the order of the index.
-        seed: of all shuffling.
-        rank: of this process, below `world_size`.
-        world_size: number of ranks.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        shards: Sequence[ShardEntry],
-        split: Split,
-        val_fraction: float,
-        batch_size: int,
-        latent_shape: Sequence[int],
-        embeds_shape: Sequence[int],
-        pooled_shape: Sequence[int] | None = None,
-        shuffle_buffer: int = 0,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ):
-        self.folder, self.shards = folder, list(shards)
-        self.split, self.val_fraction, self.batch_size = split, val_fraction, batch_size
-        self.shapes = {"noise": tuple(latent_shape), "golden": tuple(latent_shape), "embeds": tuple(embeds_shape)}
-        if pooled_shape is not None:
-            self.shapes["pooled"] = tuple(pooled_shape)
-        self.shuffle_buffer, self.seed = shuffle_buffer, seed
-        self.rank, self.world_size = rank, world_size
-        self.epoch = self.first_batch = 0
-        #: Pairs of the split, over all ranks; known without opening a shard.
-        self.num_pairs = sum(self._is_mine(prompt) for shard in self.shards for prompt in shard.prompts)
-
-    @property
-    def num_batches(self) -> int:
-        """Batches of the split, over all ranks."""
-        if self.split == "val":
-            return -(-self.num_pairs // self.batch_size)
-        return self.num_pairs // self.batch_size // self.world_size * self.world_size
-
-    def __len__(self) -> int:
-        """Batches of this rank in a whole epoch."""
-        return len(range(self.rank, self.num_batches, self.world_size))
-
-    def start_at(self, epoch: int, batch: int) -> None:
-        """Make the next iteration begin at this rank's batch `batch` of epoch `epoch`."""
-        self.epoch, self.first_batch = epoch, batch
-
-    def __iter__(self) -> Iterator[Batch]:
-        rng = random.Random(f"{self.seed}/{self.epoch}")
-        shards = self.shards.copy()
-        if self.shuffle_buffer:
-            rng.shuffle(shards)
-        pipeline = wds.DataPipeline(
-            lambda: iter(shards),
-            self._raw_samples,
-            wds.shuffle(self.shuffle_buffer, initial=self.shuffle_buffer, rng=rng),
-            wds.batched(self.batch_size, collation_fn=None),
-            self._deal,
-            wds.map(self._decode),
-        )
-        return iter(pipeline)
-
-    def _is_mine(self, prompt: str) -> bool:
-        return split_of(prompt, self.val_fraction) == self.split
-
-    def _raw_samples(self, shards: Iterable[ShardEntry]) -> Iterator[RawSample]:
-        for shard in shards:
-            for sample in read_shard(self.folder, shard):
-                if self._is_mine(sample["__prompt__"]):
-                    yield sample
-
-    def _deal(self, batches: Iterable[list[RawSample]]) -> Iterator[list[RawSample]]:
-        worker = get_worker_info()
-        worker_id, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        first = self.rank + self.world_size * (self.first_batch + worker_id)
-        return itertools.islice(batches, first, self.num_batches, self.world_size * num_workers)
-
-    def _decode(self, samples: list[RawSample]) -> Batch:
-        pairs = [self._decode_pair(sample) for sample in samples]
-        batch: Batch = {"key": [pair.key for pair in pairs]}
-        for name in self.shapes:
-            batch[name] = torch.stack([getattr(pair, name) for pair in pairs])
-        return batch
-
-    def _decode_pair(self, sample: RawSample) -> NoisePair:
-        pair = NoisePair.from_sample(sample)
-        if prompt_hash(pair.prompt.text) != sample["__prompt__"]:
-            raise malformed(sample, "its prompt is not the one in index.json")
-        for name, shape in self.shapes.items():
-            tensor = getattr(pair, name)
-            if tensor is None or tensor.shape != shape:
-                found = "missing" if tensor is None else format_shape(tensor.shape)
-                raise malformed(sample, f"{name} is {found}, not {format_shape(shape)}")
-        return pair
+def _header(shape: tuple[int, ...]) -> bytes:
+    """What `numpy.save` writes before the values of a float16 array."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": shape}
+    )
+    return stream.getvalue()
 
 
 def format_shape(shape: Sequence[int]) -> str:

@@ -45,7 +45,7 @@ def train(config: DictConfig) -> None:
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
 
     load_pipeline: LoadPipeline = cache(partial(instantiate, config.pipeline.model))
-    data = build_data(config)
+    data = build_data(config, load_pipeline)
     module = NPNetModule(
         build_npnet(config, load_pipeline),
         instantiate(config.model.optimizer),
@@ -71,7 +71,7 @@ def build_npnet(config: DictConfig, load_pipeline: LoadPipeline) -> AnyNPNet:
     return npnet(load_pipeline())
 
 
-def build_data(config: DictConfig) -> LightningDataModule:
+def build_data(config: DictConfig, load_pipeline: LoadPipeline) -> LightningDataModule:
     """The pairs; the miniature's are collected when they are missing."""
     choices = f"pipeline={config.pipeline.name} prompts=file prompts.path=FILE data_dir={config.data_dir}"
     return instantiate(
@@ -79,6 +79,7 @@ def build_data(config: DictConfig) -> LightningDataModule:
         collect=(lambda: collect(config)) if config.pipeline.bundled else None,
         collect_hint=f"python collect.py {choices}",
         pipeline=pipeline_identity(config),
+        encode=lambda prompts: load_pipeline().encode(prompts),  # loaded if a batch needs it
     )
 
 

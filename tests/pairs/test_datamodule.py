@@ -1,3 +1,4 @@
+import dataclasses
 import os
 from pathlib import Path
 
@@ -8,8 +9,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from golden_noise.errors import UserError
 from golden_noise.pairs import NoisePairDataModule, ShardWriter
+from golden_noise.pipelines.base import PromptEmbedding
 
-from .factory import CONFIG, EMBEDS_SHAPE, LATENT_SHAPE, collect, make_pair
+from .factory import CONFIG, EMBEDS_SHAPE, LATENT_SHAPE, POOLED_SHAPE, collect, make_pair
 
 SIZES = [9, 4, 12, 6]
 
@@ -24,6 +26,7 @@ class Recorder(LightningModule):
         self.validated: list[tuple[str, ...]] = []
 
     def training_step(self, batch, batch_idx):
+        assert batch["noise"].dtype == batch["embeds"].dtype == self.dtype
         self.seen.append(tuple(batch["key"]))
         return (self.scale * batch["noise"] - batch["golden"]).square().mean()
 
@@ -35,12 +38,12 @@ class Recorder(LightningModule):
 
 
 def datamodule(folder: Path, **kwargs) -> NoisePairDataModule:
-    options = {"batch_size": 4, "val_fraction": 0.3, "shuffle_buffer": 8}
+    options = {"batch_size": 4, "val_fraction": 0.3, "shuffle_shards": 2, "num_workers": 0}
     shapes = {"latent_shape": LATENT_SHAPE, "embeds_shape": EMBEDS_SHAPE}
     return NoisePairDataModule(folder, **options | shapes | kwargs)
 
 
-def fit(folder: Path, callbacks=(), ckpt_path=None, num_workers=0, **trainer_options) -> Recorder:
+def fit(folder: Path, callbacks=(), ckpt_path=None, data=None, **trainer_options) -> Recorder:
     trainer = Trainer(
         accelerator="cpu",
         callbacks=list(callbacks),
@@ -51,13 +54,13 @@ def fit(folder: Path, callbacks=(), ckpt_path=None, num_workers=0, **trainer_opt
         **{"max_epochs": 3} | trainer_options,
     )
     model = Recorder()
-    trainer.fit(model, datamodule=datamodule(folder, num_workers=num_workers), ckpt_path=ckpt_path)
+    trainer.fit(model, datamodule=datamodule(folder, **data or {}), ckpt_path=ckpt_path)
     return model
 
 
 def test_epochs_differ_and_a_rerun_repeats_them(tmp_path):
     collect(tmp_path, SIZES)
-    runs = [fit(tmp_path), fit(tmp_path), fit(tmp_path, num_workers=2)]
+    runs = [fit(tmp_path), fit(tmp_path), fit(tmp_path, data={"num_workers": 2})]
     assert runs[0].seen == runs[1].seen == runs[2].seen
     steps = len(runs[0].seen) // 3
     epochs = [runs[0].seen[i * steps : (i + 1) * steps] for i in range(3)]
@@ -95,12 +98,25 @@ def test_a_resumed_run_goes_on_with_the_next_batch(tmp_path, moment, length):
         assert resumed == whole[step:], path.name
 
 
-def test_a_resumed_run_with_workers_goes_on_with_the_next_batch(tmp_path):
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_resumed_run_with_workers_and_accumulation_goes_on_with_the_next_batch(tmp_path, workers, accumulate):
     collect(tmp_path / "pairs", SIZES)
-    saver = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, every_n_train_steps=7)
-    whole = fit(tmp_path / "pairs", callbacks=[saver], num_workers=2).seen
-    resumed = fit(tmp_path / "pairs", ckpt_path=tmp_path / "step=7.ckpt", num_workers=2).seen
-    assert resumed == whole[7:]
+    options = {"data": {"num_workers": workers, "batch_size": 2}, "accumulate_grad_batches": accumulate}
+    saver = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, every_n_train_steps=2)
+    whole = fit(tmp_path / "pairs", callbacks=[saver], **options)
+    steps = len(whole.seen) // 3
+    resumed = fit(tmp_path / "pairs", ckpt_path=tmp_path / "step=4.ckpt", **options)
+    # The last batches of an epoch make a step of their own, however few they are.
+    epochs, rest = divmod(4, -(-steps // accumulate))
+    assert resumed.seen == whole.seen[epochs * steps + rest * accumulate :] != whole.seen
+    assert torch.equal(resumed.scale, whole.scale)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "16-true", "64-true"])
+def test_batches_come_in_the_modules_dtype(tmp_path, precision):
+    collect(tmp_path, SIZES)
+    assert fit(tmp_path, precision=precision, max_epochs=1).seen
 
 
 def test_overfitting_sees_the_same_batches_every_epoch(tmp_path):
@@ -184,8 +200,9 @@ def test_a_set_that_is_too_small_is_refused(tmp_path):
 
 def test_every_rank_needs_a_validation_batch(tmp_path):
     collect(tmp_path, SIZES)
-    data = datamodule(tmp_path, batch_size=10)
+    data = datamodule(tmp_path, batch_size=1, val_fraction=0.1)
     data.setup("fit")
+    assert len(data.val_dataloader()) == data.val_dataloader().num_pairs == 1
     data.trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False)
     with pytest.raises(UserError, match="one validation batch on each of 2 ranks"):
         data.setup("fit")
@@ -195,3 +212,53 @@ def test_a_set_of_rejected_pairs_is_refused(tmp_path):
     ShardWriter(tmp_path, CONFIG).write(0, [make_pair(0, accepted=False)])
     with pytest.raises(UserError, match="no accepted pairs"):
         prepare(tmp_path)
+
+
+def test_pairs_of_a_url_are_trained_on(tmp_path):
+    folder = tmp_path / "pairs"
+    collect(folder, SIZES)
+    url = f"pipe:cat {folder}/pairs-{{000000..000003}}.tar"
+    assert fit(url, data={"cache": tmp_path / "cache"}).seen == fit(url).seen == fit(folder).seen
+    assert len(list((tmp_path / "cache").glob("*.tar"))) == len(SIZES)
+
+
+class Encoder:
+    """Embeddings that depend on the prompt alone, as a pipeline's `encode` makes them; counts prompts."""
+
+    def __init__(self):
+        self.asked: list[str] = []
+
+    @torch.inference_mode()
+    def __call__(self, prompts):
+        self.asked += prompts
+        pairs = [make_pair(int(prompt.split()[-1]), text=prompt) for prompt in prompts]
+        return PromptEmbedding(torch.stack([p.embeds for p in pairs]), pooled=torch.stack([p.pooled for p in pairs]))
+
+
+@pytest.mark.parametrize("capacity", [0, 5, 1000])
+def test_encoded_embeddings_are_the_stored_ones(tmp_path, capacity):
+    collect(tmp_path, SIZES)
+    encoder = Encoder()
+    options = {"pooled_shape": POOLED_SHAPE, "encode": encoder, "embeds_cache": capacity}
+    loaders = []
+    for embeddings in ("stored", "encode"):
+        data = datamodule(tmp_path, embeddings=embeddings, **options)
+        data.setup("fit")
+        loaders.append([data.on_after_batch_transfer(batch, 0) for batch in [*data.train_dataloader()] * 2])
+    for stored, encoded in zip(*loaders, strict=True):
+        assert stored["key"] == encoded["key"]
+        assert all(torch.equal(stored[name], encoded[name]) for name in ("noise", "golden", "embeds", "pooled"))
+        assert not encoded["embeds"].is_inference()  # such tensors cannot take part in training
+    prompts = len({prompt for batch in loaders[1] for prompt in batch["prompt"]})
+    assert len(encoder.asked) == 2 * prompts - min(capacity, prompts)
+
+
+def test_pairs_without_embeddings_need_an_encoder(tmp_path):
+    writer = ShardWriter(tmp_path, CONFIG)
+    writer.write(0, [dataclasses.replace(make_pair(i), embeds=None, pooled=None) for i in range(30)])
+    with pytest.raises(UserError, match=r"4x2x2 with no embeddings, .* encode prompts with data\.embeddings=encode"):
+        prepare(tmp_path)
+    encoder = Encoder()
+    assert fit(tmp_path, data={"embeddings": "encode", "encode": encoder}, max_epochs=1).seen and encoder.asked
+    with pytest.raises(UserError, match=r"data\.embeddings=nonsense must be stored or encode"):
+        prepare(tmp_path, embeddings="nonsense")

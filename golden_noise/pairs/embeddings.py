@@ -1,0 +1,48 @@
+"""Prompt embeddings that are not stored with the pairs: encoded by the batch that needs them."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Embedding(Protocol):
+    """What a pipeline's `encode` returns, as far as it matters here."""
+
+    @property
+    def embeds(self) -> Tensor: ...
+
+    @property
+    def pooled(self) -> Tensor | None: ...
+
+
+Encode = Callable[[Sequence[str]], Embedding]
+
+
+class PromptEncoder:
+    """A frozen text encoder with a memory for the first prompts it sees.
+
+    The latest ones would be the wrong ones to keep: when every prompt comes once per epoch, they are needed last.
+
+    Args:
+        encode: encodes B prompts at once.
+        capacity: how many prompts to remember.
+        pooled: whether pooled embeddings are wanted too.
+    """
+
+    def __init__(self, encode: Encode, capacity: int, pooled: bool = False):
+        self.encode, self.capacity = encode, capacity
+        self.names = ("embeds", "pooled") if pooled else ("embeds",)
+        self._known: dict[str, list[Tensor]] = {}
+
+    def __call__(self, prompts: Sequence[str], device: torch.device) -> dict[str, Tensor]:
+        """`embeds` (B, L, D) and perhaps `pooled` (B, P), on the device and in the encoder's dtype."""
+        rows = {prompt: self._known[prompt] for prompt in prompts if prompt in self._known}
+        if missing := [prompt for prompt in dict.fromkeys(prompts) if prompt not in rows]:
+            encoded = self.encode(missing)
+            parts = [getattr(encoded, name).to(device) for name in self.names]
+            rows |= {prompt: [part[i] for part in parts] for i, prompt in enumerate(missing)}
+            for prompt in missing[: max(0, self.capacity - len(self._known))]:
+                self._known[prompt] = [row.clone() for row in rows[prompt]]  # a view would keep the whole batch
+        return {name: torch.stack([rows[prompt][i] for prompt in prompts]) for i, name in enumerate(self.names)}

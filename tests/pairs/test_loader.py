@@ -1,0 +1,140 @@
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from golden_noise.errors import UserError
+from golden_noise.pairs import ShardIndex, read_shard
+from golden_noise.pairs.loader import NoisePairLoader
+from golden_noise.pairs.order import split_of
+from golden_noise.pairs.source import ShardSource
+
+from .factory import EMBEDS_SHAPE, LATENT_SHAPE, POOLED_SHAPE, collect, make_pair, overwrite_shard
+
+VAL_FRACTION = 0.3
+SHAPES = {"noise": LATENT_SHAPE, "golden": LATENT_SHAPE, "embeds": EMBEDS_SHAPE}
+
+
+def loader(folder: Path, split="train", batch_size=2, shapes=SHAPES, **kwargs) -> NoisePairLoader:
+    shards = ShardIndex.load(folder).shards
+    return NoisePairLoader(ShardSource(folder), shards, split, VAL_FRACTION, batch_size, shapes, **kwargs)
+
+
+def batch_keys(batches) -> list[list[str]]:
+    return [batch["key"] for batch in batches]
+
+
+def split_keys(folder: Path, split: str) -> list[str]:
+    samples = [sample for shard in ShardIndex.load(folder).shards for sample in read_shard(folder, shard)]
+    return [sample["__key__"] for sample in samples if split_of(sample["__prompt__"], VAL_FRACTION) == split]
+
+
+@pytest.mark.parametrize("shapes", [SHAPES, SHAPES | {"pooled": POOLED_SHAPE}])
+def test_a_batch_holds_what_was_collected(tmp_path, shapes):
+    collect(tmp_path, [8])
+    batch = next(iter(loader(tmp_path, batch_size=3, shapes=shapes)))
+    pairs = [make_pair(int(key)) for key in batch["key"]]
+    assert batch.keys() == {"key", "prompt", *shapes}
+    assert batch["prompt"] == [pair.prompt.text for pair in pairs]
+    for name, shape in shapes.items():
+        assert batch[name].shape == (3, *shape) and batch[name].dtype == torch.float16
+        assert torch.equal(batch[name].float(), torch.stack([getattr(pair, name) for pair in pairs]))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sizes=st.lists(st.integers(0, 7), min_size=1, max_size=4),
+    batch_size=st.integers(1, 4),
+    world_size=st.integers(1, 3),
+    num_workers=st.integers(0, 3),
+)
+def test_ranks_share_an_epoch_exactly(tmp_path_factory, sizes, batch_size, world_size, num_workers):
+    folder = tmp_path_factory.mktemp("pairs")
+    collect(folder, sizes)
+    options = {"shuffle_shards": 2, "num_workers": num_workers, "world_size": world_size}
+    for split in ("train", "val"):
+        ranks = [loader(folder, split, batch_size, rank=rank, **options) for rank in range(world_size)]
+        seen = [batch_keys(rank) for rank in ranks]
+        expected = split_keys(folder, split)
+        assert {len(batches) for batches in seen} == {len(rank) for rank in ranks}
+        flat = [key for batches in seen for batch in batches for key in batch]
+        assert len(flat) == len(set(flat)) and set(flat) <= set(expected)
+        if split == "train":
+            assert len(expected) - len(flat) < batch_size * world_size
+        elif len(expected) >= world_size:
+            assert set(flat) == set(expected)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_the_number_of_workers_does_not_change_the_batches(tmp_path, world_size):
+    collect(tmp_path, [9, 4, 12, 6])
+    options = {"batch_size": 1, "shuffle_shards": 3, "rank": world_size - 1, "world_size": world_size}
+    for split in ("train", "val"):
+        runs = [batch_keys(loader(tmp_path, split, num_workers=workers, **options)) for workers in (0, 1, 2, 20)]
+        assert all(run == runs[0] for run in runs) and len(runs[0]) > 2
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_can_begin_in_the_middle(tmp_path, workers):
+    collect(tmp_path, [9, 4, 12, 6])
+    options = {"shuffle_shards": 2, "rank": 1, "world_size": 2, "num_workers": workers}
+    whole = batch_keys(loader(tmp_path, **options))
+    resumed = loader(tmp_path, **options)
+    resumed.load_state_dict({"epoch": 0, "batch": 2})
+    assert batch_keys(resumed) == whole[2:] != []
+    assert batch_keys(resumed) == batch_keys(loader(tmp_path, epoch=1, **options)) != whole
+
+
+def test_a_rank_reads_no_pair_of_another(tmp_path, monkeypatch):
+    collect(tmp_path, [20, 20])
+    read, pread = [], os.pread
+    monkeypatch.setattr(os, "pread", lambda *arguments: read.append(arguments) or pread(*arguments))
+    batches = list(loader(tmp_path, batch_size=2, world_size=2))
+    assert len(read) == sum(len(batch["key"]) for batch in batches)  # one JSON each; arrays are read in place
+    assert len(read) <= len(split_keys(tmp_path, "train")) / 2
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_every_shard_is_hashed_once_and_closed(tmp_path, monkeypatch, workers):
+    collect(tmp_path, [4, 3, 5])
+    hashed, digest = [], hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: hashed.append(file.name) or digest(file, name))
+    stream = loader(tmp_path, batch_size=1, shuffle_shards=2, num_workers=workers)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        assert batch_keys(stream)
+    next(iter(stream))  # left in the middle
+    assert sorted(hashed) == [str(tmp_path / f"pairs-00000{unit}.tar") for unit in range(3)]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("fault", ["truncated", "deleted", "flipped", "swapped"])
+def test_a_shard_that_is_damaged_between_epochs_is_refused(tmp_path, workers, fault):
+    collect(tmp_path, [8, 8])
+    stream = loader(tmp_path, num_workers=workers, shuffle_shards=2)
+    list(stream)  # found good once
+    path = tmp_path / "pairs-000000.tar"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    if fault == "truncated":
+        os.truncate(path, 5000)
+    elif fault == "deleted":
+        path.unlink()
+    else:
+        overwrite_shard(tmp_path, content if fault == "flipped" else (tmp_path / "pairs-000001.tar").read_bytes())
+    with pytest.raises(UserError, match=r"shard .*pairs-000000\.tar (is damaged|cannot be read) \(.*\)") as error:
+        list(stream)
+    assert "\n" not in str(error.value)
+
+
+def test_a_pair_of_another_shape_is_refused(tmp_path):
+    collect(tmp_path, [8])
+    with pytest.raises(UserError, match="noise is 4x2x2, not 4x8x8"):
+        list(loader(tmp_path, shapes={"noise": (4, 8, 8)}))
+    with pytest.raises(UserError, match="pooled is 6, not 7"):
+        list(loader(tmp_path, shapes={"pooled": (7,)}))

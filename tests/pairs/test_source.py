@@ -1,0 +1,220 @@
+import hashlib
+import http.server
+import multiprocessing
+import os
+import shlex
+import signal
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from golden_noise.errors import UserError
+from golden_noise.pairs.source import ShardSource
+
+from .factory import collect, rewrite_entry
+
+SIZES = [3, 2, 4]
+
+
+@pytest.fixture
+def pairs(tmp_path) -> Path:
+    folder = tmp_path / "pairs"
+    collect(folder, SIZES)
+    return folder
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves files, a little slowly, and counts them."""
+
+    def do_GET(self):
+        self.server.requests.append(self.path)
+        super().do_GET()
+
+    def copyfile(self, source, outputfile):
+        while chunk := source.read(4096):
+            time.sleep(self.server.pause)
+            outputfile.write(chunk)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server(pairs):
+    handler = partial(Handler, directory=str(pairs.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.requests, server.pause = [], 0.0
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def url_of(server) -> str:
+    return f"http://127.0.0.1:{server.server_port}/pairs"
+
+
+def contents(source: ShardSource) -> list[bytes]:
+    read = []
+    for shard in source.load_index().shards:
+        with source.open(shard) as file:
+            read.append(os.pread(file.fileno(), 1 << 30, 0))
+    return read
+
+
+def expected(folder: Path, shards=(0, 1, 2)) -> list[bytes]:
+    return [(folder / f"pairs-00000{shard}.tar").read_bytes() for shard in shards]
+
+
+@pytest.mark.parametrize(
+    ("form", "shards"),
+    [
+        ("{folder}", [0, 1, 2]),
+        ("{folder}/", [0, 1, 2]),
+        ("file://{folder}", [0, 1, 2]),
+        ("{folder}/pairs-{{000000..000001}}.tar", [0, 1]),
+        ("{folder}/pairs-00000{{2,0}}.tar", [2, 0]),
+        ("{url}", [0, 1, 2]),
+        ("{url}/pairs-{{000001..000002}}.tar", [1, 2]),
+        ("{url}/pairs-{{000001..000002}}.tar?token=1", [1, 2]),
+        ("pipe:cat {quoted}/pairs-{{000000..000002}}.tar", [0, 1, 2]),
+        ("pipe:cat {quoted}/pairs-000001.tar | cat", [1]),
+    ],
+)
+@pytest.mark.parametrize("cached", [False, True])
+def test_every_form_gives_the_same_shards(pairs, server, tmp_path, form, shards, cached):
+    text = form.format(folder=pairs, url=url_of(server), quoted=shlex.quote(str(pairs)))
+    source = ShardSource(text, tmp_path / "cache" if cached else None)
+    assert contents(source) == expected(pairs, shards)
+    assert source.is_url == (form[0] != "f" and not form.startswith("{folder"))
+
+
+def test_a_cached_shard_is_fetched_once(pairs, server, tmp_path):
+    for _ in range(2):
+        source = ShardSource(url_of(server), tmp_path / "cache")
+        assert contents(source) == contents(source) == expected(pairs)
+    assert sum(".tar" in request for request in server.requests) == 3
+
+
+def test_a_damaged_file_in_the_cache_is_fetched_again(pairs, server, tmp_path):
+    cache = tmp_path / "cache"
+    contents(ShardSource(url_of(server), cache))
+    first, second, third = sorted(cache.glob("*.tar"))
+    content = bytearray(first.read_bytes())
+    content[1000] ^= 1
+    first.write_bytes(content)
+    os.truncate(second, 100)
+    third.unlink()
+    assert contents(ShardSource(url_of(server), cache)) == expected(pairs)
+
+
+def test_processes_that_need_a_shard_at_once_fetch_it_once(pairs, server, tmp_path):
+    server.pause = 0.02
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=read_cached, args=(url_of(server), tmp_path, pairs)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert sum(".tar" in request for request in server.requests) == 3
+
+
+def read_cached(url, folder, pairs):
+    assert contents(ShardSource(url, folder / "cache")) == expected(pairs)
+
+
+def test_a_killed_download_leaves_nothing_bad(pairs, server, tmp_path):
+    """Killed at ten moments of the first download; then the cache is filled as if nothing had happened."""
+    server.pause = 0.03
+    context = multiprocessing.get_context("fork")
+    for moment in range(10):
+        process = context.Process(target=read_cached, args=(url_of(server), tmp_path, pairs))
+        process.start()
+        time.sleep(0.02 * moment)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        for path in (tmp_path / "cache").glob("*.tar"):
+            assert path.read_bytes() in expected(pairs)
+    server.pause = 0.0
+    assert contents(ShardSource(url_of(server), tmp_path / "cache")) == expected(pairs)
+
+
+def test_what_is_fetched_must_be_what_the_index_says(pairs, server, tmp_path):
+    path = pairs / "pairs-000001.tar"
+    good = path.read_bytes()
+    for bad, problem in (
+        (good[:5000], "5000 bytes instead of"),
+        (good[:-1] + b"x", "checksum"),
+        (good * 2, "bytes inst"),
+    ):
+        path.write_bytes(bad)
+        for cache in (None, tmp_path / "cache"):
+            with pytest.raises(UserError, match=rf"shard http://.*/pairs-000001\.tar is damaged \(.*{problem}"):
+                contents(ShardSource(url_of(server), cache))
+    assert len(list((tmp_path / "cache").glob("*.tar"))) == 1  # the first shard
+
+
+def test_a_wrong_address_is_one_line(pairs, server, tmp_path, monkeypatch):
+    missing = rf"{url_of(server)}/nowhere/index\.json cannot be fetched \(its command ended with exit code 22\)"
+    with pytest.raises(UserError, match=missing):
+        ShardSource(f"{url_of(server)}/nowhere").load_index()
+    with pytest.raises(UserError, match=r"pipe:cat /nowhere/index\.json cannot be fetched .*exit code 1\)"):
+        ShardSource("pipe:cat /nowhere/pairs-000000.tar").load_index()
+    with pytest.raises(UserError, match=r"http://127\.0\.0\.1.*pairs-000000\.tar.*exit code 22"):
+        (pairs / "pairs-000000.tar").unlink()
+        contents(ShardSource(url_of(server)))
+    with pytest.raises(UserError, match=r"nonsense://x/index\.json cannot be opened: .* gs, .* s3"):
+        ShardSource("nonsense://x").load_index()
+    monkeypatch.setenv("PATH", "")
+    for url, program in (("s3://bucket/pairs", "aws"), ("gs://bucket/pairs", "gsutil"), ("http://host", "curl")):
+        with pytest.raises(UserError, match=rf"{url}/index\.json needs the program '{program}'"):
+            ShardSource(url).load_index()
+
+
+def test_s3_is_read_with_the_aws_command(pairs, tmp_path, monkeypatch):
+    """A stand-in for `aws s3 cp URL -` that reads a folder."""
+    script = tmp_path / "aws"
+    script.write_text(f'#!/bin/sh\n[ "$1 $2 $3 $5" = "s3 cp --quiet -" ] && exec cat "{tmp_path}/${{4#s3://}}"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert contents(ShardSource("s3://pairs")) == expected(pairs)
+
+
+def test_mistakes_in_data_dir_are_one_line(pairs):
+    with pytest.raises(UserError, match="names no shard: write it like pipe:cat"):
+        ShardSource("pipe:cat /somewhere")
+    with pytest.raises(UserError, match="more than one folder"):
+        ShardSource("/{a,b}/pairs-000000.tar")
+    with pytest.raises(UserError, match="cannot be expanded"):
+        ShardSource("/a/pairs-{000000.tar")
+    with pytest.raises(UserError, match=r"does not list pairs-000003\.tar"):
+        ShardSource(f"{pairs}/pairs-{{000000..000005}}.tar").load_index()
+
+
+def test_an_index_cannot_run_a_command(pairs, tmp_path):
+    rewrite_entry(pairs, name=f"x; touch {tmp_path}/run; pairs-000000.tar")
+    with pytest.raises(UserError, match=r"index\.json is damaged .*no shard name"):
+        contents(ShardSource(f"pipe:cat {pairs}/pairs-000000.tar"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unwritable_cache_is_one_line(pairs, server, tmp_path):
+    (tmp_path / "cache").touch()
+    with pytest.raises(UserError, match=r"data\.cache=.*/cache cannot be written"):
+        contents(ShardSource(url_of(server), tmp_path / "cache"))
+
+
+def test_a_local_shard_is_hashed_again_only_when_it_changes(pairs, monkeypatch):
+    hashed, digest = [], hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: hashed.append(file.name) or digest(file, name))
+    source = ShardSource(pairs)
+    assert contents(source) == contents(source)
+    assert len(hashed) == 3
+    os.utime(pairs / "pairs-000000.tar", ns=(0, 0))
+    contents(source)
+    assert len(hashed) == 4
