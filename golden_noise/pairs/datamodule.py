@@ -89,8 +89,8 @@ class NoisePairDataModule(LightningDataModule):
         Raises:
             UserError: if it was not and there are no pairs.
         """
-        if self.source.is_url:
-            return
+        if self.source.is_url or self.source.names is not None:
+            return  # what was chosen is there, or else `setup` says so
         if self.collect is not None:
             self.collect()
         elif not (self.source.folder / INDEX_NAME).exists():

@@ -51,6 +51,23 @@ def test_it_collects_trains_and_evaluates(compose_job, tmp_path):
     assert {"train/loss", "val/loss", "val/explained", "lr-AdamW/pg1", "train/pairs_per_second"} <= rows[0].keys()
 
 
+def test_stored_and_encoded_embeddings_train_alike(compose_job, tmp_path):
+    """Apart from the float16 that they are stored in."""
+    losses = []
+    for embeddings, store in (("stored", "true"), ("encode", "false")):
+        places = [
+            f"data_dir={tmp_path}/{embeddings}",
+            f"folder={tmp_path}/{embeddings}-run",
+            f"data.embeddings={embeddings}",
+        ]
+        train(compose_job("train", *SMALL, "pipeline.recipe.epochs=1", *places, f"collection.store_embeds={store}"))
+        rows = csv.DictReader((tmp_path / f"{embeddings}-run/csv/version_0/metrics.csv").open())
+        losses.append([float(row["train/loss"]) for row in rows if row["train/loss"]])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3) and len(losses[0]) > 3
+    sizes = [sum(path.stat().st_size for path in (tmp_path / name).glob("*.tar")) for name in ("stored", "encode")]
+    assert sizes[1] < sizes[0]
+
+
 @pytest.mark.parametrize("rank", [4, None])
 def test_the_denoiser_itself_learns_from_full_inversion(compose_job, tmp_path, rank):
     """Collect, train, evaluate, and generate from what was saved."""

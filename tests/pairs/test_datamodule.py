@@ -218,6 +218,8 @@ def test_pairs_of_a_url_are_trained_on(tmp_path):
     folder = tmp_path / "pairs"
     collect(folder, SIZES)
     url = f"pipe:cat {folder}/pairs-{{000000..000003}}.tar"
+    refuse = {"collect": lambda: pytest.fail("shards that were named are not collected")}
+    assert fit(f"{folder}/pairs-{{000000..000003}}.tar", data=refuse).seen == fit(folder).seen
     assert fit(url, data={"cache": tmp_path / "cache"}).seen == fit(url).seen == fit(folder).seen
     assert len(list((tmp_path / "cache").glob("*.tar"))) == len(SIZES)
 
