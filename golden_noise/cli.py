@@ -96,6 +96,13 @@ def _mistake(error: Exception, config_name: str) -> str | None:
     while cause is not None:
         if isinstance(cause, UserError):
             return str(cause)
+        if type(cause).__name__ == "OutOfMemoryError":  # torch's, which this module does without: --help is quick
+            reason = ". ".join(str(cause).split(". ")[:2])
+            return (
+                f"too little GPU memory ({reason}): take a smaller collection.batch_size, "
+                "data.batch_size or evaluation.batch_size, or add pipeline.model.memory.offload=model, "
+                "pipeline.model.memory.vae_slicing=true or pipeline.model.memory.vae_tiling=true"
+            )
         cause = cause.__cause__
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         text = str(error).split("Config search path")[0].split("full_key")[0]

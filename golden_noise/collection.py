@@ -137,7 +137,7 @@ def pipeline_identity(config: DictConfig) -> dict[str, Any]:
 def _without_device(node: Any) -> Any:
     """The same settings on another device are the same settings."""
     if isinstance(node, dict):
-        return {key: _without_device(value) for key, value in node.items() if key != "device"}
+        return {key: _without_device(value) for key, value in node.items() if key not in ("device", "memory")}
     return node
 
 

@@ -66,6 +66,7 @@ def check(config: DictConfig) -> None:
     """
     _check_resolution(config.pipeline)
     _check_kinds(config)
+    _check_schedule(config)
     _check_prompts(config)
     if config.job == "generate":
         _check_images(config)
@@ -162,6 +163,14 @@ def _check_images(config: DictConfig) -> None:
 
 def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
+
+
+def _check_schedule(config: DictConfig) -> None:
+    """A schedule that no search can invert is refused before anything is fetched, where the config shows it."""
+    option = "pipeline.model.scheduler.timestep_spacing"
+    searches = config.job == "collect" and "steps" in config.search  # the other searches only draw images
+    if searches and OmegaConf.select(config, option) == "linspace":
+        raise UserError(f"{option}=linspace cannot be inverted by a search: take leading or trailing")
 
 
 def _check_metrics(config: DictConfig) -> None:

@@ -174,7 +174,7 @@ def drawing_settings(
 def without_device(node: Any) -> Any:
     """The same settings on another device are the same settings."""
     if isinstance(node, dict):
-        return {key: without_device(value) for key, value in node.items() if key != "device"}
+        return {key: without_device(value) for key, value in node.items() if key not in ("device", "memory")}
     return node
 
 

@@ -23,6 +23,7 @@ from golden_noise.pipelines.loading import (
     pick_dtype,
     set_scheduler,
 )
+from golden_noise.pipelines.memory import place
 from golden_noise.pipelines.schedules import DDIM, Schedule
 
 
@@ -124,6 +125,7 @@ class Pipeline(ABC):
         scheduler: Mapping[str, Any] | None = None,
         unet: Mapping[str, Any] | None = None,
         lora: Mapping[str, Any] | None = None,
+        memory: Mapping[str, Any] | None = None,
         **settings,
     ) -> Self:
         """Load from a local folder or a hub id.
@@ -138,13 +140,15 @@ class Pipeline(ABC):
             unet: weights of a distilled denoiser: `source` (folder or hub id), `weight_name` (the file inside), and
                 `revision`.
             lora: likewise adapters, which are merged into the models.
+            memory: options of `golden_noise.pipelines.memory.place`.
             settings: height, width, steps, guidance, guidance_rescale, negative_prompt.
 
         Raises:
-            UserError: a source is missing or holds something else, or no such device, dtype or scheduler.
+            UserError: a source is missing or holds something else, no such device, dtype or scheduler, or a memory
+                option that cannot be used.
         """
-        place = pick_device(device)
-        kind = pick_dtype(dtype, place, cls.half)
+        target = pick_device(device)
+        kind = pick_dtype(dtype, target, cls.half)
         pipe = load_diffusers(cls.diffusers_class, source, kind, variant, revision, **cls.parts)
         if scheduler is not None:
             set_scheduler(pipe, **scheduler)
@@ -152,7 +156,8 @@ class Pipeline(ABC):
             load_unet(pipe, **unet)
         if lora is not None:
             load_lora(pipe, **lora)
-        return cls(pipe.to(place), **settings)
+        place(pipe, getattr(pipe, cls.denoiser_name), target, **(memory or {}))
+        return cls(pipe, **settings)
 
     @property
     def device(self) -> torch.device:
@@ -181,6 +186,7 @@ class Pipeline(ABC):
     @torch.inference_mode()
     def encode(self, prompts: Sequence[str]) -> PromptEmbedding:
         """Encode prompts, and as many negative ones, with the pipeline's own text encoders."""
+        self.pipe.maybe_free_model_hooks()  # an offloaded denoiser leaves the GPU to the text encoders
         # None is not the same as empty texts: SDXL takes zeros instead of encoding them.
         negative = [self.negative_prompt] * len(prompts) if self.negative_prompt else None
         return replace(self._encode(list(prompts), negative), texts=tuple(prompts))

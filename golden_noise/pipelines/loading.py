@@ -9,6 +9,7 @@ import torch
 import transformers
 from diffusers import DiffusionPipeline
 from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import GatedRepoError
 from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -87,9 +88,24 @@ def load_diffusers(
             options = {"dtype": dtype, "variant": variant, "revision": revision, "use_safetensors": True}
             return kind.from_pretrained(place, local_files_only=cached, **options, **parts)
     except (OSError, ValueError) as error:
+        _check_gate(error, source)
         reason = f"{problem}, and it was not downloaded before" if problem else first_line(error)
         raise UserError(f"cannot load {source}: {reason}; give {OPTION} another folder or hub id") from error
     raise UserError(f"{source} holds a {name}, but this config needs a {kind.__name__}: change {OPTION} or pipeline")
+
+
+def _check_gate(error: BaseException | None, source: str) -> None:
+    """Explain an error whose origin is a model that the hub gives only to those who accepted its licence.
+
+    Raises:
+        UserError: it is.
+    """
+    while error is not None:
+        if isinstance(error, GatedRepoError):
+            raise UserError(
+                f"{source} is gated: accept its licence at https://huggingface.co/{source} and log in (hf auth login)"
+            ) from error
+        error = error.__cause__ or error.__context__
 
 
 def set_scheduler(pipe: DiffusionPipeline, name: str, **arguments: Any) -> None:
@@ -157,5 +173,6 @@ def _find_weights(option: str, source: str, weight_name: str, revision: str | No
     try:
         return Path(hf_hub_download(source, weight_name, revision=revision, local_files_only=problem is not None))
     except (OSError, ValueError) as error:
+        _check_gate(error, source)
         reason = f"{problem}, and it was not downloaded before" if problem else first_line(error)
         raise UserError(f"{option}: cannot load {weight_name} of {source}: {reason}") from error

@@ -76,9 +76,10 @@ TINY_NPNET = [
     "callbacks.progress.refresh_rate=0",
 ]
 LARGE = ("published_sdxl", "published_dreamshaper")
+EVALUATIONS = ("published_few_step", "published_pcm")  # run in tests/metrics/test_few_step.py
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in EVALUATIONS])
 def test_an_experiment_runs_on_a_tiny_build(name, tiny_sdxl, tmp_path):
     (tmp_path / "prompts.txt").write_text("\n".join(f"{n} red circles" for n in range(40)))
     places = [f"pipeline.model.source={tiny_sdxl}", f"data_dir={tmp_path}/pairs", f"paths.outputs={tmp_path}"]

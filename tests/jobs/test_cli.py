@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 from golden_noise.cli import CONF, _mistake, quote_prompt
@@ -107,3 +108,12 @@ def test_a_prompt_is_any_text(text):
 @pytest.mark.parametrize("arguments", [["prompt='a, b'"], ['prompt="a \\" b"'], ["-m", "prompt=a,b"], ["npnet=a,b"]])
 def test_what_is_quoted_or_swept_stays(arguments):
     assert quote_prompt(arguments) == arguments
+
+
+def test_too_little_gpu_memory_costs_one_line():
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...\nSee documentation")
+    wrapped = RuntimeError("Error in call to target")
+    wrapped.__cause__ = error
+    for each in (error, wrapped):
+        line = _mistake(each, "collect")
+        assert "Tried to allocate 2.00 GiB" in line and "memory.offload=model" in line and "\n" not in line

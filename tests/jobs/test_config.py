@@ -51,3 +51,11 @@ def test_an_impossible_value_is_named(compose_job, job, override, words):
     option = override.partition("=")[0]
     assert str(raised.value).startswith(f"{option}=")
     assert words in str(raised.value)
+
+
+def test_a_schedule_that_cannot_be_inverted_is_refused_where_a_search_inverts(compose_job):
+    spacing = "pipeline.model.scheduler={name: EulerDiscreteScheduler, timestep_spacing: linspace}"
+    choices = ["pipeline=sdxl", "prompts=file", "prompts.path=x.txt", "metric=pickscore", spacing]
+    with pytest.raises(UserError, match="linspace cannot be inverted"):
+        check(compose_job("collect", *choices))
+    check(compose_job("collect", *choices, "search=rescale"))

@@ -11,11 +11,15 @@ from diffusers import DDIMScheduler, DiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from golden_noise.cli import CONF
+from golden_noise.collection import collect
 from golden_noise.config import check
+from golden_noise.evaluation.compare import evaluate
+from golden_noise.generation import generate
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.schedules import Flow
@@ -24,6 +28,7 @@ from golden_noise.search.path import SamplerPath
 from golden_noise.search.redenoise import Redenoise
 from golden_noise.search.rescale import Rescale
 from golden_noise.search.zigzag import Zigzag
+from golden_noise.training.job import train
 
 PROMPTS = ["a red circle above a blue square", "two crosses"]
 NEGATIVE = "a green triangle"
@@ -298,6 +303,54 @@ def test_every_search_moves_the_noise_and_keeps_its_shape(case, prompt, search):
     golden = search.search(case.noise, prompt, case.ours)
     assert golden.shape == case.noise.shape and golden.isfinite().all()
     assert (golden - case.noise).abs().max() > 1e-4
+
+
+FAST = ("sd15", "sdxl", "hunyuan_dit", "sd35")  # one of every family
+SHAPES = {  # of the tiny builds: noise, prompt embedding, pooled embedding
+    "tiny_sd": ([4, 8, 8], [16, 64], None),
+    "tiny_sdxl": ([4, 8, 8], [16, 128], [64]),
+    "tiny_hunyuan": ([4, 8, 8], [77, 32], None),
+    "tiny_sd3": ([16, 8, 8], [272, 32], [32]),
+    "tiny_flux": ([16, 8, 8], [512, 32], [16]),
+}
+TINY_BACKBONE = {"img_size": 8, "patch_size": 1, "in_chans": 16, "embed_dim": 16, "depth": 1, "num_heads": 2}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in NAMES if name != "shapes"],
+)
+def test_collect_train_generate_and_evaluate(name, prepare, tmp_path):
+    _, pipeline = prepare(name)
+    shapes = SHAPES[BUILDS[family(pipeline).diffusers_class.__name__]]
+    OmegaConf.set_struct(pipeline, False)
+    pipeline.latent_shape, pipeline.embeds_shape, pipeline.pooled_shape = shapes
+    pipeline.steps = min(pipeline.steps, 2)
+    recipe = {"backbone": "vit_tiny_patch16_224", "backbone_size": None, "backbone_args": TINY_BACKBONE}
+    pipeline.recipe = OmegaConf.merge(pipeline.recipe, recipe | {"batch_size": 4, "epochs": 2})
+    reward = "package:shapes/weights/reward"
+
+    def job(which, *overrides):
+        (tmp_path / "prompts.txt").write_text("\n".join(f"{n} red circles" for n in range(8)))
+        judged = ["metric=pickscore", f"metric.pickscore.model={reward}", f"metric.pickscore.processor={reward}"]
+        places = [f"folder={tmp_path}/{which}", "name=test"] if which != "collect" else []
+        places += [f"data_dir={tmp_path}/pairs"] if which in ("collect", "train") else []
+        options = ["device=cpu", f"pipeline={name}", f"paths.outputs={tmp_path}", *places]
+        if which != "generate":
+            options += ["prompts=file", f"prompts.path={tmp_path}/prompts.txt", *judged]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose(which, [*options, *overrides])
+        config.pipeline = pipeline
+        check(config)
+        return config
+
+    collect(job("collect", "collection.margin=-1000"))  # every pair is kept
+    train(job("train", "data.val_fraction=0.4", "logger=csv", "sample_every_n_epochs=0"))
+    npnet = f"npnet={tmp_path}/train/npnet/best"
+    generate(job("generate", "prompt=a red circle", npnet))
+    assert list((tmp_path / "generate").rglob("*.png"))
+    results = evaluate(job("evaluate", npnet, "logger=csv", "evaluation.batch_size=8"))
+    assert {"standard", "search", "npnet", "shuffled"} <= results["methods"].keys()
 
 
 @pytest.mark.parametrize("name", ["sdxl_lightning", "lcm", "pcm"])

@@ -1,4 +1,9 @@
+import os
 import shutil
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -77,6 +82,53 @@ def test_hub_id_without_network():
     message = refusal("nobody/no-such-model")
     assert "nobody/no-such-model" in message
     assert "HF_HUB_OFFLINE" in message
+
+
+class Gate(BaseHTTPRequestHandler):
+    """Answers as the hub does for a gated model whose licence was not accepted."""
+
+    def do_HEAD(self):
+        self.send_response(403)
+        self.send_header("X-Error-Code", "GatedRepo")
+        self.send_header("X-Error-Message", "Access to this model is restricted.")
+        self.end_headers()
+
+    do_GET = do_HEAD
+
+    def log_message(self, *_):
+        pass
+
+
+LOAD = """
+from golden_noise.errors import UserError
+from golden_noise.pipelines.sdxl import SDXLPipeline
+options = {"device": "cpu", "height": 32, "width": 32, "steps": 2, "guidance": 1.0}
+try:
+    SDXLPipeline.load("org/gated", **options)
+except UserError as error:
+    print(error)
+"""
+
+
+def test_a_gated_model_and_no_hub_at_all():
+    """Against a hub of the test's own, and then against none."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Gate)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    port, said = server.server_address[1], []
+    for _ in range(2):
+        hub = {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"}
+        process = subprocess.run(
+            [sys.executable, "-c", LOAD], env=os.environ | hub, capture_output=True, text=True, timeout=120
+        )
+        said.append(process.stdout.strip())
+        server.shutdown()
+        server.server_close()
+    assert (
+        said[0]
+        == "org/gated is gated: accept its licence at https://huggingface.co/org/gated and log in (hf auth login)"
+    )
+    assert said[1].startswith("cannot load org/gated") and "pipeline.model.source" in said[1]
+    assert "\n" not in said[1]
 
 
 def test_impossible_hub_id():
