@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from golden_noise.config import check
 from golden_noise.errors import UserError
+from golden_noise.experiments import sweep
 from golden_noise.help import CONF
 
 QUOTED = re.compile(r"""(["'])(?:(?!\1)[^\\]|\\.)*\1""")  # one string in quotation marks, from end to end
@@ -27,7 +28,8 @@ QUOTED = re.compile(r"""(["'])(?:(?!\1)[^\\]|\\.)*\1""")  # one string in quotat
 def run(job: Callable[[DictConfig], object], config_name: str) -> None:
     """Run a job with `conf/CONFIG_NAME.yaml` and the command line's overrides.
 
-    A mistake becomes one line on stderr and exit code 2; in a multirun the other jobs still run.
+    A mistake becomes one line on stderr and exit code 2; in a multirun, whose jobs are processes of their own, the
+    other jobs still run.
     With HYDRA_FULL_ERROR=1 it is raised with its traceback instead.
     """
     sys.argv[1:] = quote_prompt(sys.argv[1:])
@@ -50,16 +52,27 @@ def run(job: Callable[[DictConfig], object], config_name: str) -> None:
         check(config)
         job(config)
 
+    sweep_folder: list[Path] = []
+
     def task(config: DictConfig) -> None:
+        if not show_traceback:
+            del os.environ["HYDRA_FULL_ERROR"]  # not meant for the processes that a job starts
         try:
-            guarded(checked_job, config)
+            if sweep.is_sweep():
+                sweep_folder[:] = [sweep.folder()]
+                guarded(sweep.run_job, config)
+            else:
+                guarded(checked_job, config)
         except KeyboardInterrupt:
-            again = f"with name={config.name} " if "name" in config else ""
+            again = f"with name={config.name} " if "name" in config and not sweep_folder else ""
             sys.exit(f"interrupted: run the same command again {again}to go on")
         finally:
+            os.environ["HYDRA_FULL_ERROR"] = "1"
             _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
 
     guarded(hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task))
+    if sweep_folder:
+        guarded(sweep.finish, *sweep_folder)
     if failed:
         sys.exit(2)
 

@@ -15,6 +15,7 @@ WHOLE: dict[str, tuple[int, int | None]] = {
     "seed": (0, 2**32 - 1),  # more bits would not change the noise: torch's CPU generator reads 32
     "images_per_prompt": (1, None),
     "batch_size": (1, None),
+    "data_seed": (0, 2**32 - 1),
     "prompts.count": (1, None),
     "prompts.seed": (0, 2**32 - 1),
     "collection.batch_size": (1, None),
@@ -54,6 +55,7 @@ OPTIONAL = ("num_threads", "npnet", "trainer.max_epochs")  # null, too
 NOISES = ("standard", "golden", "search")
 ABSENT = object()
 
+OmegaConf.register_new_resolver("run_group", lambda name: name.rpartition("/")[0] or name, replace=True)
 OmegaConf.register_new_resolver("eighth", lambda pixels: pixels // 8, replace=True)
 OmegaConf.register_new_resolver("accelerator", lambda device: {"cuda": "gpu"}.get(device, device), replace=True)
 

@@ -1,6 +1,8 @@
 """What runs report to Weights & Biases and to CSV files, so that they can be compared."""
 
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
@@ -11,9 +13,11 @@ from PIL import Image
 from golden_noise.errors import UserError
 from golden_noise.evaluation.gallery import chosen
 from golden_noise.evaluation.scores import ALL, Scores
+from golden_noise.pairs.index import INDEX_NAME, ShardIndex
 from golden_noise.pipelines.loading import first_line
 
 if TYPE_CHECKING:
+    from wandb import Artifact
     from wandb.sdk.wandb_run import Run
 
 ROWS = 100  # of the table of images
@@ -90,3 +94,77 @@ def figures(summary: dict[str, Any]) -> dict[str, float]:
         if c["task"] == ALL
     }
     return means | gains
+
+
+# Lineage: collecting logs the pairs, training uses them and logs the weights, evaluating uses these -------------
+
+
+def report_pairs(config: DictConfig) -> None:
+    """Report a collection in a W&B run of its own, if a logger was chosen."""
+    if config.get("logger") and (run := wandb_run(build_loggers(config))):
+        index = ShardIndex.load(Path(config.data_dir))
+        accepted, rejected = (sum(getattr(shard, name) for shard in index.shards) for name in ("samples", "rejected"))
+        run.summary.update({"pairs/accepted": accepted, "pairs/rejected": rejected})
+        run.log_artifact(pairs_artifact(Path(config.data_dir)))
+        run.finish()
+
+
+def report_training(run: "Run", data_dir: str, weights: Path) -> None:
+    """Report what a training learnt from, where that is a folder, and the weights it led to."""
+    if "://" not in data_dir and not data_dir.startswith("pipe:") and (Path(data_dir) / INDEX_NAME).is_file():
+        use_artifact(run, pairs_artifact(Path(data_dir)))
+    run.log_artifact(weights_artifact(weights))
+
+
+def report_weights_used(run: "Run", source: str | None) -> None:
+    """Report which NPNet was evaluated, where that is a folder from a training."""
+    if source and Path(source, "config.json").is_file():
+        use_artifact(run, weights_artifact(Path(source)))
+
+
+def pairs_artifact(folder: Path) -> "Artifact":
+    """A folder of pairs: its index, and references to the shards, none of which is copied or even read.
+
+    Each shard stands there with the checksum that the index has, so the same pairs are the same version wherever
+    they lie.
+    """
+    from wandb import Artifact
+    from wandb.sdk.artifacts.artifact_manifest_entry import ArtifactManifestEntry
+
+    index = ShardIndex.load(folder)
+    pairs = sum(shard.samples for shard in index.shards)
+    artifact = Artifact(_name("pairs", folder.name), "dataset", metadata={"pairs": pairs, "shards": len(index.shards)})
+    artifact.add_file(str(folder / INDEX_NAME), policy="immutable", skip_cache=True)
+    for shard in index.shards:
+        place = (folder / shard.name).absolute().as_uri()
+        entry = ArtifactManifestEntry.model_validate(
+            {"path": shard.name, "digest": shard.sha256, "ref": place, "size": shard.bytes}
+        )
+        artifact.manifest.add_entry(entry)
+    return artifact
+
+
+def weights_artifact(folder: Path) -> "Artifact":
+    """A folder of a trained NPNet. Its network is uploaded with the run; the card and settings may still change."""
+    from wandb import Artifact
+
+    artifact = Artifact(_name("npnet", folder.absolute().parents[1].name), "model")
+    for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+        artifact.add_file(str(path), policy="immutable", skip_cache=True)
+    return artifact
+
+
+def use_artifact(run: "Run", artifact: "Artifact") -> None:
+    """Declare an artifact as an input of a run.
+
+    Offline, `run.use_artifact` refuses. What it does online with an artifact that W&B may not know yet, offline is
+    recorded, and done by `wandb sync`: the artifact is logged (the same content is the same version) and then used.
+    """
+    if run.offline:
+        run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
+    else:
+        run.use_artifact(artifact)
+
+
+def _name(kind: str, name: str) -> str:
+    return f"{kind}-{re.sub('[^A-Za-z0-9_.-]+', '-', name)}"[:128]

@@ -30,7 +30,7 @@ from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.loading import pick_device
 from golden_noise.prompts import Prompt
 from golden_noise.search.best_of_n import BestOfN
-from golden_noise.tracking import build_loggers, log_evaluation, log_in, wandb_run
+from golden_noise.tracking import build_loggers, log_evaluation, log_in, report_weights_used, wandb_run
 
 if TYPE_CHECKING:
     from wandb.sdk.wandb_run import Run
@@ -102,6 +102,7 @@ def evaluate_job(config: DictConfig) -> None:
     find_run = cache(lambda: wandb_run(build_loggers(config)))
     evaluate(config, find_run=find_run)
     if run := find_run():
+        report_weights_used(run, config.npnet)
         run.finish()
 
 

@@ -7,20 +7,21 @@ from pathlib import Path
 import torch
 from hydra.utils import instantiate
 from lightning import Callback, LightningDataModule, Trainer, seed_everything
-from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from golden_noise import record
 from golden_noise.collection import collect, pipeline_identity
 from golden_noise.errors import UserError
 from golden_noise.evaluation.compare import check_methods, evaluate, load_npnet
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.base import Pipeline
-from golden_noise.tracking import build_loggers, log_in, wandb_run
+from golden_noise.tracking import build_loggers, log_in, report_training, wandb_run
 from golden_noise.training.callbacks import SampleGrid
 from golden_noise.training.card import write_card
 from golden_noise.training.module import NPNetModule
+from golden_noise.training.record import describe
 
 GRID_PROMPTS = 8
 
@@ -58,7 +59,7 @@ def train(config: DictConfig) -> None:
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return  # Lightning saves nothing then
     if trainer.is_global_zero:
-        finish(config, folder, loggers, load_pipeline)
+        finish(config, folder, trainer, load_pipeline)
 
 
 def build_npnet(config: DictConfig, load_pipeline: LoadPipeline) -> AnyNPNet:
@@ -107,9 +108,9 @@ def grid_sampler(config: DictConfig, load_pipeline: LoadPipeline) -> Callable[[A
     return sample
 
 
-def finish(config: DictConfig, folder: Path, loggers: list[Logger], load_pipeline: LoadPipeline) -> None:
-    """Evaluate the best NPNet and say where everything is."""
-    run = wandb_run(loggers)
+def finish(config: DictConfig, folder: Path, trainer: Trainer, load_pipeline: LoadPipeline) -> None:
+    """Evaluate the best NPNet, record what the run was, and say where everything is."""
+    run = wandb_run(trainer.loggers)
     best = folder / "npnet/best"
     if not best.is_dir():
         raise UserError(f"nothing was trained in {folder}: check trainer.max_epochs={config.trainer.max_epochs}")
@@ -121,6 +122,10 @@ def finish(config: DictConfig, folder: Path, loggers: list[Logger], load_pipelin
     if config.evaluate:
         summary = evaluate(config, npnet, folder / "evaluation", load_pipeline, lambda: run)
         write_card(best, npnet, config, summary)
+    described = describe(config, trainer, npnet)
     if run:
+        run.summary.update({f"run/{name}": value for name, value in described.items() if value is not None})
+        report_training(run, config.data_dir, best)
         run.finish()
+    record.write(folder, described)
     print(f"NPNet: {best.resolve()}")

@@ -37,7 +37,7 @@ def compose_job(tiny_sdxl, tmp_path):
 
 @pytest.fixture
 def read_offline_run() -> Callable[[Path], list[tuple[str, dict[str, Any]]]]:
-    """Reads an offline W&B run: what was logged to `history`, `summary` and `config`, in order."""
+    """Reads an offline W&B run: `run`, `artifact`, and what was logged to `history`, `summary`, `config`, in order."""
 
     def read(path: Path) -> list[tuple[str, dict[str, Any]]]:
         logged = []
@@ -51,6 +51,15 @@ def read_offline_run() -> Callable[[Path], list[tuple[str, dict[str, Any]]]]:
                 if items:
                     row = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
                     logged.append((name, row))
+            if record.HasField("artifact"):
+                found = record.artifact
+                files = {entry.path: entry.ref or entry.local_path for entry in found.manifest.contents}
+                row = {"name": found.name, "type": found.type, "digest": found.digest, "files": files}
+                logged.append(("artifact", row | {"used": found.use_after_commit}))
+            if record.HasField("run"):
+                run = record.run
+                row = {"name": run.display_name, "group": run.run_group, "type": run.job_type, "tags": [*run.tags]}
+                logged.append(("run", row))
         return logged
 
     return read

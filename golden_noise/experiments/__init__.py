@@ -1,0 +1,1 @@
+"""Many runs: sweeps, hyperparameter search, and tables of what they found."""
