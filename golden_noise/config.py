@@ -138,7 +138,8 @@ def _check_resolution(pipeline: DictConfig) -> None:
 
 
 def _check_selection(config: DictConfig) -> None:
-    if "collection" in config:
+    collects = config.job == "collect" or config.pipeline.bundled  # train.py collects the miniature's pairs only
+    if "collection" in config and collects:
         options: Any = OmegaConf.to_container(config.collection, resolve=True)
         Selection.parse(options["select_by"], options["margin"], list(config.metric))
 

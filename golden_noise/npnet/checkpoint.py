@@ -5,12 +5,14 @@ injection), `alpha` and `beta`. The community's `.safetensors` files flatten it 
 `text_embedding.*`, `alpha` and `beta`, the names used here. Both hold the variant `svd_unet+unet` on a whole Swin-T.
 """
 
+import pkgutil
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import ModelMixin
 from huggingface_hub import hf_hub_download
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -24,6 +26,7 @@ from golden_noise.weights import locate
 
 Weights = dict[str, Tensor]
 
+OWN_CLASS = re.compile(r"(?P<name>\w+(\.\w+)+):(?P<place>.+)")
 AUTHORS, COMMUNITY = (".pth", ".pt"), ".safetensors"
 TOKENS = 77  # CLIP's; the files hold the product of tokens and width only
 # What every published NPNet is, beside its shapes.
@@ -66,7 +69,8 @@ def load(
 
     Args:
         source: a folder written by training (a whole run's stands for its `npnet/best`) or a hub id of one, or
-            published weights: a `.pth` or `.safetensors` file, or ORG/NAME/FILE on the hub.
+            published weights: a `.pth` or `.safetensors` file, or ORG/NAME/FILE on the hub. MODULE.CLASS:FOLDER for a
+            network of another class, which no saved file may name: weights come from strangers.
         option: the setting that gave `source`, for errors.
         load_pipeline: gives the pipeline, for an NPNet that shares its denoiser.
         fit: what to do with noise of other sizes, see `NPNet`; None: as saved.
@@ -75,6 +79,8 @@ def load(
         UserError: there is no NPNet.
     """
     options = {"fit": fit} if fit else {}
+    if own := OWN_CLASS.fullmatch(source):
+        return _load_own(own["name"], own["place"], option, **options)
     if Path(source).suffix in (*AUTHORS, COMMUNITY):
         return load_published(source, option, **options)
     place = _best_of_run(locate(source, option))
@@ -98,6 +104,21 @@ def _best_of_run(place: str) -> str:
     """The folder of the best NPNet where `place` is the folder of a training run, else `place` itself."""
     inside = [Path(place), Path(place) / "npnet/best", Path(place) / "best"]
     return str(next((folder for folder in inside if (folder / "config.json").is_file()), place))
+
+
+def _load_own(name: str, source: str, option: str, **options: Any) -> Any:
+    """Loads a network of a class that the user names: a diffusers model with `golden(noise, prompt)`."""
+    try:
+        kind: Any = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{option}={name}:{source}: {error}; is its folder in PYTHONPATH?") from error
+    is_network = isinstance(kind, type) and issubclass(kind, ModelMixin) and callable(getattr(kind, "golden", None))
+    if not is_network:
+        raise UserError(f"{option}={name}:{source}: {name} is no diffusers ModelMixin with golden(noise, prompt)")
+    try:
+        return kind.from_pretrained(_best_of_run(locate(source, option)), **options).eval()
+    except OSError as error:
+        raise UserError(f"no {name} in {source} ({first_line(error)}): give {option} the folder of one") from error
 
 
 def load_published(source: str, option: str = "npnet", **options: Any) -> NPNet:

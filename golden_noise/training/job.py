@@ -117,7 +117,9 @@ def finish(config: DictConfig, folder: Path, trainer: Trainer, load_pipeline: Lo
     # What may be published with the weights says nothing about the machine.
     settings = (folder / "config.yaml").read_text().replace(f"{Path.cwd()}/", "")
     (best / "training.yaml").write_text(settings)
-    npnet = load_npnet(config, str(best), load_pipeline)
+    kind = config.model.npnet._target_
+    source = str(best) if kind.startswith("golden_noise.npnet.") else f"{kind}:{best}"
+    npnet = load_npnet(config, source, load_pipeline)
     write_card(best, npnet, config, None)  # there is one even if the evaluation is interrupted
     if config.evaluate:
         summary = evaluate(config, npnet, folder / "evaluation", load_pipeline, lambda: run)

@@ -40,3 +40,19 @@ def test_missing_npnets_are_named(job, source):
     with pytest.raises(UserError, match=source) as error:
         load(job(source))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("nobody.Nothing:outputs", "No module named 'nobody'"),
+        ("collections.Nothing:outputs", "no attribute 'Nothing'"),
+        ("collections.Counter:outputs", "no diffusers ModelMixin with golden"),
+        ("golden_noise.npnet.NPNet:none", "no folder none"),
+        ("golden_noise.npnet.NPNet:.", r"no golden_noise\.npnet\.NPNet in \."),
+    ],
+)
+def test_a_class_of_ones_own_that_cannot_be_loaded_is_named(job, source, words):
+    with pytest.raises(UserError, match=words) as error:
+        load(job(source))
+    assert "\n" not in str(error.value)

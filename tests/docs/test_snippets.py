@@ -1,4 +1,4 @@
-"""The README's Python, run as it stands."""
+"""The Python of the README and of the pages, run as it stands."""
 
 import re
 
@@ -8,7 +8,7 @@ from PIL import Image
 from golden_noise.cli import CONF
 
 ROOT = CONF.parent
-SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+PAGES = ("README.md", "docs/generate.md", "docs/diffusers.md")
 
 
 @pytest.fixture
@@ -19,8 +19,9 @@ def clone(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=["diffusers", "parts"])
-def test_a_snippet_draws_and_saves_an_image(snippet, clone):
-    exec(compile(snippet, "README.md", "exec"), {})
+@pytest.mark.parametrize("page", PAGES)
+def test_a_snippet_draws_and_saves_an_image(page, clone):
+    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
+    exec(compile(snippet, page, "exec"), {})
     (image,) = clone.glob("*.png")
     assert len(Image.open(image).getcolors(10_000)) > 50

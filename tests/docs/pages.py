@@ -1,0 +1,53 @@
+"""What the pages of the documentation hold: files that a reader is to write, and commands to run."""
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NAMED = re.compile(r"^`([\w./+-]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`((?:[A-Z]\w*=\S+ )*python (?:-m )?[^`]+)`")
+SPACES = re.compile(r"\s+")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line of Python: `VARIABLE=VALUE ... python SCRIPT ARGUMENTS`, or `python -m MODULE ARGUMENTS`."""
+
+    text: str
+    environment: dict[str, str]
+    program: str
+    arguments: list[str]
+
+    @classmethod
+    def parse(cls, text: str) -> "Command":
+        words = shlex.split(text, comments=True)
+        start = next(i for i, word in enumerate(words) if word == "python")
+        environment = dict(word.split("=", 1) for word in words[:start])
+        program, *arguments = words[start + 1 :]
+        if program == "-m":
+            program, *arguments = arguments
+        return cls(shlex.join(words), environment, program, arguments)
+
+
+def written_files(page: Path) -> dict[str, str]:
+    """The files that a page shows whole, by the path in front of each."""
+    return dict(NAMED.findall(page.read_text("utf-8")))
+
+
+def shell_commands(page: Path) -> list[Command]:
+    """The commands of Python in the page's shell blocks, in order."""
+    blocks = [body for language, body in FENCE.findall(page.read_text("utf-8")) if language == "sh"]
+    lines = [line for body in blocks for line in body.replace("\\\n", " ").splitlines()]
+    return [Command.parse(line) for line in lines if re.match(r"(\w+=\S+ )*python ", line)]
+
+
+def inline_commands(page: Path) -> list[Command]:
+    """The commands of Python in the page's running text; a program alone is only its name."""
+    text = FENCE.sub("", page.read_text("utf-8"))
+    commands = [Command.parse(SPACES.sub(" ", found)) for found in INLINE.findall(text)]
+    return [command for command in commands if command.arguments]

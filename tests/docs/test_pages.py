@@ -1,0 +1,114 @@
+"""What the documentation says is there: links, commands and their options, choices in tables."""
+
+import importlib
+import re
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from golden_noise.cli import CONF
+from golden_noise.config import check
+from golden_noise.shapes.measure import DEFAULTS
+from golden_noise.weights import PACKAGE
+
+from .pages import FENCE, PAGES, ROOT, Command, inline_commands, shell_commands, written_files
+
+TRAINING = PACKAGE / "shapes/train.yaml"
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+COMMANDS = [
+    pytest.param(page, command, id=f"{page.stem}: {command.text}")
+    for page in PAGES
+    for command in shell_commands(page) + inline_commands(page)
+]
+SCRIPTS = ("collect.py", "train.py", "evaluate.py", "generate.py")
+JOBS = [case for case in COMMANDS if case.values[1].program in SCRIPTS]
+TOOLS = {
+    "golden_noise.pairs": "golden_noise.pairs.__main__",
+    "golden_noise.npnet.convert": "golden_noise.npnet.convert",
+}
+MODULES = [case for case in COMMANDS if case.values[1].program in TOOLS]
+#: The settings that other modules take, as KEY=VALUE.
+SETTINGS = {"golden_noise.shapes.measure": set(DEFAULTS), "golden_noise.shapes.train": set(OmegaConf.load(TRAINING))}
+
+
+def anchors(page):
+    """The anchors that a forge makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in LINK.findall(FENCE.sub("", page.read_text("utf-8"))):
+        if not link.startswith(("http://", "https://")):
+            file, _, anchor = link.partition("#")
+            target = (page.parent / file).resolve() if file else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_is_in_the_index():
+    linked = LINK.findall((ROOT / "docs/README.md").read_text("utf-8"))
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"} <= set(linked)
+
+
+def test_commands_are_found():
+    assert len(JOBS) > 20
+    assert len(MODULES) > 5
+
+
+@pytest.mark.parametrize(("page", "command"), JOBS)
+def test_a_job_can_be_composed(page, command, tmp_path):
+    """Every option that a page names is there, and the checks before the job pass."""
+    overrides, search_path = job_overrides(command), []
+    if "--config-dir" in command.arguments:
+        for name, content in written_files(page).items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(content, "utf-8")
+        folder = command.arguments[command.arguments.index("--config-dir") + 1]
+        search_path = [f"hydra.searchpath=[file://{tmp_path / folder}]"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        check(compose(command.program.removesuffix(".py"), [*overrides, *search_path]))
+
+
+def job_overrides(command: Command) -> list[str]:
+    """The overrides of one job, the first of a multirun."""
+    given = [word for word in command.arguments if word != "job" and re.match(r"[+~]*[\w./@]+(=|$)", word)]
+    if "--config-dir" in command.arguments:
+        given.remove(command.arguments[command.arguments.index("--config-dir") + 1])
+    if "-m" in command.arguments or "--multirun" in command.arguments:
+        given = [re.sub(r"=([^\[{'\",]*),.*", r"=\1", override) for override in given]
+    job = command.program.removesuffix(".py")
+    named = {word.split("=")[0].lstrip("+") for word in given}
+    places = {"collect": ["data_dir"], "train": ["data_dir", "folder"], "evaluate": ["folder"], "generate": ["folder"]}
+    return [*given, *(f"{place}=somewhere" for place in places[job] if place not in named)]
+
+
+@pytest.mark.parametrize(("page", "command"), MODULES)
+def test_a_tool_has_its_subcommand_and_options(page, command, capsys):
+    tool = importlib.import_module(TOOLS[command.program])
+    subcommand = command.arguments[:1] if tool.__name__.endswith("__main__") else []
+    with pytest.raises(SystemExit) as end:
+        tool.main([*subcommand, "--help"])
+    assert end.value.code == 0
+    help_text = capsys.readouterr().out
+    for option in (word.partition("=")[0] for word in command.arguments if word.startswith("-")):
+        assert option in help_text, option
+
+
+def test_every_command_is_checked():
+    for page, command in (case.values for case in COMMANDS):
+        if command.program in SETTINGS:
+            assert {word.partition("=")[0] for word in command.arguments} <= SETTINGS[command.program], command.text
+        else:
+            assert command.program in (*SCRIPTS, *TOOLS) or (ROOT / command.program).is_file(), (
+                f"{page}: {command.text}"
+            )
+
+
+@pytest.mark.parametrize("group", ["pipeline", "metric", "model", "search"])
+def test_the_readme_names_every_choice(group):
+    text = (ROOT / "README.md").read_text("utf-8")
+    missing = [file.stem for file in (CONF / group).glob("*.yaml") if f"`{file.stem}`" not in text]
+    assert missing == []
