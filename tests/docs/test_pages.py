@@ -26,6 +26,7 @@ JOBS = [case for case in COMMANDS if case.values[1].program in SCRIPTS]
 TOOLS = {
     "golden_noise.pairs": "golden_noise.pairs.__main__",
     "golden_noise.npnet.convert": "golden_noise.npnet.convert",
+    "golden_noise.experiments": "golden_noise.experiments.__main__",
 }
 MODULES = [case for case in COMMANDS if case.values[1].program in TOOLS]
 #: The settings that other modules take, as KEY=VALUE.
