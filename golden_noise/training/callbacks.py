@@ -95,6 +95,7 @@ class SampleGrid(Callback):
         grid = make_image_grid(numpy_to_pil(pairs.permute(0, 2, 3, 1).numpy()), rows=len(golden), cols=2)
         self.dirpath.mkdir(parents=True, exist_ok=True)
         grid.save(self.dirpath / f"epoch={trainer.current_epoch:04d}.png")
+        step = trainer.global_step - 1  # where Lightning puts the metrics of this validation
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
-                logger.log_image("samples", [grid], caption=["standard | golden"])
+                logger.log_image("samples", [grid], step=step, caption=["standard | golden"])

@@ -3,7 +3,7 @@
 import json
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,7 @@ def read_offline_run() -> Callable[[Path], list[tuple[str, dict[str, Any]]]]:
             }
             for name, items in parts.items():
                 if items:
-                    row = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
-                    logged.append((name, row))
+                    logged.append((name, _nested(items)))
             if record.HasField("artifact"):
                 found = record.artifact
                 files = {entry.path: entry.ref or entry.local_path for entry in found.manifest.contents}
@@ -63,6 +62,18 @@ def read_offline_run() -> Callable[[Path], list[tuple[str, dict[str, Any]]]]:
         return logged
 
     return read
+
+
+def _nested(items: Iterable[Any]) -> dict[str, Any]:
+    """The logged values by key; an image's stand one by one under keys of several parts."""
+    row: dict[str, Any] = {}
+    for item in items:
+        *outer, key = item.nested_key or [item.key]
+        node = row
+        for name in outer:
+            node = node.setdefault(name, {})
+        node[key] = json.loads(item.value_json)
+    return row
 
 
 def _finished(path: Path) -> list[Record]:

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from PIL import Image, ImageChops
 
 from golden_noise.collection import collect
 from golden_noise.evaluation.compare import evaluate_job
@@ -36,7 +37,7 @@ def test_runs_are_joined_by_their_artifacts(compose_job, tmp_path, read_offline_
     collect(collecting)
     report_pairs(collecting)
     options = [*SMALL, *TINY, "logger=[csv,wandb]", f"folder={tmp_path}/train", "name='study/model=vit,seed=1'"]
-    train(compose_job("train", *options, "evaluate=true", "evaluation.prompts.count=6"))
+    train(compose_job("train", *options, "sample_every_n_epochs=1", "evaluate=true", "evaluation.prompts.count=6"))
     few = ["prompts.count=6", "pipeline.steps=2", "~metric.reward", "evaluation.methods=[standard,npnet]"]
     judged = [*few, "logger=wandb", f"folder={tmp_path}/evaluate", f"npnet={tmp_path}/train/npnet/best"]
     evaluate_job(compose_job("evaluate", *judged, "name=judged"))
@@ -68,8 +69,16 @@ def test_runs_are_joined_by_their_artifacts(compose_job, tmp_path, read_offline_
     assert summary["eval/strict/npnet"] == results["methods"]["npnet"]["strict"]["mean"]
     config = next(row for row in trained["config"] if "pipeline" in row)
     assert config["pipeline"]["recipe"]["epochs"] == 2
-    explained = [row["val/explained"] for row in trained["history"] if "val/explained" in row]
-    assert max(explained) == pytest.approx(record["explained"], rel=1e-6)
+    validated, grids = ([row for row in trained["history"] if key in row] for key in ("val/explained", "samples"))
+    assert max(row["val/explained"] for row in validated) == pytest.approx(record["explained"], rel=1e-6)
+
+    assert [row["samples"]["captions"] for row in grids] == 2 * [["standard | golden"]]
+    steps = [[row["trainer/global_step"] for row in rows] for rows in (validated, grids)]
+    assert steps[0] == steps[1] and steps[0][0] < steps[0][1]
+    for epoch, row in enumerate(grids):
+        (media,) = (tmp_path / "train/wandb").glob(f"offline-run-*/files/{row['samples']['filenames'][0]}")
+        with Image.open(media) as sent, Image.open(tmp_path / f"train/samples/epoch={epoch:04d}.png") as drawn:
+            assert ImageChops.difference(sent.convert("RGB"), drawn.convert("RGB")).getbbox() is None
 
 
 def test_the_same_pairs_are_the_same_version_wherever_they_lie(compose_job, tmp_path):
