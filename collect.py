@@ -4,11 +4,11 @@ from golden_noise.cli import run
 
 
 def job(config):
-    from golden_noise.collection import collect  # late: --help must not wait for torch
+    from golden_noise.collection import collect_job  # late: --help must not wait for torch
     from golden_noise.tracking import report_pairs
 
-    collect(config)
-    report_pairs(config)
+    if collect_job(config):
+        report_pairs(config)
 
 
 if __name__ == "__main__":

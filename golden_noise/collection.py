@@ -1,20 +1,36 @@
 """The collect job: prompts, a pipeline, a search and a reward become shards of noise pairs."""
 
+import itertools
+import logging
+import math
+import sys
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
+from lightning.fabric import Fabric
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
+from golden_noise.background import consume
+from golden_noise.errors import UserError
 from golden_noise.metrics.base import Metric
 from golden_noise.noise import draw_noise, sampler_generators
-from golden_noise.pairs import NoisePair, ShardWriter
+from golden_noise.pairs import Failure, NoisePair, ShardIndex, ShardWriter, prepare, prompts_digest
 from golden_noise.pipelines.base import Pipeline, PromptEmbedding
 from golden_noise.prompts import Prompt
 from golden_noise.search.base import NoiseSearch
 from golden_noise.selection import Selection
+
+Result = NoisePair | Failure
+TENSORS = ("noise", "golden", "embeds", "pooled")
+AHEAD = 4  # batches that may wait for being written
 
 
 class Collector:
@@ -24,6 +40,7 @@ class Collector:
         selection: which pairs are kept. None keeps every pair and draws no images, which is several times faster.
         settings: of the search, for the record.
         store_embeds: whether pairs carry their prompt's embedding.
+        failures_in_a_row: so many failed prompts one after another are no fault of theirs.
     """
 
     def __init__(
@@ -34,27 +51,68 @@ class Collector:
         selection: Selection | None,
         batch_size: int,
         settings: dict[str, Any],
+        failures_in_a_row: int,
         store_embeds: bool = True,
     ):
         self.pipeline, self.search, self.metrics = pipeline, search, metrics
         self.selection, self.batch_size, self.settings = selection, batch_size, settings
+        self.failures_in_a_row, self._failed = failures_in_a_row, 0
         self.store_embeds = store_embeds
 
-    def pairs(self, prompts: Sequence[Prompt]) -> Iterator[NoisePair]:
-        """One pair per prompt, in order, each from the noise of the prompt's own seed."""
-        for start in range(0, len(prompts), self.batch_size):
-            yield from self._batch(prompts[start : start + self.batch_size])
+    def results(self, prompts: Sequence[Prompt]) -> Iterator[list[Result]]:
+        """A pair per prompt, in order, each from the noise of the prompt's own seed; a failure where there is none.
 
-    def _batch(self, prompts: Sequence[Prompt]) -> Iterator[NoisePair]:
+        Raises:
+            UserError: too many prompts failed one after another.
+        """
+        for start in range(0, len(prompts), self.batch_size):
+            results = self._results(prompts[start : start + self.batch_size])
+            self._count_failures(results)
+            yield results
+
+    def _results(self, prompts: Sequence[Prompt]) -> list[Result]:
+        """The results of a batch, by halves if it fails: less memory is needed, and a bad prompt found out."""
+        try:
+            return self._batch(prompts)
+        except Exception as error:  # whatever models, metrics and libraries raise
+            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        if len(prompts) == 1:
+            return [Failure.of(prompts[0], reason)]
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        middle = len(prompts) // 2
+        return [*self._results(prompts[:middle]), *self._results(prompts[middle:])]
+
+    def _batch(self, prompts: Sequence[Prompt]) -> list[Result]:
         noise = draw_noise([prompt.seed for prompt in prompts], self.pipeline.latent_shape)
         embedding = self.pipeline.encode([prompt.text for prompt in prompts])
         golden = self.search.search(noise, embedding, self.pipeline)
         scores = self._scores(prompts, embedding, noise, golden) if self.selection else [{} for _ in prompts]
-        stored = (embedding.embeds, embedding.pooled) if self.store_embeds else (None, None)
-        embeds, pooled = ([None] * len(prompts) if part is None else part.float().cpu() for part in stored)
+        stored = {"noise": noise, "golden": golden}
+        if self.store_embeds:
+            stored |= {"embeds": embedding.embeds, "pooled": embedding.pooled}
+        halves = {name: tensor.to("cpu", torch.float16) for name, tensor in stored.items() if tensor is not None}
+        finite = {name: half.isfinite().flatten(1).all(1).tolist() for name, half in halves.items()}
+        results: list[Result] = []
         for i, prompt in enumerate(prompts):
+            bad = [name for name in finite if not finite[name][i]]
+            bad += [name for name, pair in scores[i].items() if not all(map(math.isfinite, pair))]
+            if bad:
+                results.append(Failure.of(prompt, f"not finite in float16: {', '.join(bad)}"))
+                continue
             accepted = self.selection is None or self.selection.accepts(scores[i])
-            yield NoisePair(prompt, noise[i], golden[i], embeds[i], scores[i], accepted, self.settings, pooled[i])
+            tensors = {name: halves[name][i] if name in halves else None for name in TENSORS}
+            results.append(NoisePair(prompt, scores=scores[i], accepted=accepted, search=self.settings, **tensors))
+        return results
+
+    def _count_failures(self, results: Sequence[Result]) -> None:
+        for result in results:
+            self._failed = self._failed + 1 if isinstance(result, Failure) else 0
+            if isinstance(result, Failure) and self._failed >= self.failures_in_a_row:
+                raise UserError(
+                    f"the last {self._failed} prompts all failed (collection.failures_in_a_row):"
+                    f" prompt {result.index} {result.prompt!r} with {result.reason}"
+                )
 
     def _scores(
         self, prompts: Sequence[Prompt], embedding: PromptEmbedding, noise: Tensor, golden: Tensor
@@ -68,30 +126,90 @@ class Collector:
         return [{name: (old[i], new[i]) for name, (old, new) in columns.items()} for i in range(len(prompts))]
 
 
-def collect(config: DictConfig) -> None:
-    """Collect the shards that `config.data_dir` still lacks; a restart redoes only unfinished units.
+def collect_job(config: DictConfig) -> None:
+    """The collect job: `collect` in as many processes as `config.fabric` says, which share the units of work.
 
     Raises:
-        UserError: the folder holds pairs made with other settings, or cannot be written.
+        UserError: the folder's pairs do not fit `config.mode`, cannot be written, or too many prompts fail.
     """
+    if config.fabric.devices != 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise UserError("several processes can work on one collection only: leave out -m or fabric.devices")
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    fabric: Fabric = instantiate(config.fabric)
+    try:
+        fabric.launch()
+    except ValueError as error:
+        raise UserError(f"fabric.devices and fabric.num_nodes do not fit how this was started: {error}") from error
+    if fabric.world_size > 1:
+        config.device = str(fabric.device)
+    units = work_units(config)
+    mistake = None
+    if fabric.is_global_zero:
+        try:
+            prepare(Path(config.data_dir), provenance(config), units, config.mode)
+        except UserError as error:
+            mistake = str(error)
+    if mistake := fabric.broadcast(mistake):
+        if fabric.is_global_zero:
+            raise UserError(mistake)
+        sys.exit(2)  # said once is enough
+    work(config, units, quiet=not fabric.is_global_zero)
+
+
+def collect(config: DictConfig) -> None:
+    """Collect the shards that `config.data_dir` still lacks, in this process; a restart redoes only unfinished units.
+
+    Raises:
+        UserError: the folder holds other pairs, cannot be written, or too many prompts fail.
+    """
+    units = work_units(config)
+    prepare(Path(config.data_dir), provenance(config), units)
+    work(config, units)
+
+
+def work_units(config: DictConfig) -> list[Sequence[Prompt]]:
+    """The prompts of every unit of work, a shard's worth each."""
     prompts: list[Prompt] = instantiate(config.prompts)
-    writer = ShardWriter(config.data_dir, provenance(config))
     size = config.collection.shard_size
-    units = {unit: prompts[start : start + size] for unit, start in enumerate(range(0, len(prompts), size))}
-    with writer.alone():
-        missing = [unit for unit in units if not writer.is_finished(unit)]
-        if missing:
-            collector = load_collector(config)
-            with CollectionProgress(
-                total=len(prompts), initial=len(prompts) - sum(len(units[u]) for u in missing)
-            ) as bar:
-                for unit in missing:
-                    writer.write(unit, bar.count(collector.pairs(units[unit])))
-    print(summary(writer))
+    return [prompts[start : start + size] for start in range(0, len(prompts), size)]
 
 
-def load_collector(config: DictConfig) -> Collector:
-    """Load the models that collecting needs: metrics only if they decide which pairs are kept."""
+def work(config: DictConfig, units: Sequence[Sequence[Prompt]], quiet: bool = False) -> None:
+    """Collect unfinished units until there are none, beside any number of processes that do the same.
+
+    Args:
+        quiet: show neither progress nor summary.
+
+    Raises:
+        UserError: the folder cannot be written, or too many prompts fail.
+    """
+    writer = ShardWriter(config.data_dir, provenance(config))
+    asked, total = [prompts_digest(prompts) for prompts in units], sum(map(len, units))
+
+    def results() -> Iterator[tuple[int, list[Result]]]:
+        collector = None
+        for unit in taken:
+            collector = collector or load_collector(config, total)
+            bar.look(writer.index)
+            for batch in collector.results(units[unit]):
+                bar.count(batch)
+                yield unit, batch
+            yield unit, []  # its end, at once: the next unit may be long in coming
+
+    def write(batches: Iterator[tuple[int, list[Result]]]) -> None:
+        for unit, first in batches:
+            rest = itertools.takewhile(len, map(itemgetter(1), batches))
+            writer.write(unit, itertools.chain(first, itertools.chain.from_iterable(rest)), asked[unit])
+
+    with CollectionProgress(total, quiet) as bar, writer.taking(asked, bar.wait) as taken:
+        consume(results(), write, AHEAD)
+        bar.look(writer.index)
+    if not quiet:
+        print(summary(writer.index))
+
+
+def load_collector(config: DictConfig, count: int) -> Collector:
+    """Load the models that collecting `count` prompts needs: metrics only if they decide which pairs are kept."""
     options: Any = OmegaConf.to_container(config.collection, resolve=True)
     selection = Selection.parse(options["select_by"], options["margin"], config.metric.keys())
     return Collector(
@@ -101,6 +219,7 @@ def load_collector(config: DictConfig) -> Collector:
         selection=selection,
         batch_size=options["batch_size"],
         settings=provenance(config)["search"],
+        failures_in_a_row=min(options["failures_in_a_row"], count),
         store_embeds=options["store_embeds"],
     )
 
@@ -142,24 +261,39 @@ def _without_device(node: Any) -> Any:
 
 
 class CollectionProgress(tqdm):
-    """Progress over pairs, with pairs per second and the acceptance rate."""
+    """Progress over prompts, with prompts per second and the acceptance rate of this process."""
 
-    def __init__(self, total: int, initial: int):
-        super().__init__(desc="collecting", unit="pair", total=total, initial=initial, smoothing=0.05)
-        self.seen = self.accepted = 0
+    def __init__(self, total: int, quiet: bool):
+        super().__init__(desc="collecting", unit="pair", total=total, smoothing=0.05, disable=quiet)
+        self.tried = self.accepted = self.failed = 0
+        self.waits = False
 
-    def count(self, pairs: Iterator[NoisePair]) -> Iterator[NoisePair]:
-        for pair in pairs:
-            self.seen += 1
-            self.accepted += pair.accepted
-            self.set_postfix_str(f"accepted {self.accepted / self.seen:.0%}", refresh=False)
-            self.update()
-            yield pair
+    def look(self, index: ShardIndex) -> None:
+        """Count what all processes have finished."""
+        finished = sum(shard.tried for shard in index.shards)
+        if not self.tried:  # of an earlier run: no part of this one's speed
+            self.initial = self.n = finished
+        self.update(max(0, finished - self.n))
+
+    def count(self, results: Sequence[Result]) -> None:
+        """Count a batch of this process."""
+        self.tried += len(results)
+        self.accepted += sum(isinstance(result, NoisePair) and result.accepted for result in results)
+        self.failed += sum(isinstance(result, Failure) for result in results)
+        failed = f", {self.failed} failed" if self.failed else ""
+        self.set_postfix_str(f"accepted {self.accepted / self.tried:.0%}{failed}", refresh=False)
+        self.update(len(results))
+
+    def wait(self) -> None:
+        """Say once that the rest is other processes' work."""
+        if not self.waits and not self.disable:
+            self.write("other processes collect the rest: waiting for them", file=sys.stderr)
+        self.waits = True
 
 
-def summary(writer: ShardWriter) -> str:
-    """One line: what the folder holds now."""
-    kept = sum(shard.samples for shard in writer.index.shards)
-    total = kept + sum(shard.rejected for shard in writer.index.shards)
-    share = kept / max(total, 1)
-    return f"{kept} pairs of {total} tried ({share:.0%}) in {len(writer.index.shards)} shards: {writer.folder}"
+def summary(index: ShardIndex) -> str:
+    """One line: what a folder holds."""
+    kept, failed = sum(shard.samples for shard in index.shards), sum(len(shard.failures) for shard in index.shards)
+    tried = sum(shard.tried for shard in index.shards)
+    share = f"{kept / max(tried, 1):.0%}" + (f", {failed} failed: mode=retry tries them again" if failed else "")
+    return f"{kept} pairs of {tried} tried ({share}) in {len(index.shards)} shards: {index.folder}"

@@ -20,6 +20,8 @@ WHOLE: dict[str, tuple[int, int | None]] = {
     "prompts.seed": (0, 2**32 - 1),
     "collection.batch_size": (1, None),
     "collection.shard_size": (1, None),
+    "collection.failures_in_a_row": (1, None),
+    "fabric.num_nodes": (1, None),
     "data.batch_size": (1, None),
     "data.embeds_cache": (0, None),
     "data.shuffle_shards": (0, None),
@@ -48,6 +50,7 @@ REAL: dict[str, tuple[float | None, float | None]] = {
     "search.ratio": (0, 1),
     "model.optimizer.lr": (0, None),
 }
+MODES = ("resume", "extend", "retry", "overwrite")  # of collect.py
 SWITCHES = ("evaluate", "collection.store_embeds")
 TEXT = ("data_dir", "folder", "paths.outputs", "pipeline.model.source", "npnet")
 EMPTY = ("pipeline.negative_prompt",)  # text that may be empty
@@ -57,7 +60,9 @@ ABSENT = object()
 
 OmegaConf.register_new_resolver("run_group", lambda name: name.rpartition("/")[0] or name, replace=True)
 OmegaConf.register_new_resolver("eighth", lambda pixels: pixels // 8, replace=True)
-OmegaConf.register_new_resolver("accelerator", lambda device: {"cuda": "gpu"}.get(device, device), replace=True)
+OmegaConf.register_new_resolver(
+    "accelerator", lambda device: {"cuda": "gpu"}.get(kind := device.split(":")[0], kind), replace=True
+)
 
 
 def check(config: DictConfig) -> None:
@@ -74,6 +79,7 @@ def check(config: DictConfig) -> None:
         _check_images(config)
     _check_metrics(config)
     _check_selection(config)
+    _check_mode(config)
 
 
 def _check_kinds(config: DictConfig) -> None:
@@ -174,6 +180,11 @@ def _check_schedule(config: DictConfig) -> None:
     searches = config.job == "collect" and "steps" in config.search  # the other searches only draw images
     if searches and OmegaConf.select(config, option) == "linspace":
         raise UserError(f"{option}=linspace cannot be inverted by a search: take leading or trailing")
+
+
+def _check_mode(config: DictConfig) -> None:
+    if "mode" in config and config.mode not in MODES:
+        raise UserError(f"mode={config.mode} must be one of {', '.join(MODES)}")
 
 
 def _check_metrics(config: DictConfig) -> None:

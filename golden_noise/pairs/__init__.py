@@ -2,17 +2,21 @@
 
 from golden_noise.pairs.datamodule import NoisePairDataModule
 from golden_noise.pairs.index import ShardEntry, ShardIndex
-from golden_noise.pairs.pair import NoisePair, prompt_hash
+from golden_noise.pairs.modes import prepare
+from golden_noise.pairs.pair import Failure, NoisePair, prompt_hash, prompts_digest
 from golden_noise.pairs.reader import read_shard
 from golden_noise.pairs.writer import ShardWriter, shard_name, write_shard
 
 __all__ = [
+    "Failure",
     "NoisePair",
     "NoisePairDataModule",
     "ShardEntry",
     "ShardIndex",
     "ShardWriter",
+    "prepare",
     "prompt_hash",
+    "prompts_digest",
     "read_shard",
     "shard_name",
     "write_shard",

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from golden_noise.cli import CONF
 from golden_noise.collection import pipeline_identity
 from golden_noise.errors import UserError
+from golden_noise.pairs.index import ShardIndex
 from golden_noise.pairs.published import PublishedSet, export_set, import_set
 from golden_noise.pairs.stats import acceptance_table, read_tried, score_tables
 from golden_noise.pairs.verify import problems
@@ -60,6 +61,8 @@ def _verify(options: argparse.Namespace) -> None:
     if bad:
         sys.exit(1)
     print(f"{options.folder}: all files are as {options.folder / 'index.json'} says")
+    if failed := sum(len(shard.failures) for shard in ShardIndex.load(options.folder).shards):
+        print(f"{failed} prompts failed (`stats` shows why, collect.py mode=retry tries them again)")
 
 
 def _add_import(commands: Commands) -> None:

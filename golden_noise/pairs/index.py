@@ -5,13 +5,13 @@ import fcntl
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from golden_noise.errors import UserError
+from golden_noise.pairs.pair import REDO, Failure
 
 INDEX_NAME = "index.json"
 _VERSION = 1
@@ -48,6 +48,8 @@ class ShardEntry:
         bytes: size of the file.
         sha256: checksum of the file.
         prompts: `prompt_hash` of every accepted pair, in the order of the shard.
+        asked: `prompts_digest` of all prompts of the unit; empty if nobody recorded it.
+        failures: the prompts that gave no pair.
     """
 
     name: str
@@ -56,6 +58,18 @@ class ShardEntry:
     bytes: int
     sha256: str
     prompts: list[str]
+    asked: str = ""
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def unit(self) -> int:
+        """The unit of work that the shard holds."""
+        return int(self.name[6:12])
+
+    @property
+    def tried(self) -> int:
+        """Prompts of the unit, whatever came of them."""
+        return self.samples + self.rejected + len(self.failures)
 
     @classmethod
     def parse(cls, entry: Mapping[str, Any]) -> "ShardEntry":
@@ -64,12 +78,15 @@ class ShardEntry:
         Raises:
             ValueError, TypeError: if the entry is not as the writer makes it.
         """
-        shard = cls(**entry)
+        failures = [Failure.parse(failure) for failure in entry.get("failures", [])]
+        shard = cls(**{**entry, "failures": failures})
         counts = (shard.samples, shard.rejected, shard.bytes)
         if not re.fullmatch(r"pairs-[0-9]{6}\.tar", shard.name):
             raise ValueError(f"{shard.name!r} is no shard name")
         if not re.fullmatch(r"[0-9a-f]{64}", shard.sha256):
             raise ValueError(f"bad checksum of {shard.name}")
+        if not re.fullmatch(r"[0-9a-f]{64}|", shard.asked):
+            raise ValueError(f"bad digest of the prompts of {shard.name}")
         if not all(type(count) is int and count >= 0 for count in counts):
             raise ValueError(f"bad counts of {shard.name}")
         if len(shard.prompts) != shard.samples:
@@ -92,7 +109,7 @@ class ShardEntry:
         if not self.is_intact(folder):
             path = folder / self.name
             found = f"has {path.stat().st_size} of {self.bytes} bytes" if path.is_file() else "is missing"
-            raise UserError(f"shard {path} {found}: delete it from {folder} and run collect.py again")
+            raise UserError(f"shard {path} {found}: delete it from {folder} and {REDO}")
 
 
 @dataclass
@@ -132,31 +149,37 @@ class ShardIndex:
             return cls(folder, parsed["config"], [ShardEntry.parse(entry) for entry in parsed["shards"]])
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{source} is damaged ({reason}): delete it and run collect.py again") from error
+            raise UserError(f"{source} is damaged ({reason}): delete it and {REDO}") from error
 
     @classmethod
-    def open(cls, folder: Path, config: Mapping[str, Any]) -> "ShardIndex":
+    def open(cls, folder: Path, config: Mapping[str, Any], other_prompts: bool = False) -> "ShardIndex":
         """The index of a folder that pairs are collected into, created empty if there is none.
+
+        Args:
+            other_prompts: whether the prompts may be described otherwise than in the index, which then takes the new
+                description.
 
         Raises:
             UserError: if the folder cannot be written or holds pairs that another configuration made.
         """
         wanted = json.loads(json.dumps(config))  # tuples become lists, as they will when read back
-        with _writing(folder):
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with _locked(folder):
                 if not (folder / INDEX_NAME).exists():
                     cls(folder, wanted).save()
                 index = cls.load(folder)
-                if not index.shards and index.config != wanted:  # a mistake that was noticed before the first pair
-                    index = cls(folder, wanted)
+                renewed = index.config | ({"prompts": wanted.get("prompts")} if other_prompts else {})
+                # Without shards the folder has no other than a mistake's, noticed before the first pair.
+                if index.config != wanted and (not index.shards or renewed == wanted):
+                    index = cls(folder, wanted, index.shards)
                     index.save()
         if changes := differences(index.config, wanted):
             have = ", ".join(f"{key}={old}" for key, old, _ in changes[:3])
             want = ", ".join(f"{key}={new}" for key, _, new in changes[:3])
             raise UserError(
                 f"{folder} was collected with {have}, but this run asks for {want}:"
-                " choose another folder or delete that one"
+                " choose another folder or delete that one (mode=overwrite of collect.py does)"
             )
         return index
 
@@ -166,12 +189,22 @@ class ShardIndex:
         Raises:
             UserError: if the folder cannot be written or has meanwhile become another configuration's.
         """
-        with _writing(self.folder), _locked(self.folder):
+        with writing(self.folder), _locked(self.folder):
             current = ShardIndex.load(self.folder)
             if differences(current.config, self.config):
                 raise UserError(f"another process collects other pairs into {self.folder}: choose another folder")
             others = [shard for shard in current.shards if shard.name != entry.name]
             self.shards = sorted([*others, entry], key=lambda shard: shard.name)
+            self.save()
+
+    def forget_failures(self) -> None:
+        """Strike off the shards with failures, so that their units are to be redone.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        with writing(self.folder), _locked(self.folder):
+            self.shards = [shard for shard in ShardIndex.load(self.folder).shards if not shard.failures]
             self.save()
 
     def save(self) -> None:
@@ -194,7 +227,8 @@ def differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
+    """Turns what the system says of a folder that cannot be written into one line."""
     try:
         yield
     except OSError as error:
@@ -202,28 +236,8 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def collecting_alone(folder: Path) -> Iterator[None]:
-    """Keeps other collectors of the folder waiting: two would write the same files under the same temporary names.
-
-    Raises:
-        UserError: if the folder cannot be written.
-    """
-    with contextlib.ExitStack() as stack:
-        with _writing(folder):
-            stack.enter_context(
-                _locked(folder, ".collecting", f"another process collects into {folder}: waiting for it")
-            )
-        yield
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, name: str = ".lock", while_waiting: str | None = None) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Collecting processes share one index; the lock ends with its process, a kill cannot leave it held."""
-    with (folder / name).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if while_waiting:
-                print(while_waiting, file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield

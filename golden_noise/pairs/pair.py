@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +33,45 @@ _FIELDS = {
 }
 _DIMENSIONS = {"noise": 3, "golden": 3, "embeds": 2, "pooled": 1}
 
+REDO = "run collect.py, or the import that made it, again"  # what to do about a bad file once it is deleted
+
 
 def prompt_hash(text: str) -> str:
     """First 8 hex characters of the SHA-256 of a prompt: decides its side of the train/validation split."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def prompts_digest(prompts: Sequence[Prompt]) -> str:
+    """SHA-256 of prompts with all that belongs to them."""
+    rows = [[prompt.index, prompt.text, prompt.seed, prompt.tags] for prompt in prompts]
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A prompt that gave no pair: its index and the beginning of its text, and the reason in one line."""
+
+    index: int
+    prompt: str
+    reason: str
+
+    @classmethod
+    def of(cls, prompt: Prompt, reason: object) -> "Failure":
+        """The failure of a prompt; the reason is put on one line."""
+        text = prompt.text.encode("utf-8", "replace").decode()
+        return cls(prompt.index, text[:100], " ".join(str(reason).split())[:300])
+
+    @classmethod
+    def parse(cls, entry: Mapping[str, Any]) -> "Failure":
+        """A failure from untrusted JSON.
+
+        Raises:
+            ValueError, TypeError: it is not as the writer makes it.
+        """
+        failure = cls(**entry)
+        if type(failure.index) is not int or not isinstance(failure.prompt, str) or not isinstance(failure.reason, str):
+            raise ValueError("a failure is not of index, prompt and reason")
+        return failure
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,14 +132,14 @@ class NoisePair:
         return sample
 
     def _encode(self, name: str, tensor: Tensor) -> bytes:
-        half = tensor.detach().to("cpu", torch.float16).contiguous()
-        if not half.isfinite().all():
+        half = tensor.detach().to("cpu", torch.float16).contiguous().numpy()
+        if not np.isfinite(half).all():
             raise UserError(
                 f"pair {self.key}: its {name} is not finite in float16: the pipeline overflowed,"
                 " collect in float32 or bfloat16"
             )
         stream = io.BytesIO()
-        np.save(stream, half.numpy(), allow_pickle=False)
+        np.save(stream, half, allow_pickle=False)
         return stream.getvalue()
 
     @classmethod
@@ -148,7 +183,7 @@ def malformed(sample: Mapping[str, Any], problem: object) -> UserError:
     what = " ".join(str(problem).split())[:200]
     return UserError(
         f"{sample.get('__url__', 'shard')}: sample {sample.get('__key__')} is malformed ({what}):"
-        " delete the shard and run collect.py again"
+        f" delete the shard and {REDO}"
     )
 
 

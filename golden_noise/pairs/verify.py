@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from golden_noise.errors import UserError
 from golden_noise.pairs.index import INDEX_NAME, ShardEntry, ShardIndex
-from golden_noise.pairs.pair import NoisePair, malformed, prompt_hash
+from golden_noise.pairs.pair import REDO, NoisePair, malformed, prompt_hash
 from golden_noise.pairs.reader import RawSample, format_shape, read_shard
 
 
@@ -37,7 +37,7 @@ def problems(folder: Path) -> Iterator[str]:
     known = {entry.name for entry in index.shards}
     for path in sorted(folder.glob("pairs-*.tar")):
         if path.name not in known:
-            yield f"shard {path} is not in {INDEX_NAME}: run collect.py again or delete it"
+            yield f"shard {path} is not in {INDEX_NAME}: {REDO}, or delete it"
 
 
 class _Comparison:

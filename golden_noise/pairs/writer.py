@@ -2,15 +2,21 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import tarfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import webdataset as wds
 
 from golden_noise.errors import UserError
-from golden_noise.pairs.index import ShardEntry, ShardIndex, atomic_file, collecting_alone
-from golden_noise.pairs.pair import NoisePair, prompt_hash
+from golden_noise.pairs.claims import Claims
+from golden_noise.pairs.index import ShardEntry, ShardIndex, atomic_file, writing
+from golden_noise.pairs.pair import Failure, NoisePair, prompt_hash
+
+Result = NoisePair | Failure
+POLL = 0.5  # seconds between two looks at what other processes have finished
 
 
 def shard_name(unit: int) -> str:
@@ -22,7 +28,7 @@ class ShardWriter:
     """Collects units of work into a folder that was made by one configuration.
 
     Killed at any instruction, it leaves every unit either finished or to be redone, and the redo overwrites
-    what was left of it. Several processes may share the folder as long as they take different units.
+    what was left of it. Several processes may share the folder, on several machines: `take` deals out the units.
 
     Args:
         folder: created if missing.
@@ -35,48 +41,96 @@ class ShardWriter:
     def __init__(self, folder: str | Path, config: Mapping[str, Any]):
         self.folder, self.config = Path(folder), config
         self.index = ShardIndex.open(self.folder, config)
+        self.claims = Claims(self.folder)
+
+    def is_finished(self, unit: int, asked: str = "") -> bool:
+        """Whether the unit's shard was recorded, of the prompts with this digest, and is still there with its size."""
+        name = shard_name(unit)
+        return any(
+            shard.name == name
+            and (not shard.asked or not asked or shard.asked == asked)
+            and shard.is_intact(self.folder)
+            for shard in self.index.shards
+        )
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Wait until no other collector is at work in the folder, keep others waiting, and see what is finished now."""
-        with collecting_alone(self.folder):
-            self.index = ShardIndex.open(self.folder, self.config)
-            yield
+    def taking(self, asked: Sequence[str], waiting: Callable[[], object] = lambda: None) -> Iterator[Iterator[int]]:
+        """Gives unfinished units, each claimed for this process, until all are finished or were given here.
 
-    def is_finished(self, unit: int) -> bool:
-        """Whether the unit's shard was recorded and is still there with its size."""
-        name = shard_name(unit)
-        return any(shard.name == name and shard.is_intact(self.folder) for shard in self.index.shards)
+        Units of other processes are waited for: one whose process dies is given, too.
 
-    def write(self, unit: int, pairs: Iterable[NoisePair]) -> ShardEntry:
+        Args:
+            asked: digest of the prompts of every unit, empty where it is not known.
+            waiting: called when there is nothing left to do but to wait for other processes.
+
+        Raises:
+            UserError: the folder cannot be written, or somebody deletes what is in it.
+        """
+        with contextlib.ExitStack() as stack:
+            with writing(self.folder):
+                stack.enter_context(self.claims)
+            yield self._take(asked, waiting)
+
+    def _take(self, asked: Sequence[str], waiting: Callable[[], object]) -> Iterator[int]:
+        given: set[int] = set()
+        while left := [
+            unit for unit in range(len(asked)) if unit not in given and not self.is_finished(unit, asked[unit])
+        ]:
+            found = False
+            for unit in left:
+                if self.claims.take(unit):
+                    self.index = ShardIndex.load(self.folder)
+                    if self.is_finished(unit, asked[unit]):  # meanwhile, by another process
+                        self.claims.finish(unit)
+                    else:
+                        found = True
+                        given.add(unit)
+                        yield unit
+            if not found:
+                waiting()
+                time.sleep(POLL)
+            self.index = ShardIndex.load(self.folder)
+
+    def write(self, unit: int, results: Iterable[Result], asked: str = "") -> ShardEntry:
         """Write one shard and record it; the same pairs give the same bytes.
+
+        Args:
+            asked: digest of the unit's prompts.
 
         Raises:
             UserError: if the file cannot be written or a pair holds values that float16 cannot.
         """
-        entry = write_shard(self.folder, unit, pairs)
+        entry = write_shard(self.folder, unit, results, asked)
         self.index.add(entry)
+        self.claims.finish(unit)
         return entry
 
 
-def write_shard(folder: Path, unit: int, pairs: Iterable[NoisePair]) -> ShardEntry:
+def write_shard(folder: Path, unit: int, results: Iterable[Result], asked: str = "") -> ShardEntry:
     """Write one shard without recording it in the index; see `ShardWriter.write`."""
     path = folder / shard_name(unit)
     prompts: list[str] = []
+    failures: list[Failure] = []
     rejected = 0
     try:
         with atomic_file(path) as file:
             hashed = _HashedFile(file)
             with wds.TarWriter(hashed, user="", group="", mtime=0, encoder=False) as tar:
-                for pair in pairs:
-                    tar.write(pair.to_sample())
-                    if pair.accepted:
-                        prompts.append(prompt_hash(pair.prompt.text))
+                tar.tarstream.format = tarfile.USTAR_FORMAT  # enough for these names, and faster than the default
+                for result in results:
+                    if isinstance(result, Failure):
+                        failures.append(result)
+                        continue
+                    tar.write(result.to_sample())
+                    if result.accepted:
+                        prompts.append(prompt_hash(result.prompt.text))
                     else:
                         rejected += 1
     except OSError as error:
         raise UserError(f"writing {path} failed: {error}") from error
-    return ShardEntry(path.name, len(prompts), rejected, hashed.bytes, hashed.sha256.hexdigest(), prompts)
+    return ShardEntry(
+        path.name, len(prompts), rejected, hashed.bytes, hashed.sha256.hexdigest(), prompts, asked, failures
+    )
 
 
 class _HashedFile:

@@ -1,22 +1,35 @@
 """The collect job: repeatable, restartable at any moment, and particular about its folder."""
 
 import hashlib
+import itertools
 import json
 import multiprocessing
+import os
 import random
+import resource
+import signal
+import subprocess
+import sys
 import tarfile
 import time
 
 import pytest
+import torch
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from golden_noise.collection import collect
+from golden_noise.cli import CONF
+from golden_noise.collection import Collector, collect, collect_job, provenance
 from golden_noise.config import check
 from golden_noise.errors import UserError
-from golden_noise.pairs import NoisePair, ShardIndex, read_shard
+from golden_noise.pairs import Failure, NoisePair, ShardIndex, ShardWriter, read_shard
+from golden_noise.pairs.__main__ import main
+from golden_noise.pairs.verify import problems
+from golden_noise.pipelines.sdxl import SDXLPipeline
+from golden_noise.prompts import Prompt
 
-SMALL = ["prompts.count=12", "collection.shard_size=4", "collection.batch_size=4", "pipeline.steps=3"]
+SHARDS = ["collection.shard_size=4", "collection.batch_size=4", "pipeline.steps=3"]
+SMALL = ["prompts.count=12", *SHARDS]
 
 
 def contents(folder):
@@ -104,46 +117,290 @@ def test_a_finished_set_is_left_alone(compose_job, tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "pairs").glob("[!.]*")}
 
 
-def _collect(plain):
-    import torch
+def test_with_more_prompts_the_old_set_is_completed_to_the_one_collected_at_once(compose_job, tmp_path):
+    """Of 10 prompts the last shard has 2, of 15 it has 4: that one is collected again."""
+    few, more = [*SMALL, "prompts.count=10"], [*SMALL, "prompts.count=15"]
+    collect(compose_job("collect", *few))
+    stamp = (tmp_path / "pairs/pairs-000000.tar").stat().st_mtime_ns
+    with pytest.raises(UserError, match=r"prompts\.count=10.*prompts\.count=15"):
+        collect(compose_job("collect", *more))
+    collect_job(compose_job("collect", *more, "mode=extend"))
+    assert (tmp_path / "pairs/pairs-000000.tar").stat().st_mtime_ns == stamp
+    collect(compose_job("collect", *more, f"data_dir={tmp_path}/once"))
+    assert contents(tmp_path / "pairs") == contents(tmp_path / "once")
+    with pytest.raises(UserError, match=r"pairs-000002\.tar was collected from other prompts"):
+        collect_job(compose_job("collect", *few, "mode=extend"))
 
+
+def test_a_file_of_prompts_may_grow_but_not_change(compose_job, tmp_path):
+    file = tmp_path / "prompts.txt"
+    captions = [f"a photo of thing {number}" for number in range(12)]
+    config = compose_job("collect", *SHARDS, "prompts=file", f"prompts.path={file}")
+    extend = compose_job("collect", *SHARDS, "prompts=file", f"prompts.path={file}", "mode=extend")
+    file.write_text("\n".join(captions[:6]))
+    collect(config)
+    before = contents(tmp_path / "pairs")
+    file.write_text("\n".join(captions))
+    with pytest.raises(UserError, match="from fewer prompts: add mode=extend"):
+        collect(config)
+    for change in (["another", *captions[1:]], [*captions[:5], "another", *captions[6:]], captions[:5]):
+        file.write_text("\n".join(change))
+        for refused in (config, extend):
+            with pytest.raises(UserError, match="was collected from other prompts"):
+                collect_job(refused)
+    assert contents(tmp_path / "pairs") == before
+    file.write_text("\n".join(captions))
+    collect_job(extend)
+    assert [shard.tried for shard in ShardIndex.load(tmp_path / "pairs").shards] == [4, 4, 4]
+
+
+def test_overwriting_deletes_pairs_and_nothing_else(compose_job, tmp_path):
+    collect(compose_job("collect", *SMALL))
+    (tmp_path / "pairs/notes.txt").write_text("mine")
+    options = [*SMALL, "prompts.count=5", "search.rounds=2"]
+    collect_job(compose_job("collect", *options, "mode=overwrite"))
+    collect(compose_job("collect", *options, f"data_dir={tmp_path}/once"))
+    assert contents(tmp_path / "pairs") == contents(tmp_path / "once")
+    assert (tmp_path / "pairs/notes.txt").read_text() == "mine"
+
+
+def test_pairs_are_not_overwritten_under_a_collector_or_an_import(compose_job, tmp_path):
+    config = compose_job("collect", *SMALL, "mode=overwrite")
+    collect(config)
+    before = contents(tmp_path / "pairs")
+    other = ShardWriter(tmp_path / "pairs", provenance(config))
+    with other.taking([]), pytest.raises(UserError, match="another process works in"):
+        collect_job(config)
+    assert contents(tmp_path / "pairs") == before
+    ShardWriter(tmp_path / "imported", {"published": {}}).index.save()
+    with pytest.raises(UserError, match="were imported"):
+        collect_job(compose_job("collect", *SMALL, "mode=overwrite", f"data_dir={tmp_path}/imported"))
+
+
+def test_an_unknown_mode_is_one_line(compose_job):
+    with pytest.raises(UserError, match="mode=append must be one of resume, extend"):
+        check(compose_job("collect", "mode=append"))
+
+
+class Fragile:
+    """Finds no golden noise for prompts that say so, and notes the sizes of its batches."""
+
+    def __init__(self):
+        self.batches = []
+
+    def search(self, noise, prompt, pipeline):
+        self.batches.append(len(noise))
+        if any("memory" in text for text in prompt.texts) and len(noise) > 1:
+            raise torch.OutOfMemoryError("no memory\nfor so many")
+        if any("error" in text for text in prompt.texts):
+            raise RuntimeError("no noise\nfor this")
+        golden = noise * 1.1
+        for i, text in enumerate(prompt.texts):
+            if "nan" in text:
+                golden[i, 0, 0, 0] = float("nan")
+        return golden
+
+
+@pytest.fixture(scope="module")
+def fragile(tiny_sdxl):
+    def build(failures_in_a_row=100):
+        pipeline = SDXLPipeline.load(str(tiny_sdxl), device="cpu", height=32, width=32, steps=2, guidance=1.0)
+        return Collector(pipeline, Fragile(), {}, None, 8, {}, failures_in_a_row)
+
+    return build
+
+
+def test_a_prompt_that_fails_is_recorded_and_the_others_of_its_batch_are_kept(fragile):
+    texts = ["one", "an error", "three", "nan", "five", "six", "not a pair of nan", "eight"]
+    (results,) = fragile().results([Prompt(i, text, i) for i, text in enumerate(texts)])
+    failures = {result.index: result for result in results if isinstance(result, Failure)}
+    assert failures == {
+        1: Failure(1, "an error", "RuntimeError: no noise for this"),
+        3: Failure(3, "nan", "not finite in float16: golden"),
+        6: Failure(6, "not a pair of nan", "not finite in float16: golden"),
+    }
+    assert [r.prompt.index for r in results if isinstance(r, NoisePair)] == [0, 2, 4, 5, 7]
+
+
+def test_a_batch_too_large_for_the_memory_is_halved(fragile):
+    collector = fragile()
+    (results,) = collector.results([Prompt(i, "memory" if i == 5 else "", i) for i in range(8)])
+    assert collector.search.batches == [8, 4, 4, 2, 1, 1, 2]
+    assert [result.prompt.index for result in results] == list(range(8))
+
+
+def test_failures_in_a_row_stop_the_collection(fragile):
+    good, bad = [Prompt(i, "good", i) for i in range(8)], [Prompt(i, "error", i) for i in range(8)]
+    collector = fragile(failures_in_a_row=10)
+    for prompts in (bad, good, bad):
+        assert len(list(collector.results(prompts))) == 1
+    with pytest.raises(UserError, match=r"last 10 prompts all failed .* 'error' with RuntimeError: no noise for this$"):
+        list(collector.results(bad))
+
+
+def test_failures_are_counted_and_can_be_tried_again(compose_job, tmp_path, capsys):
+    """The miniature's metric judges its own captions only."""
+    file = tmp_path / "prompts.txt"
+    file.write_text("a red circle\nnonsense\na blue square\na red cross\n" * 2 + "more nonsense\n")
+    options = [*SHARDS, "prompts=file", f"prompts.path={file}", "collection.select_by=soft", "~metric.reward"]
+    collect(compose_job("collect", *options))
+    assert "9 tried" in (out := capsys.readouterr().out) and "3 failed: mode=retry" in out
+    index = ShardIndex.load(tmp_path / "pairs")
+    assert [[failure.index for failure in shard.failures] for shard in index.shards] == [[1], [5], [8]]
+    assert index.shards[0].failures[0].reason.startswith("the shapes metric cannot judge 'nonsense'")
+    main(["verify", str(tmp_path / "pairs")])
+    assert "3 prompts failed" in capsys.readouterr().out
+    main(["stats", str(tmp_path / "pairs")])
+    assert "cannot judge 'nonsense'" in capsys.readouterr().out
+    collect(compose_job("collect", *options))  # leaves them alone
+    before = contents(tmp_path / "pairs")
+    with (tmp_path / "pairs/pairs-000000.tar").open("ab") as tar:
+        tar.write(b"?")
+    collect_job(compose_job("collect", *options, "mode=retry"))
+    assert contents(tmp_path / "pairs") == before
+
+
+def test_when_every_prompt_fails_that_is_said_at_once(compose_job, tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("nonsense\n" * 6)
+    options = ["prompts=file", f"prompts.path={file}", "collection.select_by=soft", "~metric.reward"]
+    with pytest.raises(UserError, match=r"the last 6 prompts all failed .* cannot judge 'nonsense'") as error:
+        collect(compose_job("collect", *SHARDS, *options))
+    assert "\n" not in str(error.value)
+    assert ShardIndex.load(tmp_path / "pairs").shards == []
+
+
+def test_bad_shards_are_collected_again(compose_job, tmp_path):
+    config, pairs = compose_job("collect", *SMALL), tmp_path / "pairs"
+    collect(config)
+    before = contents(pairs)
+    (pairs / "pairs-000000.tar").unlink()
+    os.truncate(pairs / "pairs-000001.tar", 1000)
+    content = bytearray((pairs / "pairs-000002.tar").read_bytes())
+    content[3000] ^= 1
+    (pairs / "pairs-000002.tar").write_bytes(content)
+    assert [f"pairs-00000{i}.tar" in line for i, line in enumerate(problems(pairs))] == [True] * 3
+    collect(config)  # sees what is missing or has another size
+    (line,) = problems(pairs)
+    assert "pairs-000002.tar is damaged (its checksum" in line
+    (pairs / "pairs-000002.tar").unlink()  # as the line advises
+    collect(config)
+    assert contents(pairs) == before
+
+
+def test_clocks_and_time_zones_change_nothing(compose_job, tmp_path, monkeypatch):
+    collect(compose_job("collect", *SMALL, f"data_dir={tmp_path}/whole"))
+    now = itertools.count(2_000_000_000, -3600)
+    monkeypatch.setattr(time, "time", lambda: next(now))  # an hour back at every look
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+    time.tzset()
+    try:
+        collect(compose_job("collect", *SMALL))
+        monkeypatch.setenv("TZ", "America/Adak")
+        time.tzset()
+        (tmp_path / "pairs/pairs-000001.tar").unlink()
+        os.utime(tmp_path / "pairs/index.json", (0, 4_000_000_000))
+        collect(compose_job("collect", *SMALL))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert contents(tmp_path / "pairs") == contents(tmp_path / "whole")
+
+
+def test_two_processes_under_fabric_collect_the_same_set(compose_job, tiny_sdxl, tmp_path):
+    options = [*SMALL, f"pipeline.model.source={tiny_sdxl}", "device=cpu"]
+    command = [sys.executable, "collect.py", *options, f"data_dir={tmp_path}/two", f"paths.outputs={tmp_path}/outputs"]
+    two = subprocess.run([*command, "fabric.devices=2"], cwd=CONF.parent, capture_output=True, text=True, timeout=200)
+    assert two.returncode == 0 and "12 pairs of 12 tried" in two.stdout
+    collect(compose_job("collect", *SMALL))
+    assert contents(tmp_path / "pairs") == contents(tmp_path / "two")
+    wrong = [*command, "fabric.devices=2", "search.rounds=2"]
+    two = subprocess.run(wrong, cwd=CONF.parent, capture_output=True, text=True, timeout=200)
+    (line,) = two.stderr.strip().splitlines()
+    assert two.returncode == 2 and line.startswith("error: ") and "search.rounds=2" in line
+
+
+class Processes:
+    """Collectors in processes of their own, of a server that imports the heavy libraries once."""
+
+    def __init__(self):
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["golden_noise.collection", "golden_noise.shapes.models"])
+        self.run(int)  # waits for the libraries
+
+    def start(self, function, *arguments):
+        process = self.context.Process(target=function, args=arguments)
+        process.start()
+        return process
+
+    def run(self, function, *arguments):
+        process = self.start(function, *arguments)
+        process.join()
+        assert process.exitcode == 0
+
+
+@pytest.fixture(scope="module")
+def processes():
+    return Processes()
+
+
+@pytest.fixture
+def plain_job(compose_job):
+    """24 units of a prompt each, as plain containers that another process can be given."""
+    options = ["prompts.count=24", "collection.shard_size=1", "collection.batch_size=1", "pipeline.steps=3"]
+    return lambda folder: OmegaConf.to_container(compose_job("collect", *options, f"data_dir={folder}"), resolve=True)
+
+
+def _collect(plain, largest_file=None):
     torch.set_num_threads(1)
-    collect(OmegaConf.create(plain))
+    if largest_file:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error instead of a death
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    try:
+        collect(OmegaConf.create(plain))
+    except UserError as error:
+        sys.exit(str(error).count("\n") + 3)
 
 
-def test_killed_at_random_moments_the_set_comes_out_the_same(compose_job, tmp_path):
-    def plain(folder):
-        options = [
-            "prompts.count=24",
-            "collection.shard_size=1",
-            "collection.batch_size=1",
-            "pipeline.steps=3",
-        ]
-        return OmegaConf.to_container(compose_job("collect", *options, f"data_dir={folder}"), resolve=True)
-
-    # The fork server imports the heavy libraries once; every collector is then a fresh process of its own.
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["golden_noise.collection", "golden_noise.shapes.models"])
-    first = processes.Process(target=int)  # waits for the libraries, which are no part of the duration
-    first.start()
-    first.join()
+@pytest.mark.parametrize(
+    ("kills", "ranks"),
+    [(12, 1), (12, 2), pytest.param(60, 1, marks=pytest.mark.slow), pytest.param(60, 2, marks=pytest.mark.slow)],
+)
+def test_killed_at_random_moments_the_set_comes_out_the_same(processes, plain_job, tmp_path, kills, ranks):
     start = time.perf_counter()
-    whole = processes.Process(target=_collect, args=(plain(tmp_path / "whole"),))
-    whole.start()
-    whole.join()
-    assert whole.exitcode == 0
+    processes.run(_collect, plain_job(tmp_path / "whole"))
     duration = time.perf_counter() - start
 
-    rng, kills = random.Random(0), 0
-    while kills < 20:
-        victim = processes.Process(target=_collect, args=(plain(tmp_path / "killed"),))
-        victim.start()
-        victim.join(rng.uniform(0.05, 0.4) * duration)
-        victim.kill()
-        victim.join()
-        kills += 1
-    last = processes.Process(target=_collect, args=(plain(tmp_path / "killed"),))
-    last.start()
-    last.join()
-    assert last.exitcode == 0
+    rng, finished = random.Random(ranks), 0
+    for _ in range(kills):
+        victims = [processes.start(_collect, plain_job(tmp_path / "killed")) for _ in range(ranks)]
+        for victim in rng.sample(victims, len(victims)):  # a second one goes on alone for a moment
+            victim.join(rng.uniform(0.05, 0.4) * duration)
+            victim.kill()
+            victim.join()
+            finished += victim.exitcode == 0
+    assert finished < kills  # most were at work
+    processes.run(_collect, plain_job(tmp_path / "killed"))
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    assert not list((tmp_path / "killed").glob(".pairs*"))
+
+
+def test_two_collectors_of_a_folder_share_its_work(processes, plain_job, tmp_path):
+    processes.run(_collect, plain_job(tmp_path / "one"))
+    both = [processes.start(_collect, plain_job(tmp_path / "two")) for _ in range(2)]
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_a_full_disk_is_one_line_and_what_was_finished_stays(processes, plain_job, tmp_path):
+    processes.run(_collect, plain_job(tmp_path / "whole"))
+    size = (tmp_path / "whole/index.json").stat().st_size
+    full = processes.start(_collect, plain_job(tmp_path / "full"), size // 2)
+    full.join()
+    assert full.exitcode == 3  # a UserError of one line
+    finished = contents(tmp_path / "full").items() - {("index.json", None)}
+    assert len(finished) > 2
+    processes.run(_collect, plain_job(tmp_path / "full"))
+    assert contents(tmp_path / "full") == contents(tmp_path / "whole")

@@ -41,23 +41,44 @@ def test_pairs_read_back_equal(tmp_path):
     assert [pair.prompt for pair in loaded] == [pairs[0].prompt, pairs[2].prompt]
 
 
-def test_a_second_collector_waits_and_sees_what_the_first_has_finished(tmp_path, capsys):
-    first, second = ShardWriter(tmp_path, CONFIG), ShardWriter(tmp_path, CONFIG)
-    seen = []
+def test_two_collectors_share_the_units_and_see_all_of_them_finished(tmp_path):
+    def work(taken: list[int]) -> None:
+        writer = ShardWriter(tmp_path, CONFIG)
+        with writer.taking([""] * 6) as units:
+            for unit in units:
+                time.sleep(0.05)
+                writer.write(unit, [make_pair(unit)])
+                taken.append(unit)
+        assert all(writer.is_finished(unit) for unit in range(6))
 
-    def wait_and_look():
-        with second.alone():
-            seen.append(second.is_finished(0))
-
-    with first.alone():
-        thread = threading.Thread(target=wait_and_look)
-        thread.start()
-        thread.join(0.2)
-        assert thread.is_alive()
-        first.write(0, [make_pair(0)])
+    mine: list[int] = []
+    others: list[int] = []
+    thread = threading.Thread(target=work, args=(others,))
+    thread.start()
+    work(mine)
     thread.join(10)
-    assert seen == [True]
-    assert "another process collects into" in capsys.readouterr().err
+    assert sorted(mine + others) == list(range(6)) and mine and others
+    assert keys(tmp_path) == [f"{unit:09d}" for unit in range(6)]
+    assert not list(tmp_path.glob(".pairs*"))
+
+
+def test_units_of_a_collector_that_ends_are_taken_by_one_that_waits(tmp_path):
+    first, second = ShardWriter(tmp_path, CONFIG), ShardWriter(tmp_path, CONFIG)
+    waits = threading.Event()
+    with first.taking([""] * 2) as taken:
+        assert next(taken) == 0
+
+        def work() -> None:
+            with second.taking([""] * 2, waits.set) as units:
+                for unit in units:
+                    second.write(unit, [make_pair(unit)])
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        assert waits.wait(10)
+        assert keys(tmp_path) == ["000000001"]
+    thread.join(10)
+    assert keys(tmp_path) == ["000000000", "000000001"]
 
 
 def test_the_same_pairs_give_the_same_bytes(tmp_path, monkeypatch):

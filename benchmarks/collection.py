@@ -1,0 +1,78 @@
+"""What collecting costs beside its models: `python benchmarks/collection.py`.
+
+Compares whole collections of the miniature with the bare calls of its models on the same batches, in turns. Prints the
+table of benchmarks/README.md.
+"""
+
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from golden_noise import collection
+from golden_noise.cli import CONF
+from golden_noise.noise import draw_noise
+from golden_noise.pairs import prepare
+
+COUNT, REPEATS = 2048, 5
+CASES = {
+    "search alone": [],
+    "search, images and scores": ["collection.select_by=strict"],
+}
+
+
+def model_seconds(collector: collection.Collector, units: list) -> float:
+    """Time of the models' calls alone; what goes into them is there already."""
+    elapsed = 0.0
+    for prompts in units:
+        for start in range(0, len(prompts), collector.batch_size):
+            batch = prompts[start : start + collector.batch_size]
+            noise = draw_noise([prompt.seed for prompt in batch], collector.pipeline.latent_shape)
+            begin = time.perf_counter()
+            embedding = collector.pipeline.encode([prompt.text for prompt in batch])
+            golden = collector.search.search(noise, embedding, collector.pipeline)
+            if collector.selection:
+                collector._scores(batch, embedding, noise, golden)
+            elapsed += time.perf_counter() - begin
+    return elapsed
+
+
+def collection_seconds(config: DictConfig, units: list) -> float:
+    """Time of a whole collection into a new folder, after its models are loaded."""
+    begin = time.perf_counter()
+    prepare(Path(config.data_dir), collection.provenance(config), units)
+    collection.work(config, units, quiet=True)
+    return time.perf_counter() - begin
+
+
+def main() -> None:
+    load = collection.load_collector
+    print(f"{torch.get_num_threads()} torch threads, {len(os.sched_getaffinity(0))} cores, {COUNT} prompts")
+    print("| what a pair needs | models alone | collection | overhead |")
+    print("| --- " * 4 + "|")
+    for case, options in CASES.items():
+        with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONF), version_base="1.3"):
+            overrides = [f"data_dir={folder}/pairs", f"paths.outputs={folder}", f"prompts.count={COUNT}", *options]
+            config = compose("collect", overrides)
+            units = collection.work_units(config)
+            collector = load(config, COUNT)
+            collection.load_collector = lambda *_, collector=collector: collector  # type: ignore[misc]
+            model_seconds(collector, units[:1])  # warms up
+            models, wholes = [], []
+            for _ in range(REPEATS):
+                models.append(model_seconds(collector, units))
+                wholes.append(collection_seconds(config, units))
+                shutil.rmtree(config.data_dir)
+        ratios = [whole / model - 1 for whole, model in zip(wholes, models, strict=True)]
+        ms = [1000 * statistics.median(times) / COUNT for times in (models, wholes)]
+        print(f"| {case} | {ms[0]:.2f} ms | {ms[1]:.2f} ms | {statistics.median(ratios):+.1%} |")
+
+
+if __name__ == "__main__":
+    main()

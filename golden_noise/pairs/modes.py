@@ -1,0 +1,71 @@
+"""What `mode` makes of the pairs that a folder holds already, before more are collected into it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from golden_noise.errors import UserError
+from golden_noise.pairs.claims import alone
+from golden_noise.pairs.index import INDEX_NAME, ShardIndex, writing
+from golden_noise.pairs.pair import prompts_digest
+from golden_noise.prompts import Prompt
+
+_COLLECTED = re.compile(r"pairs-[0-9]{6}\.tar|\.pairs-[0-9]{6}\.(tar\.tmp|claim)|\.index\.json\.tmp")
+
+
+def prepare(folder: Path, config: Mapping[str, Any], units: Sequence[Sequence[Prompt]], mode: str = "resume") -> None:
+    """Make a folder ready for collecting what it lacks.
+
+    Args:
+        config: resolved configuration, JSON values only.
+        units: the prompts of every unit of work.
+        mode: "resume" keeps what is there, of the same settings and prompts; "extend" too, and takes more prompts if
+            the first ones are the same; "retry" strikes off shards with failed prompts; "overwrite" deletes the pairs.
+
+    Raises:
+        UserError: the folder cannot be written, or what is there does not fit.
+    """
+    if mode == "overwrite":
+        delete_pairs(folder)
+    index = ShardIndex.open(folder, config, other_prompts=mode == "extend")
+    _check_prompts(index, units, grown=mode == "extend")
+    if mode == "retry":
+        index.forget_failures()
+
+
+def delete_pairs(folder: Path) -> None:
+    """Delete what was collected into a folder and nothing else.
+
+    Raises:
+        UserError: another process works there, the pairs were imported, or the folder cannot be written.
+    """
+    if not folder.exists():
+        return
+    with writing(folder), alone(folder):
+        if _is_imported(folder):
+            raise UserError(f"the pairs in {folder} were imported: choose another folder with data_dir=FOLDER")
+        (folder / INDEX_NAME).unlink(missing_ok=True)  # first: killed here, nothing lists what is left
+        for path in folder.iterdir():
+            if _COLLECTED.fullmatch(path.name):
+                path.unlink()
+
+
+def _is_imported(folder: Path) -> bool:
+    try:
+        return "published" in ShardIndex.load(folder).config
+    except UserError:  # there is no index, or a damaged one
+        return False
+
+
+def _check_prompts(index: ShardIndex, units: Sequence[Sequence[Prompt]], grown: bool) -> None:
+    """Compare the prompts that the shards were made of with those that are asked for now."""
+    advice = "choose another folder with data_dir=FOLDER, or give mode=overwrite"
+    for shard in index.shards:
+        prompts = units[shard.unit] if shard.unit < len(units) else ()
+        if shard.asked and shard.asked != prompts_digest(prompts[: shard.tried]):
+            raise UserError(f"{index.folder / shard.name} was collected from other prompts than these: {advice}")
+        if grown and not shard.asked:
+            raise UserError(f"{index.folder / shard.name} does not say which prompts it was collected from: {advice}")
+        if shard.asked and shard.tried < len(prompts) and not grown:
+            raise UserError(f"{index.folder} was collected from fewer prompts: add mode=extend to collect the others")
