@@ -126,8 +126,11 @@ class Collector:
         return [{name: (old[i], new[i]) for name, (old, new) in columns.items()} for i in range(len(prompts))]
 
 
-def collect_job(config: DictConfig) -> None:
+def collect_job(config: DictConfig) -> bool:
     """The collect job: `collect` in as many processes as `config.fabric` says, which share the units of work.
+
+    Returns:
+        Whether this is the first of them, which is to report.
 
     Raises:
         UserError: the folder's pairs do not fit `config.mode`, cannot be written, or too many prompts fail.
@@ -154,6 +157,7 @@ def collect_job(config: DictConfig) -> None:
             raise UserError(mistake)
         sys.exit(2)  # said once is enough
     work(config, units, quiet=not fabric.is_global_zero)
+    return fabric.is_global_zero
 
 
 def collect(config: DictConfig) -> None:

@@ -17,8 +17,9 @@ from golden_noise.cli import CONF
 from golden_noise.collection import pipeline_identity
 from golden_noise.errors import UserError
 from golden_noise.pairs.index import ShardIndex
+from golden_noise.pairs.page import write_page
 from golden_noise.pairs.published import PublishedSet, export_set, import_set
-from golden_noise.pairs.stats import acceptance_table, read_tried, score_tables
+from golden_noise.pairs.stats import acceptance_table, failure_table, failures, read_tried, score_tables
 from golden_noise.pairs.verify import problems
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -163,17 +164,21 @@ def _add_stats(commands: Commands) -> None:
     parser = commands.add_parser(
         "stats",
         help="acceptance and scores of a folder",
-        description="Acceptance per task, and means and quantiles of every metric's scores and gains.",
+        description="Acceptance per task, means and quantiles of every metric's scores and gains, and what failed.",
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with histograms, too")
     parser.set_defaults(run=_stats)
 
 
 def _stats(options: argparse.Namespace) -> None:
-    tried = read_tried(options.folder)
+    tried, failed = read_tried(options.folder), failures(options.folder)
     console = Console(width=max(120, Console().width))  # a narrower one, or a pipe, would cut numbers off
-    for table in (acceptance_table(tried), *score_tables(tried)):
+    for table in (acceptance_table(tried), *score_tables(tried), *([failure_table(failed)] if failed else [])):
         console.print(table)
+    if options.html:
+        write_page(options.html, options.folder, tried, failed)
+        print(f"page: {options.html.resolve()}")
 
 
 if __name__ == "__main__":

@@ -54,6 +54,11 @@ class Claims:
             self._path(unit).unlink(missing_ok=True)
             self._held.pop(unit).close()
 
+    def sweep(self) -> None:
+        """Delete the files of killed processes' claims, once all units are finished."""
+        for path in self.folder.glob(".pairs-*.claim"):
+            path.unlink(missing_ok=True)
+
     def _path(self, unit: int) -> Path:
         return self.folder / f".pairs-{unit:06d}.claim"
 

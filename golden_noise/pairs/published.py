@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from golden_noise.errors import UserError
 from golden_noise.pairs.index import ShardIndex, atomic_file
-from golden_noise.pairs.pair import NoisePair
+from golden_noise.pairs.pair import Failure, NoisePair
 from golden_noise.pairs.reader import format_shape, read_shard
 from golden_noise.pairs.writer import ShardWriter
 from golden_noise.prompts import Prompt, parse_object
@@ -115,8 +115,8 @@ class PublishedSet:
             "metrics": list(self.metrics),
         }
 
-    def read(self, place: int) -> NoisePair | None:
-        """The pair of file number `place`, without embeddings; None if it is bad.
+    def read(self, place: int) -> NoisePair | Failure:
+        """The pair of file number `place`, without embeddings; if it is bad a failure that names it.
 
         Its index is `place`: those of the set need not be unique. Its tag "source" is the file's relative path.
         """
@@ -135,7 +135,7 @@ class PublishedSet:
         except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds on damaged bytes
             bad = _bad(self.folder / name, error)
         self.on_bad(bad)
-        return None
+        return Failure(place, _printable(name), str(bad))
 
     def _line(self, name: Path, index: int) -> tuple[Line, int]:
         """The line of a pair, and the pair's seed."""
@@ -219,30 +219,33 @@ def import_set(
         UserError: the target cannot be written or holds other pairs; whatever the set's `on_bad` raises.
     """
     writer = ShardWriter(target, {**config, "search": SEARCH, "published": {**published.settings, "size": shard_size}})
-    with tqdm(desc="importing", total=len(published.files), unit="file") as bar:
-        for unit, start in enumerate(range(0, len(published.files), shard_size)):
-            places = range(start, min(start + shard_size, len(published.files)))
-            if not writer.is_finished(unit):
-                batches = (places[i : i + batch_size] for i in range(0, len(places), batch_size))
-                writer.write(unit, (pair for batch in batches for pair in _encoded(published, batch, encode)))
-            bar.update(len(places))
+    places = [range(len(published.files))[i : i + shard_size] for i in range(0, len(published.files), shard_size)]
+    for failure in (failure for shard in writer.index.shards for failure in shard.failures):
+        published.on_bad(UserError(failure.reason))  # of what was imported before
+    bar = tqdm(desc="importing", total=len(published.files), unit="file")
+    with bar, writer.taking([""] * len(places)) as units:
+        bar.update(sum(shard.tried for shard in writer.index.shards))
+        for unit in units:
+            batches = (places[unit][i : i + batch_size] for i in range(0, len(places[unit]), batch_size))
+            writer.write(unit, (result for batch in batches for result in _encoded(published, batch, encode)))
+            bar.update(len(places[unit]))
     return writer.index
 
 
 def _encoded(
     published: PublishedSet, places: Sequence[int], encode: Callable[[Sequence[str]], Encoded]
-) -> Iterator[NoisePair]:
-    pairs = [pair for pair in map(published.read, places) if pair is not None]
-    texts = [pair.prompt.text for pair in pairs if pair.accepted]
+) -> Iterator[NoisePair | Failure]:
+    results = [published.read(place) for place in places]
+    texts = [pair.prompt.text for pair in results if isinstance(pair, NoisePair) and pair.accepted]
     if texts:
         encoded = encode(texts)
         embeds = iter(encoded.embeds.float().cpu())
         pooled = None if encoded.pooled is None else iter(encoded.pooled.float().cpu())
-    for pair in pairs:
-        if pair.accepted:
-            yield replace(pair, embeds=next(embeds), pooled=None if pooled is None else next(pooled))
+    for result in results:
+        if isinstance(result, NoisePair) and result.accepted:
+            yield replace(result, embeds=next(embeds), pooled=None if pooled is None else next(pooled))
         else:
-            yield pair
+            yield result
 
 
 def export_set(folder: Path, target: Path, metrics: Sequence[str] = ()) -> int:

@@ -1,6 +1,6 @@
 """How many pairs a folder keeps, and what their scores are."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from rich.text import Text
 from tqdm import tqdm
 
 from golden_noise.pairs.index import ShardIndex
-from golden_noise.pairs.pair import NoisePair
+from golden_noise.pairs.pair import Failure, NoisePair
 from golden_noise.pairs.reader import read_shard
 
 ALL = "all"
@@ -42,6 +42,27 @@ def read_tried(folder: Path) -> list[Tried]:
                 tried.append(Tried(pair.prompt.tags.get("task", "none"), pair.accepted, pair.scores))
             bar.update(shard.bytes)
     return tried
+
+
+def failures(folder: Path) -> dict[str, list[Failure]]:
+    """The recorded failures of a folder by their reason, the most frequent first.
+
+    Raises:
+        UserError: there is no index.
+    """
+    found: dict[str, list[Failure]] = {}
+    for shard in ShardIndex.load(folder).shards:
+        for failure in shard.failures:
+            found.setdefault(failure.reason, []).append(failure)
+    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+
+
+def failure_table(failed: Mapping[str, Sequence[Failure]]) -> Table:
+    """A row for each reason, with the first prompt that failed for it."""
+    table = _table("failed prompts", ["reason", "first prompt"], ["prompts"])
+    for reason, found in failed.items():
+        table.add_row(Text(reason), Text(f"{found[0].index}: {found[0].prompt}"), f"{len(found):,}")
+    return table
 
 
 def acceptance(tried: Sequence[Tried]) -> dict[str, tuple[int, int]]:

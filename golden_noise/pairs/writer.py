@@ -70,6 +70,7 @@ class ShardWriter:
             with writing(self.folder):
                 stack.enter_context(self.claims)
             yield self._take(asked, waiting)
+            self.claims.sweep()
 
     def _take(self, asked: Sequence[str], waiting: Callable[[], object]) -> Iterator[int]:
         given: set[int] = set()

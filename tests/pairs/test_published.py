@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from golden_noise.errors import UserError
-from golden_noise.pairs import NoisePair, ShardIndex, read_shard
+from golden_noise.pairs import Failure, NoisePair, ShardIndex, read_shard
 from golden_noise.pairs.__main__ import main
 from golden_noise.pairs.published import PublishedSet, export_set, import_set
 from golden_noise.pairs.verify import problems
@@ -180,6 +180,10 @@ def test_a_bad_file_is_named_and_skipped_or_fatal(tmp_path, kind):
     with pytest.raises(UserError, match=rf"1_7\.npz: .*({reason})") as error:
         run_import(tmp_path / "a", tmp_path / "c")
     assert "\n" not in str(error.value)
+    (tmp_path / "a/1_7.npz").unlink()
+    save_pair(tmp_path / "a", 1, 7)
+    run_import(tmp_path / "a", tmp_path / "b", on_bad=errors.append)  # its shard is finished, and says what it lacks
+    assert str(errors[1]) == str(errors[0])
 
 
 @pytest.mark.parametrize(
@@ -242,7 +246,7 @@ def test_any_bytes_as_a_file_are_one_line(tmp_path, content):
     save_lines(tmp_path / "a", [line(0, 7)])
     path.write_bytes(content)
     errors: list[UserError] = []
-    assert PublishedSet(tmp_path / "a", LATENT_SHAPE, errors.append).read(0) is None
+    assert PublishedSet(tmp_path / "a", LATENT_SHAPE, errors.append).read(0) == Failure(0, "0_7.npz", str(errors[0]))
     (error,) = errors
     assert "0_7.npz" in str(error) and "\n" not in str(error)
 
@@ -258,8 +262,8 @@ def test_a_flipped_bit_in_a_file_is_one_line_or_harmless(tmp_path, data):
     path.write_bytes(content)
     errors: list[UserError] = []
     pair = PublishedSet(tmp_path / "a", LATENT_SHAPE, errors.append).read(0)
-    assert (pair is None) == (len(errors) == 1)
-    assert pair is None or (pair.noise == 0.5).all()
+    assert isinstance(pair, Failure) == (len(errors) == 1)
+    assert isinstance(pair, Failure) or (pair.noise == 0.5).all()
 
 
 VALUES = st.recursive(
@@ -282,9 +286,9 @@ def test_any_bytes_as_lines_are_recorded_or_read(tmp_path, rows):
     (tmp_path / "a/x.jsonl").write_bytes(rows)
     errors: list[UserError] = []
     pair = PublishedSet(tmp_path / "a", LATENT_SHAPE, errors.append).read(0)
-    assert pair is not None or errors
+    assert isinstance(pair, NoisePair) or errors
     assert all("\n" not in str(error) for error in errors)
-    if pair is not None:
+    if isinstance(pair, NoisePair):
         json.loads(pair.to_sample()["json"])
 
 

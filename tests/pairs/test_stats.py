@@ -1,10 +1,13 @@
 import dataclasses
+from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
-from golden_noise.pairs import ShardWriter
+from golden_noise.pairs import Failure, ShardWriter
 from golden_noise.pairs.__main__ import main
-from golden_noise.pairs.stats import acceptance, read_tried, score_rows
+from golden_noise.pairs.page import histogram
+from golden_noise.pairs.stats import acceptance, failures, read_tried, score_rows
 
 from .factory import CONFIG, collect, make_pair
 
@@ -45,8 +48,54 @@ def test_the_command_prints_tables(tmp_path, capsys):
 
 def test_an_empty_folder_has_tables_too(tmp_path, capsys):
     ShardWriter(tmp_path, CONFIG)
-    main(["stats", str(tmp_path)])
+    main(["stats", str(tmp_path), "--html", str(tmp_path / "stats.html")])
     assert "tried" in capsys.readouterr().out
+    assert "No scores" in (tmp_path / "stats.html").read_text()
+
+
+def test_failures_are_grouped_by_reason(tmp_path):
+    failed = [Failure(index, "<b>bad</b>", reason) for index, reason in enumerate(["rare", "often", "often"])]
+    ShardWriter(tmp_path, CONFIG).write(0, [make_pair(9), *failed])
+    assert {reason: len(found) for reason, found in failures(tmp_path).items()} == {"often": 2, "rare": 1}
+    assert acceptance(read_tried(tmp_path)) == {"all": (1, 1)}
+
+
+class Page(HTMLParser):
+    """What a page fetches, the text in it, and the classes of its rectangles' groups."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.links, self.text, self.tags = [], "", []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_shows_all_of_it_and_needs_nothing_else(tmp_path, capsys):
+    write(tmp_path / "pairs", ["colors", "colors", "<script>counting"])
+    writer = ShardWriter(tmp_path / "pairs", CONFIG)
+    writer.write(1, [Failure(9, "</style><script>alert(1)</script>", "RuntimeError: no <noise>")])
+    main(["stats", str(tmp_path / "pairs"), "--html", str(tmp_path / "stats.html")])
+    assert str(tmp_path / "stats.html") in capsys.readouterr().out
+    page = Page((tmp_path / "stats.html").read_text())
+    assert "script" not in page.tags and all(link.startswith("data:") for link in page.links)
+    for words in ("2 pairs of 3 in 2 shards; 1 prompts failed", "<script>counting", "no <noise>", "aes", "hpsv2"):
+        assert words in page.text
+    assert "prefers-color-scheme: dark" in page.text
+
+
+def test_the_bars_of_a_histogram_are_its_counts():
+    figure = histogram({"a": np.array([0.0, 0.0, 0.5, 1.0]), "b": np.array([1.0])})
+    assert figure["largest"] == 2
+    assert [height for _, _, height in figure["bars"]["a"]] == [96.0, 48.0, 48.0]
+    (bar,) = figure["bars"]["b"]
+    assert bar[0] + bar[1] == pytest.approx(96, abs=0.1)  # up to the axis' right end
+    assert histogram({"a": np.array([3.0, 3.0])})["largest"] == 2
 
 
 def test_no_folder_is_one_line(tmp_path, capsys):

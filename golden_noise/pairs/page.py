@@ -1,0 +1,89 @@
+"""The statistics of a folder of pairs as one HTML page that opens from disk without network."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from golden_noise.evaluation import report
+from golden_noise.evaluation.report import Axis
+from golden_noise.pairs.index import ShardIndex, atomic_file
+from golden_noise.pairs.pair import Failure
+from golden_noise.pairs.stats import QUANTILES, Tried, acceptance, score_rows
+
+HERE = Path(__file__).parent
+BINS = 40
+
+
+def write_page(path: Path, folder: Path, tried: Sequence[Tried], failed: Mapping[str, Sequence[Failure]]) -> None:
+    """Write the page, atomically. All text from the folder is escaped, and the page runs no script.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    template = Environment(
+        loader=FileSystemLoader([HERE, report.HERE]),  # the report's style
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("page.html.jinja")
+    index = ShardIndex.load(folder)
+    html = template.render(
+        folder=folder.name or str(folder),
+        shards=len(index.shards),
+        tasks=acceptance(tried),
+        failed=failed,
+        failures=sum(map(len, failed.values())),
+        share_axis=Axis(0.0, 1.0, 0.2),
+        metrics=_metrics(tried),
+        quantiles=[f"{quantile:.0%}" for quantile in QUANTILES],
+        config=yaml.safe_dump(index.config, sort_keys=False, allow_unicode=True),
+    )
+    with atomic_file(path) as file:
+        file.write(html.encode("utf-8", "replace"))
+
+
+def _metrics(tried: Sequence[Tried]) -> list[dict[str, Any]]:
+    """Everything the page shows on each metric."""
+    rows: dict[str, list[Any]] = {}
+    for metric, *row in score_rows(tried):
+        rows.setdefault(metric, []).append(row)
+    found = []
+    for metric, entries in rows.items():
+        standard, golden = np.array([pair.scores[metric] for pair in tried if metric in pair.scores]).T
+        found.append(
+            {
+                "name": metric,
+                "rows": entries,
+                "scores": histogram({"standard": standard, "search": golden}),
+                "gains": histogram({"npnet": golden - standard}),
+            }
+        )
+    return found
+
+
+def histogram(samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Bars of several samples over one axis.
+
+    Returns:
+        `axis`, `largest` (the most values in a bin) and `bars`: per sample (left, width, height) in percent.
+    """
+    values = np.concatenate(list(samples.values()))
+    axis = Axis.over(values.tolist())
+    edges = np.linspace(axis.low, axis.high, BINS + 1)
+    counts = {name: np.histogram(sample, edges)[0] for name, sample in samples.items()}
+    largest = max(int(count.max()) for count in counts.values())
+    width = round(92 / BINS, 3)  # the axis takes 92 percent of the figure
+    bars = {
+        name: [
+            (axis.at(edge), width, round(96 * count / largest, 2))
+            for edge, count in zip(edges[:-1].tolist(), counts[name].tolist(), strict=True)
+            if count
+        ]
+        for name in samples
+    }
+    return {"axis": axis, "largest": largest, "bars": bars}
