@@ -20,10 +20,10 @@ from golden_noise.cli import CONF
 from golden_noise.noise import draw_noise
 from golden_noise.pairs import prepare
 
-COUNT, REPEATS = 2048, 5
+REPEATS = 5
 CASES = {
-    "search alone": [],
-    "search, images and scores": ["collection.select_by=strict"],
+    "search alone": (1024, []),
+    "search, images and scores": (256, ["collection.select_by=strict"]),
 }
 
 
@@ -53,15 +53,15 @@ def collection_seconds(config: DictConfig, units: list) -> float:
 
 def main() -> None:
     load = collection.load_collector
-    print(f"{torch.get_num_threads()} torch threads, {len(os.sched_getaffinity(0))} cores, {COUNT} prompts")
-    print("| what a pair needs | models alone | collection | overhead |")
-    print("| --- " * 4 + "|")
-    for case, options in CASES.items():
+    print(f"{torch.get_num_threads()} torch threads, {len(os.sched_getaffinity(0))} cores")
+    print("| what a pair needs | prompts | models alone | collection | overhead |")
+    print("| --- " * 5 + "|")
+    for case, (count, options) in CASES.items():
         with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONF), version_base="1.3"):
-            overrides = [f"data_dir={folder}/pairs", f"paths.outputs={folder}", f"prompts.count={COUNT}", *options]
+            overrides = [f"data_dir={folder}/pairs", f"paths.outputs={folder}", f"prompts.count={count}", *options]
             config = compose("collect", overrides)
             units = collection.work_units(config)
-            collector = load(config, COUNT)
+            collector = load(config, count)
             collection.load_collector = lambda *_, collector=collector: collector  # type: ignore[misc]
             model_seconds(collector, units[:1])  # warms up
             models, wholes = [], []
@@ -70,8 +70,8 @@ def main() -> None:
                 wholes.append(collection_seconds(config, units))
                 shutil.rmtree(config.data_dir)
         ratios = [whole / model - 1 for whole, model in zip(wholes, models, strict=True)]
-        ms = [1000 * statistics.median(times) / COUNT for times in (models, wholes)]
-        print(f"| {case} | {ms[0]:.2f} ms | {ms[1]:.2f} ms | {statistics.median(ratios):+.1%} |")
+        ms = [1000 * statistics.median(times) / count for times in (models, wholes)]
+        print(f"| {case} | {count} | {ms[0]:.2f} ms | {ms[1]:.2f} ms | {statistics.median(ratios):+.1%} |")
 
 
 if __name__ == "__main__":

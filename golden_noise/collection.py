@@ -88,7 +88,7 @@ class Collector:
         embedding = self.pipeline.encode([prompt.text for prompt in prompts])
         golden = self.search.search(noise, embedding, self.pipeline)
         scores = self._scores(prompts, embedding, noise, golden) if self.selection else [{} for _ in prompts]
-        stored = {"noise": noise, "golden": golden}
+        stored: dict[str, Tensor | None] = {"noise": noise, "golden": golden}
         if self.store_embeds:
             stored |= {"embeds": embedding.embeds, "pooled": embedding.pooled}
         halves = {name: tensor.to("cpu", torch.float16) for name, tensor in stored.items() if tensor is not None}
