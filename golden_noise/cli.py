@@ -1,5 +1,6 @@
 """What the entry points share: compose the config, run the job, and turn mistakes into one line."""
 
+import contextlib
 import errno
 import os
 import re
@@ -104,7 +105,7 @@ def _remove_if_empty(folder: Path) -> None:
     left = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     if all(path.parts[0] == ".hydra" or path.name == "config.yaml" for path in left) and folder != Path.cwd():
         shutil.rmtree(folder, ignore_errors=True)
-        if folder.parent.is_dir() and not any(folder.parent.iterdir()):
+        with contextlib.suppress(OSError):  # it holds other runs, or another process of this one was faster
             folder.parent.rmdir()
 
 

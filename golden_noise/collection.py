@@ -137,7 +137,8 @@ def collect_job(config: DictConfig) -> bool:
     """
     if config.fabric.devices != 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise UserError("several processes can work on one collection only: leave out -m or fabric.devices")
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for name in ("lightning.fabric", "lightning.pytorch"):  # they tell at length how the processes met
+        logging.getLogger(name).setLevel(logging.WARNING)
     fabric: Fabric = instantiate(config.fabric)
     try:
         fabric.launch()
