@@ -21,6 +21,7 @@ from webdataset.shardlists import expand_urls
 
 from golden_noise.errors import UserError
 from golden_noise.pairs.index import INDEX_NAME, ShardEntry, ShardIndex, atomic_file
+from golden_noise.pairs.pair import REDO
 
 _SHARD = re.compile(r"pairs-[0-9]{6}\.tar")
 _CHUNK = 1 << 20
@@ -219,4 +220,4 @@ def _difference(shard: ShardEntry, size: int, sha256: str) -> str | None:
 def damaged(place: object, problem: object) -> UserError:
     """The error for a bad shard, on one line whatever text the problem brings along."""
     reason = " ".join(str(problem).split())[:200]
-    return UserError(f"shard {place} is damaged ({reason}): delete it and run collect.py again")
+    return UserError(f"shard {place} is damaged ({reason}): delete it and {REDO}")
