@@ -51,12 +51,7 @@ def run(job: Callable[[DictConfig], object], config_name: str) -> None:
 
     def checked_job(config: DictConfig) -> None:
         check(config)
-        if not show_traceback:
-            del os.environ["HYDRA_FULL_ERROR"]  # processes that the job starts set it themselves
-        try:
-            job(config)
-        finally:
-            os.environ["HYDRA_FULL_ERROR"] = "1"
+        job(config)
 
     sweep_folder: list[Path] = []
 
