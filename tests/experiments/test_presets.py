@@ -43,6 +43,17 @@ def test_a_preset_says_nothing_in_vain(preset):
         assert default.get(key, ABSENT) != value, key
 
 
+def test_hunyuan_dit_is_trained_with_the_published_variant():
+    preset, variant = (
+        composed("train", f"experiment=published_{name}", *model)
+        for name, model in {"hunyuan_dit": [], "sdxl": ["pipeline=hunyuan_dit", "model=svd_unet+unet+dit"]}.items()
+    )
+    assert preset.model == variant.model
+    npnet = instantiate(preset.model.npnet, pretrained=False)
+    assert (npnet.latent_shape, npnet.embeds_shape) == ((4, 128, 128), (77, 1024))
+    assert npnet.text_injection.linear.weight.shape == (8, 77 * 1024)  # as in the published weights
+
+
 def test_the_command_line_beats_a_preset():
     options = ["pipeline=sdxl", "search.steps=7", "model=vit", "logger=wandb", "trainer.max_epochs=9"]
     config = composed("train", "experiment=published_dreamshaper", "debug=limited", *options)
@@ -58,15 +69,21 @@ def test_presets_add_up():
     assert (config.model.npnet.layout, config.model.npnet.text, config.trainer.max_epochs) == ("rows", False, 2)
 
 
-TINY = [
-    "pipeline.height=32",
-    "pipeline.width=32",
-    "pipeline.latent_shape=[4,8,8]",
-    "pipeline.embeds_shape=[16,128]",
-    "pipeline.pooled_shape=[64]",
-    "pipeline.steps=4",
-    "device=cpu",
-]
+def tiny(build, folder):
+    """A pipeline's settings for a tiny build of it."""
+    pixels, embeds, pooled = {"tiny_sdxl": (32, [16, 128], [64]), "tiny_hunyuan": (64, [77, 32], None)}[build]
+    return [
+        f"pipeline.model.source={folder}",
+        f"pipeline.height={pixels}",
+        f"pipeline.width={pixels}",
+        "pipeline.latent_shape=[4,8,8]",
+        f"pipeline.embeds_shape={embeds}",
+        f"pipeline.pooled_shape={'null' if pooled is None else pooled}",
+        "pipeline.steps=4",
+        "device=cpu",
+    ]
+
+
 TINY_NPNET = [
     "pipeline.recipe.backbone=vit_tiny_patch16_224",
     "pipeline.recipe.backbone_size=null",
@@ -75,16 +92,22 @@ TINY_NPNET = [
     "data.val_fraction=0.4",
     "callbacks.progress.refresh_rate=0",
 ]
-LARGE = ("published_sdxl", "published_dreamshaper")
+LARGE = {
+    "published_sdxl": "tiny_sdxl",
+    "published_dreamshaper": "tiny_sdxl",
+    "published_hunyuan_dit": "tiny_hunyuan",
+}
 EVALUATIONS = ("published_few_step", "published_pcm")  # run in tests/metrics/test_few_step.py
 
 
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in EVALUATIONS])
-def test_an_experiment_runs_on_a_tiny_build(name, tiny_sdxl, tmp_path):
+def test_an_experiment_runs_on_a_tiny_build(name, request, tmp_path):
+    build = LARGE.get(name, "tiny_sdxl")
+    settings = tiny(build, request.getfixturevalue(build))
     (tmp_path / "prompts.txt").write_text("\n".join(f"{n} red circles" for n in range(40)))
-    places = [f"pipeline.model.source={tiny_sdxl}", f"data_dir={tmp_path}/pairs", f"paths.outputs={tmp_path}"]
+    places = [f"data_dir={tmp_path}/pairs", f"paths.outputs={tmp_path}"]
     prompts = [f"prompts.path={tmp_path}/prompts.txt"] if name in LARGE else ["prompts.count=40"]
-    common = [f"experiment={name}", *TINY, *places, *prompts]
+    common = [f"experiment={name}", *settings, *places, *prompts]
     if name in LARGE:
         common += ["pipeline.model.variant=null"]
         pairs = composed("collect", *common, "collection.select_by=null")  # their metrics are too large for a test
