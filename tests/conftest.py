@@ -7,13 +7,13 @@ os.environ |= {
     "TRANSFORMERS_OFFLINE": "1",
     "WANDB_MODE": "offline",
     "WANDB_SILENT": "true",
+    # A worker per core (pytest-xdist): more threads than cores slow each other down manyfold.
+    "OMP_NUM_THREADS": "1",
 }
 
 import pytest
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
-
-torch.set_num_threads(2)
 
 
 @pytest.fixture(autouse=True)
