@@ -20,7 +20,7 @@ def read_arguments(about: str | None, defaults: Any, arguments: Sequence[str]) -
     config = OmegaConf.create(defaults)
     if {"-h", "--help"} & {*arguments}:
         print(f"{about}\nSettings:\n\n{OmegaConf.to_yaml(config)}", end="")
-        sys.exit()
+        sys.exit(0)
     OmegaConf.set_struct(config, True)
     for argument in arguments:
         key, equals, _ = argument.partition("=")

@@ -46,7 +46,7 @@ def test_it_collects_trains_and_evaluates(compose_job, tmp_path):
     assert str(tmp_path.cwd()) not in (run / "npnet/best/training.yaml").read_text()
     for name in ("results.json", "results.csv", "report.html", "images/npnet/000005.png"):
         assert (run / "evaluation" / name).is_file(), name
-    assert "| strict | npnet - standard | 6 |" in (run / "npnet/best/README.md").read_text()
+    assert "Means over 6 images each" in (run / "npnet/best/README.md").read_text()
     rows = list(csv.DictReader((run / "csv/version_0/metrics.csv").open()))
     assert {"train/loss", "val/loss", "val/explained", "lr-AdamW/pg1", "train/pairs_per_second"} <= rows[0].keys()
 
@@ -84,7 +84,7 @@ def test_the_denoiser_itself_learns_from_full_inversion(compose_job, tmp_path, r
     assert any(weight.abs().max() > 0 for name, weight in weights.items() if "lora_B" in name or rank is None)
 
     generate(compose_job("generate", "prompt=a red circle", "pipeline.steps=2", f"npnet={run}/npnet/best"))
-    images = [(run / f"{name}.png").read_bytes() for name in ("standard", "golden")]
+    images = [next((run / name).glob("*.png")).read_bytes() for name in ("standard", "golden")]
     assert images[0] != images[1]
 
 

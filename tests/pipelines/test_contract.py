@@ -102,7 +102,7 @@ SIZES = {"HunyuanDiTPipeline": 64}
 
 def configured(name, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("generate", [f"pipeline={name}", "device=cpu", "folder=images", *overrides])
+        return compose("generate", [f"pipeline={name}", "prompt=a cat", "device=cpu", "folder=images", *overrides])
 
 
 def family(config):

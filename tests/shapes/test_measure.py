@@ -19,7 +19,7 @@ def measured(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("argument", "code", "words"),
-    [("--help", None, "count: 1200"), ("cuont=3", 2, "no setting cuont: did you mean count?"), ("count", 2, "count")],
+    [("--help", 0, "count: 1200"), ("cuont=3", 2, "no setting cuont: did you mean count?"), ("count", 2, "count")],
 )
 def test_help_and_mistakes_come_before_any_work(argument, code, words, capsys):
     with pytest.raises(SystemExit) as left:
