@@ -113,3 +113,10 @@ def test_the_readme_names_every_choice(group):
     text = (ROOT / "README.md").read_text("utf-8")
     missing = [file.stem for file in (CONF / group).glob("*.yaml") if f"`{file.stem}`" not in text]
     assert missing == []
+
+
+@pytest.mark.parametrize("group", ["experiment", "debug"])
+def test_the_page_on_presets_names_every_one(group):
+    text = (ROOT / "docs/experiments.md").read_text("utf-8")
+    names = {file.stem for file in (CONF / group).glob("*.yaml")} - {"default"}
+    assert [name for name in names if f"`{name}`" not in text] == []
