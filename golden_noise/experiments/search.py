@@ -33,6 +33,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 from tqdm import tqdm
 
+from golden_noise import record
 from golden_noise.cli import CONF
 from golden_noise.errors import UserError
 from golden_noise.experiments.runs import Run
@@ -127,41 +128,48 @@ class Search:
         return None
 
     def _run(self, study: optuna.Study, trial: Trial, lock: int) -> None:
-        """Train, telling Optuna of every validation; without an answer if the search is stopped meanwhile."""
+        """Train and tell Optuna the outcome; nothing if the search is stopped meanwhile."""
         study.sampler = self._sampler(trial.number)
         values = {key: _suggested(trial, key, distribution) for key, distribution in self.space.varied.items()}
-        options = [f"{key}={_as_text(value)}" for key, value in (self.space.fixed | values).items()]
         place = self._place(trial.number)
+        finished = record.read(place) is not None  # by a training that outlived its search
+        state = TrialState.COMPLETE if finished else self._train(trial, values, place, lock)
+        if state == TrialState.COMPLETE:
+            self._report(trial, place, prune=False)
+            seen = study.trials[trial.number].intermediate_values.values()
+            if not seen:
+                raise UserError(f"{place} logged no {self.space.metric}: metric.name must be what validations log")
+            study.tell(trial, (max if self.space.maximize else min)(seen))
+        elif state != TrialState.RUNNING:
+            study.tell(trial, state=state)
+
+    def _train(self, trial: Trial, values: dict[str, Any], place: Path, lock: int) -> TrialState:
+        """Train, telling Optuna of every validation; still running if the search is stopped meanwhile."""
+        options = [f"{key}={_as_text(value)}" for key, value in (self.space.fixed | values).items()]
         name = f"name={quoted(f'{self.name}/{place.name}')}"
         command = [sys.executable, str(CONF.parent / "train.py"), *options, *self.overrides, name]
         with (place / "log.txt").open("ab") as log:
             # The lock goes along: if this process is killed, nobody else takes the trial while it still runs.
             process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, pass_fds=[lock])
-            pruned = False
             while process.poll() is None:
                 time.sleep(POLL)
-                pruned = not pruned and self._report(study, trial, place) and trial.should_prune()
+                pruned = self._report(trial, place, prune=True)
                 if pruned or self._stopped.is_set():
                     _end(process)
-                    break
-        if pruned:
-            study.tell(trial, state=TrialState.PRUNED)
-        elif self._stopped.is_set():
-            return
-        elif process.returncode == 0:
-            self._report(study, trial, place)
-            values_seen = study.trials[trial.number].intermediate_values.values()
-            study.tell(trial, (max if self.space.maximize else min)(values_seen))
-        else:
-            study.tell(trial, state=TrialState.FAIL)
+                    return TrialState.PRUNED if pruned else TrialState.RUNNING
+        if process.returncode == 0:
+            return TrialState.COMPLETE
+        return TrialState.RUNNING if self._stopped.is_set() else TrialState.FAIL
 
-    def _report(self, study: optuna.Study, trial: Trial, place: Path) -> bool:
-        """Pass on what was logged since the last time; whether there was anything."""
-        known = study.trials[trial.number].intermediate_values
-        new = [(epoch, value) for epoch, value in Run(place, {}, None).curve(self.space.metric) if epoch not in known]
-        for epoch, value in new:
-            trial.report(value, epoch)
-        return bool(new)
+    def _report(self, trial: Trial, place: Path, prune: bool) -> bool:
+        """Pass on what was logged since the last time, up to where the trial is to be pruned; whether it is."""
+        known = trial.study.trials[trial.number].intermediate_values
+        for epoch, value in Run(place, {}, None).curve(self.space.metric):
+            if epoch not in known:
+                trial.report(value, epoch)
+                if prune and trial.should_prune():  # epoch by epoch: how many came at once must not matter
+                    return True
+        return False
 
     def _place(self, number: int) -> Path:
         return self.folder / f"trial-{number:04d}"

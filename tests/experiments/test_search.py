@@ -14,6 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
 
+from golden_noise import record
 from golden_noise.cli import CONF
 from golden_noise.config import check
 from golden_noise.errors import UserError
@@ -140,6 +141,31 @@ def test_a_search_finds_the_best_and_goes_on(tmp_path, small):
         assert config["seed"] == 4
         assert list(trial.intermediate_values) == [1, 2]
     assert (tmp_path / "outputs/train/study/summary.html").is_file()
+
+
+def test_trainings_that_outlived_their_search_count_in_full(tmp_path):
+    """What a killed search had started ran to its end: neither trained again nor pruned, however bad it is."""
+    space = read_space(write_space(tmp_path, early_terminate={"type": "hyperband", "min_iter": 1, "eta": 2}))
+    search = Search(space, "study", [f"paths.outputs={tmp_path}/outputs"], trials=2)
+    for number, value in enumerate((0.2, 0.1)):
+        log = search.folder / f"trial-{number:04d}/csv/version_0/metrics.csv"
+        log.parent.mkdir(parents=True)
+        log.write_text("epoch,val/explained\n" + "".join(f"{epoch},{value}\n" for epoch in range(3)))
+        record.write(log.parents[2], {"explained": value})
+    search.run()
+    found = trials(tmp_path)
+    assert [(trial.state, trial.value) for trial in found] == [(TrialState.COMPLETE, 0.2), (TrialState.COMPLETE, 0.1)]
+    assert [list(trial.intermediate_values) for trial in found] == [[1, 2, 3]] * 2
+    assert not list(search.folder.glob("*/log.txt"))
+
+
+def test_a_metric_that_is_never_logged_is_one_line(tmp_path):
+    space = read_space(write_space(tmp_path, metric={"name": "val/nonsense", "goal": "maximize"}))
+    search = Search(space, "study", [f"paths.outputs={tmp_path}/outputs"], trials=1)
+    (search.folder / "trial-0000").mkdir()
+    record.write(search.folder / "trial-0000", {"explained": 0.1})
+    with pytest.raises(UserError, match="logged no val/nonsense"):
+        search.run()
 
 
 @pytest.mark.slow
