@@ -1,9 +1,11 @@
 """Checks of a composed config that need no model: what can be wrong is said before anything is loaded."""
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from golden_noise.errors import UserError
@@ -80,6 +82,28 @@ def check(config: DictConfig) -> None:
     _check_metrics(config)
     _check_selection(config)
     _check_mode(config)
+    if config.job == "train":
+        _check_name(config)
+
+
+def started_several_times() -> bool:
+    """Whether torchrun or SLURM start this command as several processes."""
+    torchrun = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE") != "1"
+    return torchrun or os.environ.get("SLURM_NTASKS", "1") != "1"
+
+
+def _check_name(config: DictConfig) -> None:
+    """Ranks that Lightning does not start itself each compose the config: the time would give each its own folder."""
+    folder_given = HydraConfig.initialized() and any(
+        text.startswith("hydra.run.dir=") for text in HydraConfig.get().overrides.hydra
+    )
+    raw: Any = OmegaConf.to_container(config, resolve=False)
+    several = started_several_times() or config.trainer.get("num_nodes", 1) > 1
+    if several and "${now:" in str(raw["name"]) and not folder_given:
+        raise UserError(
+            "torchrun, SLURM and trainer.num_nodes start several processes, which need one run folder: add name=NAME; "
+            "started again with it, the run goes on"
+        )
 
 
 def _check_kinds(config: DictConfig) -> None:

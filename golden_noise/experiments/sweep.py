@@ -28,6 +28,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from golden_noise import record
+from golden_noise.config import started_several_times
 from golden_noise.errors import UserError
 
 LONGEST = 120  # characters of a folder's name
@@ -124,8 +125,7 @@ def quoted(text: str) -> str:
 
 
 def _check_alone() -> None:
-    tasks = os.environ.get("SLURM_NTASKS", "1")
-    if "TORCHELASTIC_RUN_ID" in os.environ or tasks != "1":
+    if started_several_times():
         raise UserError(
             "-m under torchrun or in several SLURM tasks: start the sweep as one plain process (of an sbatch --array, "
             "each is), Lightning starts the ranks of every job"

@@ -59,3 +59,26 @@ def test_a_schedule_that_cannot_be_inverted_is_refused_where_a_search_inverts(co
     with pytest.raises(UserError, match="linspace cannot be inverted"):
         check(compose_job("collect", *choices))
     check(compose_job("collect", *choices, "search=rescale"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "options"),
+    [
+        ({"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2"}, []),
+        ({"SLURM_NTASKS": "8"}, []),
+        ({}, ["+trainer.num_nodes=2"]),
+    ],
+)
+def test_processes_that_are_started_from_outside_need_a_name(compose_job, monkeypatch, environment, options):
+    """Each would name its run folder by its own clock."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    check(compose_job("train", *options))
+    with pytest.raises(UserError, match="add name=NAME"):
+        check(compose_job("train", *options, "name='${now:%H-%M-%S}'"))
+
+
+def test_one_process_needs_no_name(compose_job, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    check(compose_job("train", "name='${now:%H-%M-%S}'"))
