@@ -23,6 +23,7 @@ from golden_noise.errors import UserError
 from golden_noise.metrics.base import Metric
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.pairs import Failure, NoisePair, ShardIndex, ShardWriter, prepare, prompts_digest
+from golden_noise.pairs.source import is_url
 from golden_noise.pipelines.base import Pipeline, PromptEmbedding
 from golden_noise.prompts import Prompt
 from golden_noise.search.base import NoiseSearch
@@ -137,6 +138,7 @@ def collect_job(config: DictConfig) -> bool:
     """
     if config.fabric.devices != 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise UserError("several processes can work on one collection only: leave out -m or fabric.devices")
+    folder = target(config)
     for name in ("lightning.fabric", "lightning.pytorch"):  # they tell at length how the processes met
         logging.getLogger(name).setLevel(logging.WARNING)
     fabric: Fabric = instantiate(config.fabric)
@@ -150,7 +152,7 @@ def collect_job(config: DictConfig) -> bool:
     mistake = None
     if fabric.is_global_zero:
         try:
-            prepare(Path(config.data_dir), provenance(config), units, config.mode)
+            prepare(folder, provenance(config), units, config.mode)
         except UserError as error:
             mistake = str(error)
     if mistake := fabric.broadcast(mistake):
@@ -167,9 +169,20 @@ def collect(config: DictConfig) -> None:
     Raises:
         UserError: the folder holds other pairs, cannot be written, or too many prompts fail.
     """
-    units = work_units(config)
-    prepare(Path(config.data_dir), provenance(config), units)
+    folder, units = target(config), work_units(config)
+    prepare(folder, provenance(config), units)
     work(config, units)
+
+
+def target(config: DictConfig) -> Path:
+    """The folder to collect into.
+
+    Raises:
+        UserError: it is a URL: pairs are only read from there.
+    """
+    if is_url(config.data_dir):
+        raise UserError(f"data_dir={config.data_dir} is no folder: training reads URLs, collecting writes to folders")
+    return Path(config.data_dir)
 
 
 def work_units(config: DictConfig) -> list[Sequence[Prompt]]:

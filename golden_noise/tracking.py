@@ -14,6 +14,7 @@ from golden_noise.errors import UserError
 from golden_noise.evaluation.gallery import chosen
 from golden_noise.evaluation.scores import ALL, Scores
 from golden_noise.pairs.index import INDEX_NAME, ShardIndex
+from golden_noise.pairs.source import ShardSource
 from golden_noise.pipelines.loading import first_line
 
 if TYPE_CHECKING:
@@ -111,8 +112,9 @@ def report_pairs(config: DictConfig) -> None:
 
 def report_training(run: "Run", data_dir: str, weights: Path) -> None:
     """Report what a training learnt from, where that is a folder, and the weights it led to."""
-    if "://" not in data_dir and not data_dir.startswith("pipe:") and (Path(data_dir) / INDEX_NAME).is_file():
-        use_artifact(run, pairs_artifact(Path(data_dir)))
+    source = ShardSource(data_dir)
+    if not source.is_url and (source.folder / INDEX_NAME).is_file():
+        use_artifact(run, pairs_artifact(source.folder))
     run.log_artifact(weights_artifact(weights))
 
 

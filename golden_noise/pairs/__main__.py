@@ -19,6 +19,7 @@ from golden_noise.errors import UserError
 from golden_noise.pairs.index import ShardIndex
 from golden_noise.pairs.page import write_page
 from golden_noise.pairs.published import PublishedSet, export_set, import_set
+from golden_noise.pairs.source import is_url
 from golden_noise.pairs.stats import acceptance_table, failure_table, failures, read_tried, score_tables
 from golden_noise.pairs.verify import problems
 
@@ -74,7 +75,7 @@ def _add_import(commands: Commands) -> None:
         " TARGET, with the prompt embeddings of the chosen pipeline. Bad files are named and skipped.",
     )
     parser.add_argument("source", type=Path, metavar="SOURCE")
-    parser.add_argument("target", type=Path, metavar="TARGET")
+    parser.add_argument("target", type=_target, metavar="TARGET")
     parser.add_argument(
         "--config", nargs="+", required=True, metavar="KEY=VALUE", help="as for collect.py: pipeline=sdxl device=cuda"
     )
@@ -137,6 +138,12 @@ def _names(text: str) -> list[str]:
     return text.split(",")
 
 
+def _target(text: str) -> Path:
+    if is_url(text):
+        raise argparse.ArgumentTypeError(f"{text} is no folder: pairs are written to folders")
+    return Path(text)
+
+
 def _positive(text: str) -> int:
     if (number := int(text)) < 1:
         raise ValueError
@@ -150,7 +157,7 @@ def _add_export(commands: Commands) -> None:
         description="Writes the accepted pairs of FOLDER as INDEX_SEED.npz files and pairs.jsonl to TARGET.",
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER")
-    parser.add_argument("target", type=Path, metavar="TARGET")
+    parser.add_argument("target", type=_target, metavar="TARGET")
     parser.add_argument("--metrics", type=_names, default=[], metavar="A,B", help="which scores, in this order")
     parser.set_defaults(run=_export)
 

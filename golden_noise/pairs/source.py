@@ -45,7 +45,7 @@ class ShardSource:
 
     def __init__(self, data_dir: str | Path, cache: str | Path | None = None):
         self.before, self.names, self.after = _parse(str(data_dir))
-        self.is_url = _is_url(self.before)
+        self.is_url = is_url(self.before)
         self.cache = Path(cache) if cache is not None else None
         self._verified: dict[Path, tuple[int, int]] = {}
         self._locks: dict[str, Lock] = {}
@@ -172,7 +172,8 @@ def _parse(text: str) -> tuple[str, list[str] | None, str]:
     return before.removeprefix("file://"), [match.group() for _, match in matches if match], after
 
 
-def _is_url(text: str) -> bool:
+def is_url(text: str) -> bool:
+    """Whether a place is none on this machine: a URL, or a command after `pipe:`."""
     return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text))
 
 

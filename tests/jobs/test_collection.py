@@ -177,6 +177,17 @@ def test_pairs_are_not_overwritten_under_a_collector_or_an_import(compose_job, t
         collect_job(compose_job("collect", *SMALL, "mode=overwrite", f"data_dir={tmp_path}/imported"))
 
 
+@pytest.mark.parametrize(
+    "url", ["https://host/pairs", "file:///pairs", "'pipe:ssh host cat pairs-{000000..000009}.tar'"]
+)
+def test_urls_are_not_collected_into(compose_job, tmp_path, monkeypatch, url):
+    monkeypatch.chdir(tmp_path)
+    for job in (collect, collect_job):
+        with pytest.raises(UserError, match="is no folder"):
+            job(compose_job("collect", *SMALL, f"data_dir={url}"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unknown_mode_is_one_line(compose_job):
     with pytest.raises(UserError, match="mode=append must be one of resume, extend"):
         check(compose_job("collect", "mode=append"))

@@ -311,3 +311,12 @@ def test_the_command_encodes_with_the_pipeline(tmp_path, tiny_sdxl, capsys):
         with pytest.raises(SystemExit) as exit:
             main(["import", str(tmp_path / "a"), str(tmp_path / "d"), *arguments])
         assert exit.value.code == 2 and capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+
+
+def test_urls_are_not_written_to(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for command in ("import", "export"):
+        with pytest.raises(SystemExit):
+            main([command, "pairs", "https://host/pairs"])
+        assert "https://host/pairs is no folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
