@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
@@ -23,6 +24,7 @@ from golden_noise.errors import UserError
 from golden_noise.experiments import sweep
 from golden_noise.help import CONF
 
+SHOWING = ("--help", "-h", "--cfg", "-c", "--info", "-i", "--hydra-help")  # no job runs
 QUOTED = re.compile(r"""(["'])(?:(?!\1)[^\\]|\\.)*\1""")  # one string in quotation marks, from end to end
 
 
@@ -34,6 +36,8 @@ def run(job: Callable[[DictConfig], object], config_name: str) -> None:
     With HYDRA_FULL_ERROR=1 it is raised with its traceback instead.
     """
     sys.argv[1:] = quote_prompt(sys.argv[1:])
+    if any(argument.split("=")[0] in SHOWING for argument in sys.argv[1:]):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends without a traceback
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own many lines and hides the exception
     failed = False

@@ -1,6 +1,7 @@
 """Finding and reading the weights of metrics: on this machine, on the hub or behind a URL, and never as code."""
 
 import pickle
+import struct
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from golden_noise.errors import UserError
-from golden_noise.pipelines.loading import first_line, hide_reading
+from golden_noise.pipelines.loading import first_line, hide_reading, why_missing
 from golden_noise.weights import hub_problem, looks_local
 
 DTYPES = ("float32", "float16", "bfloat16")
+DAMAGED = (RuntimeError, EOFError, pickle.UnpicklingError, struct.error, SafetensorError)  # in files of weights
 Kind = TypeVar("Kind", bound=PreTrainedModel)
 
 
@@ -46,7 +48,9 @@ def load(kind: Any, source: str, **options) -> Any:
     try:
         return kind.from_pretrained(source, local_files_only=problem is not None, **options)
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot load the metric's weights {source}: {_reason(error, problem)}") from error
+        raise UserError(f"cannot load the metric's weights {source}: {why_missing(error, problem)}") from error
+    except DAMAGED as error:
+        raise UserError(f"cannot load the metric's weights {source}: damaged, or more than plain tensors") from error
 
 
 def find_file(source: str, revision: str | None = None, sha256: str | None = None) -> Path:
@@ -73,13 +77,9 @@ def find_file(source: str, revision: str | None = None, sha256: str | None = Non
             cached = problem is not None
             return Path(hf_hub_download(f"{org}/{name}", file, revision=revision, local_files_only=cached))
     except (OSError, ValueError, RuntimeError) as error:
-        reason = _reason(error, problem)
+        reason = why_missing(error, problem)
         raise UserError(f"cannot fetch {source}: {reason}; give metric.*.weights a file on this machine") from error
     raise UserError(f"no file {path}: give metric.*.weights an existing file, ORG/NAME/FILE on the hub or a URL")
-
-
-def _reason(error: Exception, hub: str | None) -> str:
-    return f"{hub}, and it was not downloaded before" if hub else first_line(error)
 
 
 def _download(url: str, sha256: str | None) -> Path:
@@ -103,7 +103,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+    except (OSError, ValueError, *DAMAGED) as error:
         raise UserError(f"cannot read {path} as plain tensors ({first_line(error)}): is it complete?") from error
     found = found.get("state_dict", found) if isinstance(found, dict) else found
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):

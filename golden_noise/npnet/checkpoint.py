@@ -21,8 +21,8 @@ from golden_noise.errors import UserError
 from golden_noise.npnet.denoiser import DenoiserNPNet
 from golden_noise.npnet.npnet import NPNet
 from golden_noise.pipelines.base import Pipeline
-from golden_noise.pipelines.loading import first_line
-from golden_noise.weights import locate
+from golden_noise.pipelines.loading import why_missing
+from golden_noise.weights import hub_problem, locate
 
 Weights = dict[str, Tensor]
 
@@ -84,18 +84,20 @@ def load(
     if Path(source).suffix in (*AUTHORS, COMMUNITY):
         return load_published(source, option, **options)
     place = _best_of_run(locate(source, option))
+    problem = hub_problem(place)
+    cached = problem is not None
     try:
-        config = NPNet.load_config(place)
+        config = NPNet.load_config(place, local_files_only=cached)
         if isinstance(config, dict) and config.get("_class_name") == DenoiserNPNet.__name__:
             if load_pipeline is None:
                 raise UserError(
                     f"{source} holds adapters of a pipeline's denoiser: {option} must be a network of its own"
                 )
-            return DenoiserNPNet.from_pretrained(place, load_pipeline())
-        return NPNet.from_pretrained(place, **options)
+            return DenoiserNPNet.from_pretrained(place, load_pipeline(), local_files_only=cached)
+        return NPNet.from_pretrained(place, local_files_only=cached, **options)
     except OSError as error:
         raise UserError(
-            f"no NPNet in {source} ({first_line(error)}): give {option} outputs/train/RUN, a hub id, or "
+            f"no NPNet in {source} ({why_missing(error, problem)}): give {option} outputs/train/RUN, a hub id, or "
             "published weights (FILE.pth, FILE.safetensors, ORG/NAME/FILE)"
         ) from error
 
@@ -115,10 +117,13 @@ def _load_own(name: str, source: str, option: str, **options: Any) -> Any:
     is_network = isinstance(kind, type) and issubclass(kind, ModelMixin) and callable(getattr(kind, "golden", None))
     if not is_network:
         raise UserError(f"{option}={name}:{source}: {name} is no diffusers ModelMixin with golden(noise, prompt)")
+    place = _best_of_run(locate(source, option))
+    problem = hub_problem(place)
     try:
-        return kind.from_pretrained(_best_of_run(locate(source, option)), **options).eval()
+        return kind.from_pretrained(place, local_files_only=problem is not None, **options).eval()
     except OSError as error:
-        raise UserError(f"no {name} in {source} ({first_line(error)}): give {option} the folder of one") from error
+        reason = why_missing(error, problem)
+        raise UserError(f"no {name} in {source} ({reason}): give {option} the folder of one") from error
 
 
 def load_published(source: str, option: str = "npnet", **options: Any) -> NPNet:
@@ -190,10 +195,11 @@ def _find(source: str, option: str) -> Path:
     name, _, inside = rest.partition("/")
     if not inside or source.startswith((".", "/", "~")):
         raise UserError(f"no file {file}: give {option} an existing file or ORG/NAME/FILE on the hub")
+    problem = hub_problem(source)
     try:
-        return Path(hf_hub_download(f"{org}/{name}", inside))
+        return Path(hf_hub_download(f"{org}/{name}", inside, local_files_only=problem is not None))
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = why_missing(error, problem)
         raise UserError(f"cannot load {source} ({reason}): give {option} another file") from error
 
 

@@ -9,8 +9,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from golden_noise.errors import UserError
-from golden_noise.pipelines.loading import first_line
-from golden_noise.weights import locate
+from golden_noise.pipelines.loading import why_missing
+from golden_noise.weights import hub_problem, locate
 
 Pretrained = bool | str | Mapping[str, Any]
 
@@ -80,14 +80,18 @@ def denoiser_conv_in(
     if unet is not None:
         source, names, revision = unet["source"], (unet["weight_name"],), unet.get("revision")
     place = locate(source, "pretrained")
+    local, problem = Path(place).is_dir(), hub_problem(place)
+    cached = problem is not None
     reason = ""
     for name in names:
         try:
-            local = Path(place).is_dir()
-            file = Path(place, name) if local else Path(hf_hub_download(place, name, revision=revision))
+            found = (
+                f"{place}/{name}" if local else hf_hub_download(place, name, revision=revision, local_files_only=cached)
+            )
+            file = Path(found)
             if file.is_file():
                 with safe_open(file, framework="pt") as weights:
                     return {part: weights.get_tensor(f"conv_in.{part}") for part in ("weight", "bias")}
         except (OSError, ValueError, SafetensorError) as error:
-            reason = f" ({first_line(error)})"
+            reason = f" ({why_missing(error, problem)})"
     raise UserError(f"pretrained: {source} has no {names[-1]}{reason}; give a pipeline with a UNet, or false")

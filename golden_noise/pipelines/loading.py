@@ -1,5 +1,6 @@
 """Loading diffusers pipelines with errors that say what to do."""
 
+import logging
 from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,11 +14,13 @@ from huggingface_hub.errors import GatedRepoError
 from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerBase
 
 from golden_noise.errors import UserError
 from golden_noise.weights import hub_problem, locate
 
 OPTION = "pipeline.model.source"
+TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"  # transformers' name for that warning
 Kind = TypeVar("Kind", bound=DiffusionPipeline)
 
 
@@ -49,6 +52,11 @@ def hide_reading() -> None:
 def first_line(error: Exception) -> str:
     """Why something failed, without the advice and traces that libraries append."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def why_missing(error: Exception, problem: str | None) -> str:
+    """Why weights cannot be had; `problem` is what `hub_problem` said of them."""
+    return f"{problem}, and it was not downloaded before" if problem else first_line(error)
 
 
 def pick_dtype(dtype: str, device: torch.device, half: str) -> torch.dtype:
@@ -86,10 +94,10 @@ def load_diffusers(
         name = kind.load_config(place, revision=revision, local_files_only=cached)["_class_name"]
         if name == kind.__name__:
             options = {"dtype": dtype, "variant": variant, "revision": revision, "use_safetensors": True}
-            return kind.from_pretrained(place, local_files_only=cached, **options, **parts)
+            return say_once(kind.from_pretrained(place, local_files_only=cached, **options, **parts))
     except (OSError, ValueError) as error:
         _check_gate(error, source)
-        reason = f"{problem}, and it was not downloaded before" if problem else first_line(error)
+        reason = why_missing(error, problem)
         raise UserError(f"cannot load {source}: {reason}; give {OPTION} another folder or hub id") from error
     raise UserError(f"{source} holds a {name}, but this config needs a {kind.__name__}: change {OPTION} or pipeline")
 
@@ -106,6 +114,34 @@ def _check_gate(error: BaseException | None, source: str) -> None:
                 f"{source} is gated: accept its licence at https://huggingface.co/{source} and log in (hf auth login)"
             ) from error
         error = error.__cause__ or error.__context__
+
+
+class Once(logging.Filter):
+    """Lets every message of a logger pass once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        new = message not in self.seen
+        self.seen.add(message)
+        return new
+
+
+def say_once(pipe: Kind) -> Kind:
+    """The pipeline, which then says once which words of a prompt are cut off, not for every tokenizer and method.
+
+    The tokenizers, which it asks for the whole prompt first, no longer warn of errors that the cut prevents.
+    """
+    logger = logging.getLogger(type(pipe).__module__)
+    if not any(isinstance(each, Once) for each in logger.filters):
+        logger.addFilter(Once())
+    for part in pipe.components.values():
+        if isinstance(part, PreTrainedTokenizerBase):
+            part.deprecation_warnings[TOO_LONG] = True  # as if it had warned already
+    return pipe
 
 
 def set_scheduler(pipe: DiffusionPipeline, name: str, **arguments: Any) -> None:
@@ -174,5 +210,5 @@ def _find_weights(option: str, source: str, weight_name: str, revision: str | No
         return Path(hf_hub_download(source, weight_name, revision=revision, local_files_only=problem is not None))
     except (OSError, ValueError) as error:
         _check_gate(error, source)
-        reason = f"{problem}, and it was not downloaded before" if problem else first_line(error)
+        reason = why_missing(error, problem)
         raise UserError(f"{option}: cannot load {weight_name} of {source}: {reason}") from error

@@ -36,6 +36,14 @@ def test_help_lists_groups_and_choices(script):
     assert "device: auto # or cpu, cuda" in result.stdout  # comments and all
 
 
+@pytest.mark.parametrize("option", ["--help", "--cfg=job"])
+def test_help_may_be_cut_off_by_its_reader(option):
+    command = [sys.executable, "evaluate.py", option, "npnet=x"]
+    with subprocess.Popen(command, cwd=CONF.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()  # as `| head` does before the help is written
+        assert process.stderr.read() == b""
+
+
 def test_help_loads_no_heavy_library():
     start = time.perf_counter()
     assert run("train", "--help").returncode == 0

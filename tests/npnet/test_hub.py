@@ -72,6 +72,19 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
 
+OFFLINE = """
+from golden_noise.errors import UserError
+from golden_noise.npnet import checkpoint
+from golden_noise.npnet.conv import denoiser_conv_in
+
+for load, source in ((checkpoint.load, "me/a"), (checkpoint.load, "me/a/b.pth"), (denoiser_conv_in, "me/a")):
+    try:
+        load(source)
+    except UserError as error:
+        print(error)
+"""
+
+
 @pytest.fixture
 def hub():
     Hub.files = {}
@@ -82,13 +95,26 @@ def hub():
     server.server_close()
 
 
-def test_pushed_and_loaded_it_is_the_same(hub, tmp_path):
+def run(script, endpoint, folder):
+    """The script in a process of its own, with a hub at the endpoint and its cache in the folder."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
-    endpoint = f"http://127.0.0.1:{hub.server_port}"
-    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path), "HF_TOKEN": "none", "no_proxy": "127.0.0.1"}
-    command = [sys.executable, "-c", SCRIPT]
+    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(folder), "HF_TOKEN": "none", "no_proxy": "127.0.0.1"}
+    command = [sys.executable, "-c", script]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_pushed_and_loaded_it_is_the_same(hub, tmp_path):
+    done = run(SCRIPT, f"http://127.0.0.1:{hub.server_port}", tmp_path)
     assert set(Hub.files) == {"config.json", "diffusion_pytorch_model.safetensors", "README.md"}
     lines = done.stdout.splitlines()
     assert len(lines) == 2 and "no NPNet in me/none" in lines[0] and "me/none/weights.pth" in lines[1]
+
+
+def test_a_hub_that_does_not_answer_is_said_once_and_at_once(tmp_path):
+    done = run(OFFLINE, "http://127.0.0.1:9", tmp_path)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3
+    assert all("http://127.0.0.1:9 does not answer, and it was not downloaded before" in line for line in lines)
+    assert "http://127.0.0.1:9" not in done.stderr  # no word of the hub's library about its attempts
