@@ -18,6 +18,7 @@ class AES:
         weights: the published head: a path, ORG/NAME/FILE on the hub, or an https URL.
         model: folder or hub id of the CLIP that it was trained on, in the layout of transformers.
         revision: commit or tag of the weights on the hub.
+        model_revision: likewise of the model.
         sha256: checksum of weights from a URL.
         dtype: float32, or float16 or bfloat16 to save memory.
     """
@@ -29,6 +30,7 @@ class AES:
         weights: str,
         model: str,
         revision: str | None = None,
+        model_revision: str | None = None,
         sha256: str | None = None,
         device: str = "auto",
         dtype: str = "float32",
@@ -36,7 +38,7 @@ class AES:
         self.version = sha256[:8] if sha256 else version_of(weights, revision)
         place, kind, model = pick_device(device), pick_dtype(dtype), locate(model, "metric.*.model")
         self.weight, self.bias = fold_head(read_tensors(find_file(weights, revision, sha256)), weights)
-        self.clip = CLIP(model, place, kind)
+        self.clip = CLIP(model, place, kind, revision=model_revision)
 
     def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
         """Scores (B,) float32; see `Metric`."""

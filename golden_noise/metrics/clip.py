@@ -43,6 +43,7 @@ class CLIP:
         model: folder or hub id in the layout of transformers.
         tokenizer: folder or hub id of its tokenizer, the model's own by default.
         revision: commit or tag of the model on the hub.
+        tokenizer_revision: likewise of a tokenizer that lies elsewhere.
         tensors: weights to use instead of the model's, of which then only the config is loaded.
 
     Raises:
@@ -56,14 +57,17 @@ class CLIP:
         dtype: torch.dtype,
         tokenizer: str | None = None,
         revision: str | None = None,
+        tokenizer_revision: str | None = None,
         tensors: dict[str, Tensor] | None = None,
     ):
         model, words = (locate(source, "metric.*.model") for source in (model, tokenizer or model))
-        self.tokenizer = load(AutoTokenizer, words)
+        self.tokenizer = load(AutoTokenizer, words, revision=tokenizer_revision if tokenizer else revision)
         if tensors is None:
             self.model = load(CLIPModel, model, revision=revision, dtype=torch.float32)
         else:
-            self.model = build(CLIPModel, load(CLIPConfig, model), tensors, "the metric's file of weights")
+            self.model = build(
+                CLIPModel, load(CLIPConfig, model, revision=revision), tensors, "the metric's file of weights"
+            )
         self.device, self.dtype = device, dtype
         self.size: int = self.model.config.vision_config.image_size
         self.model.eval().to(device, dtype)

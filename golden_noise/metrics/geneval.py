@@ -33,6 +33,7 @@ class GenEval:
         detector: folder or hub id of a Mask2Former for COCO's 80 classes.
         clip: folder or hub id of the CLIP that names colors.
         revision: commit or tag of the detector on the hub.
+        clip_revision: likewise of CLIP.
         side: shortest side of the images that the detector sees; the longest is at most 5/3 of it.
         batch_size: images that the detector sees at once.
         dtype: of CLIP; float32, float16 or bfloat16. The detector always runs in float32.
@@ -45,6 +46,7 @@ class GenEval:
         detector: str,
         clip: str,
         revision: str | None = None,
+        clip_revision: str | None = None,
         side: int = 800,
         batch_size: int = 8,
         device: str = "auto",
@@ -59,7 +61,7 @@ class GenEval:
         if self.detector.config.num_labels != len(NAMES):
             raise UserError(f"{detector} knows {self.detector.config.num_labels} classes, GenEval needs COCO's 80")
         self.detector.eval().to(self.device)
-        self.clip = CLIP(clip, self.device, kind)
+        self.clip = CLIP(clip, self.device, kind, revision=clip_revision)
         self._palettes: dict[str, Tensor] = {}
 
     def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ class HPSv2:
         weights: the published file, in open_clip's layout: a path, or ORG/NAME/FILE on the hub.
         model: folder or hub id of the CLIP whose config and tokenizer belong to it.
         revision: commit or tag of the weights on the hub.
+        model_revision: likewise of the model.
         antialias: whether images are smoothed as they shrink. The published code leaves that to torchvision, which has
             done so since 0.17 and did not when the first scores were published.
         dtype: float32, or float16 or bfloat16 to save memory.
@@ -36,6 +37,7 @@ class HPSv2:
         weights: str,
         model: str,
         revision: str | None = None,
+        model_revision: str | None = None,
         antialias: bool = True,
         device: str = "auto",
         dtype: str = "float32",
@@ -43,7 +45,7 @@ class HPSv2:
         self.version, self.antialias = version_of(weights, revision), antialias
         place, kind, model = pick_device(device), pick_dtype(dtype), locate(model, "metric.*.model")
         tensors = from_open_clip(read_tensors(find_file(weights, revision)))
-        self.clip = CLIP(model, place, kind, tensors=tensors)
+        self.clip = CLIP(model, place, kind, revision=model_revision, tensors=tensors)
 
     def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
         """Scores (B,) float32; see `Metric`."""
@@ -53,7 +55,8 @@ class HPSv2:
 def hps_pixels(images: Tensor, size: int, antialias: bool) -> Tensor:
     """Pixels (B, 3, size, size) of images (B, 3, H, W): the longest side shrunk to `size`, then black borders.
 
-    Unlike CLIP's own preparation nothing is cropped, and the bicubic filter may overshoot [0, 1].
+    Unlike CLIP's own preparation nothing is cropped, and the bicubic filter may overshoot [0, 1]. Images so thin that
+    nothing would be left of them keep one pixel; the published code fails there.
     """
     pixels = from_pil(to_pil(images))
     longest = max(pixels.shape[-2:])

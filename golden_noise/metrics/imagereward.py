@@ -39,6 +39,7 @@ class ImageReward:
         weights: the published file: a path, or ORG/NAME/FILE on the hub.
         tokenizer: folder or hub id of BERT's uncased tokenizer.
         revision: commit or tag of the weights on the hub.
+        tokenizer_revision: likewise of the tokenizer.
         dtype: float32, or float16 or bfloat16 to save memory.
     """
 
@@ -49,12 +50,13 @@ class ImageReward:
         weights: str,
         tokenizer: str,
         revision: str | None = None,
+        tokenizer_revision: str | None = None,
         device: str = "auto",
         dtype: str = "float32",
     ):
         self.version = version_of(weights, revision)
         self.device, self.dtype = pick_device(device), pick_dtype(dtype)
-        self.tokenizer = load(AutoTokenizer, locate(tokenizer, "metric.*.tokenizer"))
+        self.tokenizer = load(AutoTokenizer, locate(tokenizer, "metric.*.tokenizer"), revision=tokenizer_revision)
         tensors = read_tensors(find_file(weights, revision))
         image, text, head = (part(tensors, prefix) for prefix in ("blip.visual_encoder.", "blip.text_encoder.", "mlp."))
         text.pop("embeddings.position_ids", None)  # only counts from 0

@@ -32,6 +32,7 @@ class MPS:
         condition: what to judge by.
         threshold: 0.3 in the authors' evaluation, 0.01 in their training.
         revision: commit or tag of the weights on the hub.
+        model_revision: likewise of the model.
         dtype: float32, or float16 or bfloat16 to save memory.
     """
 
@@ -44,16 +45,17 @@ class MPS:
         condition: str,
         threshold: float = 0.3,
         revision: str | None = None,
+        model_revision: str | None = None,
         device: str = "auto",
         dtype: str = "float32",
     ):
         self.version, self.threshold = version_of(weights, revision), threshold
         place, kind, model = pick_device(device), pick_dtype(dtype), locate(model, "metric.*.model")
-        self.processor = load(CLIPImageProcessorPil, model)
+        self.processor = load(CLIPImageProcessorPil, model, revision=model_revision)
         tensors = read_tensors(find_file(weights, revision))
         tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(COUNTERS)}
         self.fusion = load_fusion(part(tensors, "cross_model."), weights).eval().to(place, kind)
-        self.clip = CLIP(model, place, kind, tensors=part(tensors, "model."))
+        self.clip = CLIP(model, place, kind, revision=model_revision, tensors=part(tensors, "model."))
         self.condition = self._texts([condition])[0][0]
 
     @torch.inference_mode()

@@ -19,6 +19,7 @@ class PickScore:
         model: folder or hub id of the CLIP weights.
         processor: folder or hub id of its tokenizer and image processor, the model's own by default.
         revision: commit or tag of the model on the hub.
+        processor_revision: likewise of a processor that lies elsewhere.
         dtype: float32, or float16 or bfloat16 to save memory.
     """
 
@@ -29,15 +30,18 @@ class PickScore:
         model: str,
         processor: str | None = None,
         revision: str | None = None,
+        processor_revision: str | None = None,
         device: str = "auto",
         dtype: str = "float32",
     ):
         self.version = version_of(model, revision)
         place, kind = pick_device(device), pick_dtype(dtype)
-        model, processor = (locate(source, "metric.*.model") for source in (model, processor or model))
+        if processor is None:
+            processor, processor_revision = model, revision
+        model, processor = (locate(source, "metric.*.model") for source in (model, processor))
         # PIL's resize is the one the published scores were made with; torchvision's differs by up to 0.015.
-        self.processor = load(CLIPImageProcessorPil, processor)
-        self.clip = CLIP(model, place, kind, tokenizer=processor, revision=revision)
+        self.processor = load(CLIPImageProcessorPil, processor, revision=processor_revision)
+        self.clip = CLIP(model, place, kind, processor, revision, processor_revision)
 
     def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
         """Scores (B,) float32; see `Metric`."""

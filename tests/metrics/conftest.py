@@ -5,6 +5,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from safetensors.torch import save_file
 from transformers import (
+    BertConfig,
     BertTokenizer,
     CLIPConfig,
     CLIPImageProcessorPil,
@@ -106,6 +107,7 @@ def bert_tokenizer(tmp_path_factory):
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     words = [*special, *sorted({word for text in requests() for word in text.split()})]
     BertTokenizer(vocab={word: i for i, word in enumerate(words)}).save_pretrained(folder)
+    BertConfig(vocab_size=len(words)).save_pretrained(folder)  # says whose tokenizer it is
     return folder
 
 

@@ -1,5 +1,9 @@
 """What every metric in conf/metric has to keep, on tiny random weights saved to disk."""
 
+import shutil
+from pathlib import Path
+
+import huggingface_hub
 import pytest
 import torch
 from hydra.errors import InstantiationException
@@ -78,9 +82,13 @@ def test_order_is_kept(case, images):
     close(metric.score([prompts[i] for i in order], images[order]), metric.score(prompts, images)[order])
 
 
-def test_twice_is_the_same(case, images):
-    _, _, metric, prompts = case
-    assert torch.equal(metric.score(prompts, images), metric.score(prompts, images))
+def test_twice_and_from_another_instance_is_the_same(case, tiny, images):
+    choice, name, metric, prompts = case
+    scores = metric.score(prompts, images)
+    torch.manual_seed(1)
+    other = instantiate(settings(choice, name, **tiny(choice)))
+    assert torch.equal(metric.score(prompts, images), scores)
+    assert torch.equal(other.score(prompts, images), scores)
 
 
 def test_images_count_as_saved(case, images):
@@ -124,6 +132,61 @@ def test_half_precision_is_close(choice, name, option, tiny, images):
 @pytest.mark.parametrize(("choice", "name", "option"), options(*SOURCES))
 def test_a_missing_place_costs_one_line(choice, name, option, tiny, missing):
     assert missing.removeprefix("./") in mistake(settings(choice, name, **tiny(choice) | {option: missing}))
+
+
+class Harmful:
+    def __reduce__(self):
+        return (Path.mkdir, (Path("harmed"),))
+
+
+@pytest.mark.parametrize("content", [Harmful(), b"", b"no weights"], ids=["harmful", "empty", "junk"])
+@pytest.mark.parametrize(
+    ("choice", "name", "option"),
+    [
+        (choice, choice, option)
+        for choice, option in (("pickscore", "model"), ("aes", "model"), ("geneval", "detector"))
+    ],
+)
+def test_a_folders_weights_are_read_as_tensors_only(choice, name, option, content, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = shutil.copytree(tiny(choice)[option], "folder")
+    (tmp_path / "folder/model.safetensors").unlink()
+    old = tmp_path / "folder/pytorch_model.bin"
+    old.write_bytes(content) if isinstance(content, bytes) else torch.save({"logit_scale": content}, old)
+    assert f"cannot load the metric's weights {folder}" in mistake(
+        settings(choice, name, **tiny(choice) | {option: f"./{folder}"})
+    )
+    assert not (tmp_path / "harmed").exists()
+
+
+def cache(folder, source, revision):
+    """Lays a folder or file into the hub's cache as what was downloaded of ORG/NAME at a revision."""
+    commit = str(len(revision)) * 40
+    snapshot = folder / "models--ORG--NAME" / "snapshots" / commit
+    (snapshot.parent.parent / "refs").mkdir(parents=True, exist_ok=True)
+    (snapshot.parent.parent / "refs" / revision).write_text(commit)
+    shutil.copytree(source, snapshot) if source.is_dir() else shutil.copy(source, mkdir(snapshot) / source.name)
+
+
+def mkdir(folder):
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize(("choice", "name", "option"), [case for case in options(*SOURCES) if case[0] != "shapes"])
+def test_from_the_hub_at_the_revision_asked_for(choice, name, option, tiny, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    local, prompts = tiny(choice), GENEVAL if choice == "geneval" else CAPTIONS
+    source = Path(local[option])
+    cache(tmp_path, source, "v1.5")
+    revision = f"{option}_revision" if f"{option}_revision" in settings(choice, name) else "revision"
+    id = f"ORG/NAME/{source.name}" if source.is_file() else "ORG/NAME"
+    metric = instantiate(settings(choice, name, **local | {option: id, revision: "v1.5"}))
+    expected = instantiate(settings(choice, name, **local)).score(prompts, images)
+    assert torch.equal(metric.score(prompts, images), expected)
+    if revision == "revision":
+        assert metric.version.endswith("@v1.5")
+    assert "was not downloaded before" in mistake(settings(choice, name, **local | {option: id}))  # main was not
 
 
 @pytest.mark.parametrize(("choice", "name", "option"), options("dtype", "device"))
