@@ -222,7 +222,8 @@ def _check_metrics(config: DictConfig) -> None:
 
 
 def _check_prompts(config: DictConfig) -> None:
-    bundled_prompts = "golden_noise.shapes" in str(OmegaConf.select(config, "prompts._target_"))
+    used = "evaluation.prompts" if config.job == "evaluate" else "prompts"
+    bundled_prompts = "golden_noise.shapes" in str(OmegaConf.select(config, f"{used}._target_"))
     if bundled_prompts and not config.pipeline.bundled and config.job in ("collect", "evaluate"):
         raise UserError(
             f"pipeline={config.pipeline.name} needs prompts of its own: add prompts=file prompts.path=FILE "

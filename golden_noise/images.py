@@ -61,9 +61,10 @@ def about(path: Path) -> dict[str, Any]:
     """What a PNG of this project tells about itself; nothing if it is no such image, or there is none."""
     try:
         with Image.open(path) as image:
-            return json.loads(image.info.get(TEXT, "{}"))
+            found = json.loads(image.info.get(TEXT, "{}"))
     except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def side_by_side(images: Mapping[str, Image.Image]) -> Image.Image:

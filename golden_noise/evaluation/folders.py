@@ -3,13 +3,15 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from mimetypes import guess_type
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from golden_noise.errors import UserError
-from golden_noise.images import read_image
+from golden_noise.images import about, read_image
 from golden_noise.prompts import Prompt
 
 KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -21,7 +23,9 @@ class Folders:
 
     An image belongs to a prompt by its name without the ending: the prompt's own file name where the prompt file has
     such a column, else the prompt's number if all names are numbers (0 is the first prompt, as the published code
-    saves them). Without prompts the names, which must then be the same in all folders, are taken for the prompts.
+    saves them). A prompt file may name the images of every folder, as generate.py's `metadata.jsonl` does: lines of one
+    name, prompt and seed count once. Without prompts the names, which must then be the same in all folders, are taken
+    for the prompts.
 
     Args:
         folders: METHOD -> folder.
@@ -29,7 +33,8 @@ class Folders:
 
     Raises:
         UserError: one message with every missing, unexpected, doubled or unreadable image; images of other kinds than
-            `KINDS` and those in subfolders count as unexpected, files that are no images do not.
+            `KINDS` and those in subfolders count as unexpected, files that are no images do not. Or images that say
+            themselves that they are of other prompts.
     """
 
     def __init__(self, folders: Mapping[str, str], prompts: list[Prompt] | None) -> None:
@@ -37,13 +42,15 @@ class Folders:
         problems: list[str] = []
         found = {method: _images(Path(folder).expanduser(), problems) for method, folder in folders.items()}
         names = sorted(set().union(*found.values()), key=_natural)
-        self.prompts = _named_prompts(names) if prompts is None else prompts
-        wanted = names if prompts is None else _names_of(prompts, names)
+        self.prompts = _named_prompts(names) if prompts is None else _once(prompts)
+        wanted = names if prompts is None else _names_of(self.prompts, names)
         for method, images in found.items():
             problems += _differences(folders[method], wanted, images)
         _refuse(problems)
         self._paths = {method: [images[name] for name in wanted] for method, images in found.items()}
         _refuse(_unreadable(path for paths in self._paths.values() for path in paths))
+        if prompts is not None:
+            _refuse(_of_other_prompts(zip(self.prompts, *self._paths.values(), strict=True)))
 
     def prepare(self, start: int, end: int) -> None:
         """Nothing to draw."""
@@ -94,6 +101,16 @@ def _named_prompts(names: list[str]) -> list[Prompt]:
     return [Prompt(index, name.replace("_", " "), index) for index, name in enumerate(names)]
 
 
+def _once(prompts: list[Prompt]) -> list[Prompt]:
+    """The prompts without those that only name another method's image of the same item, numbered anew."""
+    if not all("file" in prompt.tags for prompt in prompts):
+        return prompts
+    items: dict[tuple[str, str, int], Prompt] = {}
+    for prompt in prompts:
+        items.setdefault((_plain_number(Path(prompt.tags["file"]).stem), prompt.text, prompt.seed), prompt)
+    return [replace(prompt, index=index) for index, prompt in enumerate(items.values())]
+
+
 def _names_of(prompts: list[Prompt], names: list[str]) -> list[str]:
     """The image name of every prompt."""
     own = [_plain_number(Path(prompt.tags["file"]).stem) for prompt in prompts if "file" in prompt.tags]
@@ -115,6 +132,17 @@ def _differences(folder: str, wanted: list[str], images: Mapping[str, Path]) -> 
     missing = [name for name in wanted if name not in images]
     extra = [images[name].name for name in sorted(images.keys() - set(wanted), key=_natural)]
     return _listed(f"{folder} lacks images", missing) + _listed(f"{folder} has images without a prompt", extra)
+
+
+def _of_other_prompts(items: Iterable[tuple[Any, ...]]) -> list[str]:
+    """Images of this project that were drawn for other prompts than the one they are to be compared for."""
+    found = [
+        f"{path} is of {own!r}, not of {prompt.text!r}"
+        for prompt, *paths in items
+        for path in paths
+        if (own := about(path).get("prompt", prompt.text)) != prompt.text
+    ]
+    return _listed("images of other prompts", found)
 
 
 def _unreadable(paths: Iterable[Path]) -> list[str]:

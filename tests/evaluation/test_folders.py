@@ -1,10 +1,14 @@
 """Images from elsewhere: matched in every usual way, and every mistake named in one message."""
 
+import json
+from dataclasses import replace
+
 import pytest
 from PIL import Image
 
 from golden_noise.errors import UserError
 from golden_noise.evaluation.folders import Folders
+from golden_noise.images import TEXT, save_png
 from golden_noise.prompts import Prompt
 
 PROMPTS = [Prompt(i, text, i) for i, text in enumerate(["a cat", "a dog", "a boat"])]
@@ -60,6 +64,27 @@ def test_a_prompt_file_may_name_the_images(fill):
     assert [source.path("standard", i).name for i in (0, 1)] == ["zebra.png", "ant.png"]
     doubled = [Prompt(i, "x", i, {"file": "ant.png"}) for i in (0, 1)]
     assert "two prompts name the image 'ant'" in refusal({"standard": fill("a")}, doubled)
+
+
+def test_a_prompt_file_may_name_the_images_of_every_folder(fill):
+    folders = {"standard": fill("run/standard", "b.png", "a.png"), "npnet": fill("run/golden", "b.png", "a.png")}
+    lines = [(f"{kind}/{name}.png", name) for name in "ba" for kind in ("standard", "golden")]
+    prompts = [Prompt(i, f"prompt {name}", 7, {"file": file, "task": name}) for i, (file, name) in enumerate(lines)]
+    source = Folders(folders, prompts)
+    assert [(p.index, p.text, p.tags["task"]) for p in source.prompts] == [(0, "prompt b", "b"), (1, "prompt a", "a")]
+    assert [source.path("npnet", i).name for i in (0, 1)] == ["b.png", "a.png"]
+    other = replace(prompts[1], text="another")
+    assert "two prompts name the image 'b'" in refusal(folders, [prompts[0], other, *prompts[2:]])
+
+
+def test_images_that_say_they_are_of_other_prompts_are_refused(fill, tmp_path):
+    folder = fill("a", "0.png", "1.png", "2.png")
+    for i, text in enumerate(["a cat", "a dog", "a car"]):
+        facts = json.dumps({"prompt": text}) if i else "[]"  # what another program may have written there
+        save_png(Image.new("RGB", (4, 4)), tmp_path / f"a/{i}.png", {TEXT: facts})
+    message = refusal({"standard": folder})
+    assert "a/2.png is of 'a car', not of 'a boat'" in message
+    assert "0.png" not in message and "1.png" not in message
 
 
 def test_every_mistake_is_named_in_one_message(fill, tmp_path):

@@ -1,6 +1,9 @@
 """The generate job: prompts from three places, kinds of noise, killed at any moment, and never mixed up."""
 
+import csv
 import json
+import logging
+import logging.handlers
 import multiprocessing
 import random
 import shutil
@@ -14,6 +17,7 @@ from PIL import Image
 
 from golden_noise.config import check
 from golden_noise.errors import UserError
+from golden_noise.evaluation.compare import evaluate
 from golden_noise.generation import generate, wanted, warn_of_unknown_words
 from golden_noise.images import about
 from golden_noise.npnet import NPNet
@@ -61,6 +65,40 @@ def test_one_prompt_and_seed_give_three_pictures_that_say_what_they_are(job, tmp
     lines = [json.loads(line) for line in (tmp_path / "run/metadata.jsonl").read_text().splitlines()]
     assert [line["file_name"] for line in lines] == names[:2]
     assert OmegaConf.load(tmp_path / "run/config.yaml").pipeline.steps == 2
+
+
+def test_what_it_draws_can_be_evaluated(job, compose_job, tmp_path):
+    (tmp_path / "some.csv").write_text("caption,task\na red circle,one\na blue square,two\n")
+    places = [f"paths.outputs={tmp_path}", f"folder={tmp_path}/drawn"]
+    generate(job("prompts=file", f"prompts.path={tmp_path}/some.csv", "seeds=[7,5]", *places))
+    options = ["evaluation=generated", f"evaluation.folder={tmp_path}/drawn", "~metric.reward"]
+    config = compose_job("evaluate", *options)
+    check(config)
+    summary = evaluate(config)
+    found = summary["methods"]["npnet"]["strict"]
+    assert (found["n"], {task: part["n"] for task, part in found["tasks"].items()}) == (4, {"one": 2, "two": 2})
+    assert set(summary["diversity"]["pixels"]["differences"]) == {"npnet"}
+    rows = list(csv.DictReader((tmp_path / "run/results.csv").open()))
+    assert [row["seed"] for row in rows[::2]] == ["7", "5", "7", "5"]
+    assert rows[1]["image"] == f"{tmp_path}/drawn/golden/000000_seed7.png"
+
+
+@pytest.fixture
+def said():
+    """What diffusers and transformers say."""
+    handler = logging.handlers.BufferingHandler(1_000)
+    libraries = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    for library in libraries:
+        library.addHandler(handler)
+    yield handler.buffer
+    for library in libraries:
+        library.removeHandler(handler)
+
+
+def test_words_that_are_cut_off_are_named_once(job, said):
+    words = "a red circle left of a blue square and a green triangle above a yellow cross and a red circle"
+    generate(job(f"prompt={words}"))
+    assert [record.getMessage().split(":")[-1] for record in said] == [" ['yellow cross and a red circle']"]
 
 
 def test_a_search_is_a_kind_of_noise_too(job, tmp_path):
