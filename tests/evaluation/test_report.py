@@ -5,6 +5,8 @@ import hashlib
 import io
 import json
 import re
+import subprocess
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -82,14 +84,93 @@ def test_text_from_outside_cannot_become_markup(render, make_scores):
     assert "{{ 7*7 }}" in html
 
 
-def test_every_id_that_the_script_uses_is_there_once(render, make_scores):
+def test_all_that_the_script_looks_for_is_there(render, make_scores):
     html = render(make_scores())
-    ids = [attrs["id"] for _, attrs in Page(html).tags if "id" in attrs]
+    tags = Page(html).tags
+    ids = [attrs["id"] for _, attrs in tags if "id" in attrs]
     assert sorted(ids) == sorted(set(ids))
     script = html[html.index("<script>") :]
-    assert set(re.findall(r'find\("#(\w+)"', script)) <= set(ids)
-    fields = {attrs["name"] for tag, attrs in Page(html).tags if tag in ("select", "input")}
+    names = {f"#{id}" for id in ids} | {tag for tag, _ in tags}
+    for tag, attrs in tags:
+        for name in (attrs.get("class") or "").split():
+            names |= {f".{name}", f"{tag}.{name}"}
+    selectors = set(re.findall(r'(?:find|closest)\("([^"]+)"', script)) | set(re.findall(r'"(\.\w+)"', script))
+    assert len(selectors) > 10 and selectors <= names
+    data = {f"data-{name}" for name in re.findall(r"dataset\.(\w+)", script)}
+    assert data == {"data-task", "data-changes", "data-file"} and data <= {key for _, attrs in tags for key in attrs}
+    fields = {attrs["name"] for tag, attrs in tags if tag in ("select", "input")}
     assert set(re.findall(r"field\.(\w+)\.value", script)) == fields
+    values = {attrs["value"] for _, attrs in tags if attrs.get("value")}
+    assert {"gains", "losses", "win", "loss", "close", "-1", "1"} <= values
+    assert all(re.search(rf"\b{value}\b", script) for value in ("gains", "losses", "win", "loss", "close"))
+
+
+DRIVER = """
+const found = { errors: [] };
+for (const kind of ["error", "securitypolicyviolation"])
+  addEventListener(kind, (event) => found.errors.push(event.message || event.violatedDirective));
+addEventListener("DOMContentLoaded", () => {
+  const all = (selector) => [...document.querySelectorAll(selector)];
+  const texts = (selector) => all(selector).map((node) => node.textContent);
+  const field = document.querySelector("#filters").elements;
+  const set = (name, value) => {
+    field[name].value = value;
+    all("#filters")[0].dispatchEvent(new Event("input"));
+    return { count: texts("#count")[0], prompts: texts("#cards .prompt"), changes: texts("#cards .chip").map(Number) };
+  };
+  found.start = set("words", "");
+  found.task = set("task", "position");
+  set("task", "");
+  found.words = set("words", "Number 17");
+  set("words", "");
+  found.wins = set("outcome", "win");
+  set("outcome", "");
+  set("metric", "1");
+  found.gains = set("order", "gains");
+  found.losses = set("order", "losses");
+  all("#more")[0].click();
+  found.more = texts("#count")[0];
+  all("button.enlarge")[0].click();
+  found.first = [all("#zoom")[0].open, ...texts("#zoom .prompt"), all("#zoom img").length, all("#zoom a").length];
+  all("#zoom button[value='1']")[0].click();
+  found.second = texts("#zoom .prompt")[0];
+  all("#zoom button[value=close]")[0].click();
+  found.closed = !all("#zoom")[0].open;
+  const result = document.createElement("pre");
+  result.id = "found";
+  result.textContent = JSON.stringify(found);
+  document.body.append(result);
+});
+"""
+
+
+@pytest.mark.browser
+def test_filters_sorting_search_and_zoom_in_a_browser(render, make_scores, tmp_path):
+    scores = make_scores(n=60)
+    html, digest = render(scores), base64.b64encode(hashlib.sha256(DRIVER.encode()).digest()).decode()
+    html = html.replace("script-src '", f"script-src 'sha256-{digest}' '").replace(
+        "<style>", f"<script>{DRIVER}</script><style>", 1
+    )
+    (tmp_path / "driven.html").write_text(html, "utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    command = ["chromium", *options, f"--user-data-dir={tmp_path}/user", "--dump-dom", f"file://{tmp_path}/driven.html"]
+    page = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
+    found = json.loads(unescape(re.findall('<pre id="found">(.*?)</pre>', page, re.DOTALL)[0]))
+
+    assert found["errors"] == []
+    assert found["start"]["count"] == "24 of 60 pairs"
+    tasks = [item["task"] for item in scores.items]
+    assert found["task"]["count"].endswith(f"of {tasks.count('position')} pairs")
+    assert found["words"]["prompts"] == [scores.items[17]["prompt"]]
+    change = {metric: scores.values[metric]["npnet"] - scores.values[metric]["standard"] for metric in scores.metrics}
+    assert len(found["wins"]["prompts"]) == min(24, (change["strict"] > 0).sum())
+    assert min(found["wins"]["changes"]) > 0
+    for order, expected in (("gains", -np.sort(-change["soft"])), ("losses", np.sort(change["soft"]))):
+        assert found[order]["changes"] == pytest.approx(expected[:24], abs=1e-3)
+    assert found["more"] == "48 of 60 pairs"
+    worst = [scores.items[i]["prompt"] for i in np.argsort(change["soft"])]
+    assert found["first"] == [True, worst[0], 3, 3]
+    assert found["second"] == worst[1] and found["closed"]
 
 
 def test_cards_carry_what_filters_and_sorting_need(render, make_scores):
