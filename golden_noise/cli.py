@@ -126,7 +126,7 @@ def _mistake(error: Exception, config_name: str) -> str | None:
         text = str(error).split("Config search path")[0].split("full_key")[0]
         if unknown := re.match("Could not override '(.+)'", text):
             return f"no setting {unknown[1]}{_suggestion(unknown[1], config_name)}; --help lists all"
-        if missing := re.match("Missing mandatory value: (.+)", text):
+        if missing := re.search("Missing mandatory value: (.+)", text):
             return f"{missing[1]} is missing: add {missing[1]}=VALUE; --help says what it is"
         return re.sub(r"\s*\n\s*", " ", text).strip()
     if isinstance(error, OSError) and error.filename and error.strerror:

@@ -46,6 +46,8 @@ class Folders:
         wanted = names if prompts is None else _names_of(self.prompts, names)
         for method, images in found.items():
             problems += _differences(folders[method], wanted, images)
+        if prompts is not None and len(wanted) not in {len(images) for images in found.values()}:
+            problems.append(f"{len(wanted):,} prompts: are these the images' own (prompts=file prompts.path=FILE)?")
         _refuse(problems)
         self._paths = {method: [images[name] for name in wanted] for method, images in found.items()}
         _refuse(_unreadable(path for paths in self._paths.values() for path in paths))

@@ -109,6 +109,7 @@ def test_unreadable_images_are_all_named(fill, tmp_path):
 def test_long_lists_are_cut_with_their_number(fill):
     message = refusal({"standard": fill("a", "0.png")}, [Prompt(i, "x", i) for i in range(2_000)])
     assert "lacks images: 1, 2, 3, 4, 5 and 1,994 more" in message
+    assert "2,000 prompts: are these the images' own" in message
 
 
 def test_names_that_match_nothing(fill):

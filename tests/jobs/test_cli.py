@@ -69,7 +69,7 @@ def test_help_loads_no_heavy_library():
         ("generate", ["prompt="], ["no prompt"]),
         ("generate", ["prompt=a, (b)", "npnet=/nowhere"], ["/nowhere"]),
         ("evaluate", ["npnet=/nowhere/npnet"], ["/nowhere/npnet"]),
-        ("evaluate", ["evaluation=published"], ["evaluation.folder"]),
+        ("evaluate", ["evaluation=published"], ["evaluation.folder is missing: add evaluation.folder=VALUE"]),
         ("evaluate", ["evaluation=published", "evaluation.folder=/nowhere"], ["/nowhere/origin"]),
     ],
 )
