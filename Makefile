@@ -15,7 +15,7 @@ demo: $(INSTALLED) ## collect, train and evaluate on the bundled miniature (ARGS
 	.venv/bin/python train.py $(ARGS)
 
 test: $(INSTALLED) ## all tests that need neither minutes nor a GPU, with coverage
-	.venv/bin/python -m pytest --numprocesses=logical --dist=loadfile --cov --durations=10
+	.venv/bin/python -m pytest --numprocesses=logical --dist=worksteal --cov --durations=10
 
 check: $(INSTALLED) ## lint, format and types
 	.venv/bin/ruff check .

@@ -36,7 +36,9 @@ def test_an_existing_folder_wins_over_a_hub_id(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "source", ["./org/name", "../x", "/no/such", "~/no-such-folder", "plain", "a/b/c", "package:x/y"]
 )
-def test_missing_folders_are_named_with_their_option(source):
+def test_missing_folders_are_named_with_their_option(source, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")  # nobody else's folders
     with pytest.raises(UserError, match="npnet") as error:
         locate(source, "npnet")
     assert source.removeprefix("package:").removeprefix("~/").removeprefix("./") in str(error.value)
