@@ -19,17 +19,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from golden_noise.background import consume
+from golden_noise.config import without_device
 from golden_noise.errors import UserError
 from golden_noise.metrics.base import Metric
 from golden_noise.noise import draw_noise, sampler_generators
-from golden_noise.pairs import Failure, NoisePair, ShardIndex, ShardWriter, prepare, prompts_digest
+from golden_noise.pairs import Failure, NoisePair, Result, ShardIndex, ShardWriter, prepare, prompts_digest
 from golden_noise.pairs.source import is_url
 from golden_noise.pipelines.base import Pipeline, PromptEmbedding
 from golden_noise.prompts import Prompt
 from golden_noise.search.base import NoiseSearch
 from golden_noise.selection import Selection
 
-Result = NoisePair | Failure
 TENSORS = ("noise", "golden", "embeds", "pooled")
 AHEAD = 4  # batches that may wait for being written
 
@@ -244,7 +244,7 @@ def load_collector(config: DictConfig, count: int) -> Collector:
 
 def provenance(config: DictConfig) -> dict[str, Any]:
     """The settings that decide what the pairs are, without those that only decide how fast they come."""
-    plain = _without_device(OmegaConf.to_container(config, resolve=True))
+    plain = without_device(OmegaConf.to_container(config, resolve=True))
     model, options = plain["pipeline"]["model"], plain["collection"]
     sampler = {name: model.pop(name) for name in ("steps", "guidance")}  # no image, no influence on the pairs
     selection = {
@@ -269,13 +269,6 @@ def pipeline_identity(config: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(config.pipeline, resolve=True)
     assert isinstance(plain, dict)
     return {name: plain[name] for name in ("name", "latent_shape", "embeds_shape")}
-
-
-def _without_device(node: Any) -> Any:
-    """The same settings on another device are the same settings."""
-    if isinstance(node, dict):
-        return {key: _without_device(value) for key, value in node.items() if key not in ("device", "memory")}
-    return node
 
 
 class CollectionProgress(tqdm):

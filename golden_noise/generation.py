@@ -20,8 +20,8 @@ from golden_noise.errors import UserError
 from golden_noise.evaluation.compare import drawing_settings, load_npnet, versions
 from golden_noise.evaluation.drawing import claim
 from golden_noise.evaluation.methods import Methods
-from golden_noise.evaluation.results import write_atomically
 from golden_noise.evaluation.scores import NPNET
+from golden_noise.files import write_atomically
 from golden_noise.images import TEXT, about, contact_sheet, save_png, side_by_side, to_pil
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.pipelines.base import Pipeline

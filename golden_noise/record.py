@@ -1,22 +1,18 @@
 """`run.json`: what a training that ran to its end was and reached. It is written last, so it marks a finished run."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
+
+from golden_noise.files import write_atomically
 
 RECORD = "run.json"
 
 
 def write(folder: Path, record: dict[str, Any]) -> None:
     """Write the record of a run; it appears whole or not at all."""
-    temporary = folder / f".{RECORD}.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(record, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / RECORD)
+    write_atomically(folder / RECORD, json.dumps(record, indent=2))
 
 
 def read(folder: Path) -> dict[str, Any] | None:

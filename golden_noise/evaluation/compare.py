@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 import golden_noise
+from golden_noise.config import without_device
 from golden_noise.errors import UserError
 from golden_noise.evaluation import report, results
 from golden_noise.evaluation.cache import local_files
@@ -170,13 +171,6 @@ def drawing_settings(
         own = {part: settings[name].get(part) for part in ("search", "best_of")}
         settings[name]["files"] = shared | local_files(own)
     return settings
-
-
-def without_device(node: Any) -> Any:
-    """The same settings on another device are the same settings."""
-    if isinstance(node, dict):
-        return {key: without_device(value) for key, value in node.items() if key not in ("device", "memory")}
-    return node
 
 
 def check_metrics(config: DictConfig) -> None:

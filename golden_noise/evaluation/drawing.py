@@ -13,6 +13,7 @@ from golden_noise.errors import UserError
 from golden_noise.evaluation.gaussianity import noise_measures
 from golden_noise.evaluation.methods import Methods
 from golden_noise.evaluation.scores import SHUFFLED, image_path
+from golden_noise.files import write_atomically
 from golden_noise.images import TEXT, about, save_png, to_pil
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.pipelines.base import Pipeline
@@ -126,9 +127,7 @@ def claim(folder: Path, settings: dict[str, Any], replace: bool) -> None:
         raise UserError(f"{folder} holds images that this job did not draw: give another name=NAME or move them away")
     for path in folder.glob("*.png"):  # of other settings
         path.unlink()
-    partial = record.with_name(f".{MADE_BY}.tmp")
-    partial.write_text(text, "utf-8")
-    partial.replace(record)
+    write_atomically(record, text)
 
 
 def _difference(old: str, new: dict[str, Any]) -> str:

@@ -14,8 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from golden_noise.evaluation import verdict
 from golden_noise.evaluation.gallery import ImageSource, gallery
 from golden_noise.evaluation.gaussianity import expected
-from golden_noise.evaluation.results import write_atomically
 from golden_noise.evaluation.scores import NPNET, SEARCH, STANDARD, Scores
+from golden_noise.files import write_atomically
 
 HERE = Path(__file__).parent
 

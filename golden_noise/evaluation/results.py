@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Hashable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ from rich.text import Text
 from golden_noise.evaluation.scores import ALL, NPNET, SEARCH, STANDARD, Scores
 from golden_noise.evaluation.statistics import Comparison, Estimate, PairedSample, holm
 from golden_noise.evaluation.verdict import FEW, change, compared, count, extent, name, plain, probability, verdict
+from golden_noise.files import write_atomically
 
 
 def summarise(
@@ -204,16 +204,6 @@ def _csv(scores: Scores) -> str:
             described = [item["index"], item["prompt"], item["seed"], item["task"], method]
             rows.writerow([*described, *values, scores.file(method, i)])
     return text.getvalue()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write UTF-8 text so that a reader, or a killed run, never sees half of it."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def print_table(summary: dict[str, Any], console: Console | None = None) -> None:

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from golden_noise.evaluation import report, verdict
 from golden_noise.evaluation.report import Axis
-from golden_noise.evaluation.results import write_atomically
 from golden_noise.experiments.runs import SEED, Run, groups, read_runs, table, varied
+from golden_noise.files import write_atomically
 
 CURVES = {"val/explained": "share of the target's move that is predicted", "val/loss": "mean squared error"}
 COLOURS = 8  # of summary.css

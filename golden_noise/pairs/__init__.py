@@ -3,7 +3,7 @@
 from golden_noise.pairs.datamodule import NoisePairDataModule
 from golden_noise.pairs.index import ShardEntry, ShardIndex
 from golden_noise.pairs.modes import prepare
-from golden_noise.pairs.pair import Failure, NoisePair, prompt_hash, prompts_digest
+from golden_noise.pairs.pair import Failure, NoisePair, Result, prompt_hash, prompts_digest
 from golden_noise.pairs.reader import read_shard
 from golden_noise.pairs.writer import ShardWriter, shard_name, write_shard
 
@@ -11,6 +11,7 @@ __all__ = [
     "Failure",
     "NoisePair",
     "NoisePairDataModule",
+    "Result",
     "ShardEntry",
     "ShardIndex",
     "ShardWriter",

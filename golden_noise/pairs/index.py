@@ -3,38 +3,19 @@
 import contextlib
 import fcntl
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from golden_noise.errors import UserError
+from golden_noise.files import atomic_file
 from golden_noise.pairs.pair import REDO, Failure
 
 INDEX_NAME = "index.json"
 _VERSION = 1
 _ABSENT = "(absent)"
-
-
-@contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name only once it is whole and on the disk, kill or power cut regardless.
-
-    What a killed process leaves is `.NAME.tmp`, which the next attempt at the same file overwrites.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the new name itself survives a power cut only after this
-    finally:
-        os.close(folder)
 
 
 @dataclass(frozen=True)

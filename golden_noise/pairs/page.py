@@ -10,7 +10,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from golden_noise.evaluation import report
 from golden_noise.evaluation.report import Axis
-from golden_noise.pairs.index import ShardIndex, atomic_file
+from golden_noise.files import atomic_file
+from golden_noise.pairs.index import ShardIndex
 from golden_noise.pairs.pair import Failure
 from golden_noise.pairs.stats import QUANTILES, Tried, acceptance, score_rows
 

@@ -6,6 +6,7 @@ other machines and other people, so reading runs no code from them and believes 
 only, every field and value checked.
 """
 
+import functools
 import hashlib
 import io
 import json
@@ -133,14 +134,14 @@ class NoisePair:
 
     def _encode(self, name: str, tensor: Tensor) -> bytes:
         half = tensor.detach().to("cpu", torch.float16).contiguous().numpy()
-        if not np.isfinite(half).all():
+        try:
+            check_finite(name, half)
+        except ValueError as error:
             raise UserError(
                 f"pair {self.key}: its {name} is not finite in float16: the pipeline overflowed,"
                 " collect in float32 or bfloat16"
-            )
-        stream = io.BytesIO()
-        np.save(stream, half, allow_pickle=False)
-        return stream.getvalue()
+            ) from error
+        return npy_header(half.shape) + half.tobytes()
 
     @classmethod
     def from_sample(cls, sample: Mapping[str, Any]) -> "NoisePair":
@@ -178,6 +179,9 @@ class NoisePair:
         )
 
 
+Result = NoisePair | Failure  # what becomes of a prompt
+
+
 def malformed(sample: Mapping[str, Any], problem: object) -> UserError:
     """The error for a damaged sample, on one line whatever text the problem brings along."""
     what = " ".join(str(problem).split())[:200]
@@ -199,6 +203,16 @@ def parse_meta(data: bytes) -> dict[str, Any]:
     if not all(math.isfinite(score) for pair in scores.values() for score in pair):
         raise ValueError("'scores' in json are not all finite")
     return meta | {"scores": scores}
+
+
+@functools.cache
+def npy_header(shape: tuple[int, ...]) -> bytes:
+    """What `numpy.save` writes before the values of a float16 array."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": shape}
+    )
+    return stream.getvalue()
 
 
 def decode_array(name: str, data: bytes) -> NDArray[np.float16]:

@@ -21,7 +21,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from golden_noise.errors import UserError
-from golden_noise.pairs.index import ShardIndex, atomic_file
+from golden_noise.files import atomic_file
+from golden_noise.pairs.index import ShardIndex
 from golden_noise.pairs.pair import Failure, NoisePair
 from golden_noise.pairs.reader import format_shape, read_shard
 from golden_noise.pairs.writer import ShardWriter

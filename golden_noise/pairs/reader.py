@@ -1,7 +1,5 @@
 """Reading shards: whole, one sample after the other, or any pair of them by its place."""
 
-import functools
-import io
 import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden_noise.pairs.index import ShardEntry
-from golden_noise.pairs.pair import check_finite, decode_array, malformed, parse_meta, prompt_hash
+from golden_noise.pairs.pair import check_finite, decode_array, malformed, npy_header, parse_meta, prompt_hash
 from golden_noise.pairs.source import ShardSource, damaged
 
 RawSample = dict[str, Any]
@@ -153,7 +151,7 @@ class OpenShard:
     def _read_array(self, place: int, name: str, out: NDArray[np.float16]) -> None:
         """Straight from the file into the batch, if the array's header is exactly the one that numpy writes for it."""
         offset, size = self.places[place, _MEMBERS.index(f"{name}.npy")].tolist()
-        expected = _header(out.shape)
+        expected = npy_header(out.shape)
         header = bytearray(len(expected))
         if size == len(header) + out.nbytes:
             count = os.preadv(self.file.fileno(), [header, out.view(np.uint8).data], offset)
@@ -166,16 +164,6 @@ class OpenShard:
         if array.shape != out.shape:
             raise ValueError(f"{name} is {format_shape(array.shape)}, not {format_shape(out.shape)}")
         out[...] = array
-
-
-@functools.cache
-def _header(shape: tuple[int, ...]) -> bytes:
-    """What `numpy.save` writes before the values of a float16 array."""
-    stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        stream, {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": shape}
-    )
-    return stream.getvalue()
 
 
 def format_shape(shape: Sequence[int]) -> str:

@@ -20,7 +20,8 @@ from webdataset.gopen import gopen, gopen_schemes
 from webdataset.shardlists import expand_urls
 
 from golden_noise.errors import UserError
-from golden_noise.pairs.index import INDEX_NAME, ShardEntry, ShardIndex, atomic_file
+from golden_noise.files import atomic_file
+from golden_noise.pairs.index import INDEX_NAME, ShardEntry, ShardIndex
 from golden_noise.pairs.pair import REDO
 
 _SHARD = re.compile(r"pairs-[0-9]{6}\.tar")

@@ -11,11 +11,11 @@ from typing import Any, BinaryIO
 import webdataset as wds
 
 from golden_noise.errors import UserError
+from golden_noise.files import atomic_file
 from golden_noise.pairs.claims import Claims
-from golden_noise.pairs.index import ShardEntry, ShardIndex, atomic_file, writing
-from golden_noise.pairs.pair import Failure, NoisePair, prompt_hash
+from golden_noise.pairs.index import ShardEntry, ShardIndex, writing
+from golden_noise.pairs.pair import Failure, Result, prompt_hash
 
-Result = NoisePair | Failure
 POLL = 0.5  # seconds between two looks at what other processes have finished
 
 
