@@ -30,12 +30,17 @@ from golden_noise.npnet import AnyNPNet, NPNet, checkpoint
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.loading import pick_device
 from golden_noise.prompts import Prompt
+from golden_noise.search.base import NoiseSearch
 from golden_noise.search.best_of_n import BestOfN
 from golden_noise.tracking import build_loggers, log_evaluation, log_in, report_weights_used, wandb_run
 
 if TYPE_CHECKING:
     from wandb.sdk.wandb_run import Run
 
+ADDED = {  # methods beside those that have a name of their own, and what each is
+    "checkpoints": "a folder, hub id or file",
+    "searches": "a search with its _target_, as in conf/search",
+}
 LIBRARIES = ("torch", "diffusers", "transformers", "lightning", "timm")
 
 
@@ -135,8 +140,9 @@ def drawing(
     replace: bool,
 ) -> Drawing:
     """The images of all methods, drawn by the pipeline."""
-    names = [*config.evaluation.methods, *config.evaluation.checkpoints]
+    names = [*config.evaluation.methods, *config.evaluation.checkpoints, *config.evaluation.searches]
     extra = {name: predicting(network) for name, network in networks.items() if name != NPNET}
+    extra |= {name: searching(instantiate(own), pipeline) for name, own in config.evaluation.searches.items()}
     if BEST_OF_N in names:
         best_of = config.evaluation.best_of
         best = BestOfN(metrics[best_of.metric or next(iter(metrics))], best_of.count)
@@ -148,6 +154,11 @@ def drawing(
 def predicting(network: AnyNPNet) -> Method:
     """The method that starts from a network's golden noise."""
     return lambda noise, prompt, seeds: network.golden(noise, prompt)
+
+
+def searching(search: NoiseSearch, pipeline: Pipeline) -> Method:
+    """The method that starts from a search's golden noise."""
+    return lambda noise, prompt, seeds: search.search(noise, prompt, pipeline)
 
 
 def drawing_settings(
@@ -162,8 +173,8 @@ def drawing_settings(
         if name in digests or name in CONTROLS:
             network = name if name in digests else NPNET
             settings[name] |= {"npnet": digests[network], "npnet_settings": network_settings(networks[network])}
-        if name == SEARCH:
-            settings[name]["search"] = plain["search"]
+        if name == SEARCH or name in config.evaluation.searches:
+            settings[name]["search"] = plain["search"] if name == SEARCH else plain["evaluation"]["searches"][name]
         if name == BEST_OF_N:
             best_of = plain["evaluation"]["best_of"]
             metric = best_of["metric"] or next(iter(plain["metric"]))
@@ -190,16 +201,19 @@ def check_methods(config: DictConfig) -> None:
         UserError: an unknown or doubled method, no metric, or one for `best_of_n` that was not chosen.
     """
     check_metrics(config)
-    names, checkpoints = list(config.evaluation.methods), list(config.evaluation.checkpoints)
-    known = (*METHODS, BEST_OF_N)
+    names, known = list(config.evaluation.methods), (*METHODS, BEST_OF_N)
+    added = [(kind, name) for kind in ("checkpoints", "searches") for name in config.evaluation[kind]]
     for name in names:
         if name not in known:
             raise UserError(f"evaluation.methods: unknown method {name!r}, choose from {', '.join(known)}")
-    for name in checkpoints:
+    for kind, name in added:
         if name in known or not str(name).replace("-", "_").isidentifier():
-            raise UserError(f"evaluation.checkpoints: {name!r} must be a name of its own, such as 'first_training'")
-    if len({*names, *checkpoints}) < len(names) + len(checkpoints):
-        raise UserError(f"evaluation.methods={names} names a method twice")
+            raise UserError(f"evaluation.{kind}: {name!r} must be a name of its own, such as 'first_training'")
+        if not _is_source(config.evaluation[kind][name], kind):
+            raise UserError(f"evaluation.{kind}.{name} must be {ADDED[kind]}")
+    every = [*names, *(name for _, name in added)]
+    if len({*every}) < len(every):
+        raise UserError(f"evaluation names a method twice: {', '.join(map(str, every))}")
     if STANDARD not in names:
         raise UserError(f"evaluation.methods={names} lack '{STANDARD}': every method is compared with it")
     best_of = config.evaluation.best_of
@@ -208,6 +222,10 @@ def check_methods(config: DictConfig) -> None:
         raise UserError(
             f"evaluation.best_of={dict(best_of)} needs count >= 2 and a metric among the chosen ones: {chosen}"
         )
+
+
+def _is_source(value: Any, kind: str) -> bool:
+    return isinstance(value, DictConfig) and "_target_" in value if kind == "searches" else isinstance(value, str)
 
 
 def load_npnet(config: DictConfig, source: str | None, load_pipeline: Callable[[], Pipeline]) -> AnyNPNet:

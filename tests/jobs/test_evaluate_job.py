@@ -79,6 +79,18 @@ def test_several_methods_in_one_run(compose_job, npnets, tmp_path):
     assert summary["noise"]["variance"]["methods"]["standard"]["mean"] == pytest.approx(1, abs=0.05)
 
 
+def test_several_searches_in_one_run(compose_job, tmp_path):
+    extra = ["+search@evaluation.searches.long=redenoise", "evaluation.searches.long.rounds=2"]
+    extra += ["+search@evaluation.searches.scaled=rescale", "evaluation.searches.scaled.factor=1"]
+    summary = evaluate(compose_job("evaluate", *SMALL, "evaluation.methods=[standard,search]", *extra))
+    assert list(summary["methods"]) == ["standard", "search", "long", "scaled"]
+    moves = {name: found["mean"] for name, found in summary["noise"]["move"]["methods"].items()}
+    assert moves["long"] > moves["search"] > moves["scaled"] == moves["standard"] == 0
+    made_by = {name: json.loads((tmp_path / f"run/images/{name}/made_by.json").read_text()) for name in moves}
+    assert made_by["long"]["search"]["rounds"] == 2 and made_by["search"]["search"]["rounds"] == 1
+    assert made_by["scaled"]["search"]["factor"] == 1 and "search" not in made_by["standard"]
+
+
 def test_diversity_is_measured_where_prompts_repeat(compose_job, tmp_path):
     (tmp_path / "few.txt").write_text("a red circle\na blue square\n")
     file = ["prompts=file", f"prompts.path={tmp_path}/few.txt", "prompts.repeats=3", "pipeline.bundled=false"]
@@ -183,6 +195,10 @@ def test_a_damaged_image_is_named(compose_job, tmp_path):
         (["evaluation.methods=[search]"], "lack 'standard'"),
         (["evaluation.methods=[standard,standard]"], "twice"),
         (["+evaluation.checkpoints.npnet=x"], "a name of its own"),
+        (["+evaluation.checkpoints.other=5"], "checkpoints.other must be a folder"),
+        (["+search@evaluation.searches.search=zigzag"], "a name of its own"),
+        (["+evaluation.searches.other=zigzag"], "searches.other must be a search with its _target_"),
+        (["+evaluation.checkpoints.a=x", "+search@evaluation.searches.a=zigzag"], "twice"),
         (["evaluation.best_of.metric=nonsense"], "among the chosen ones: strict, soft"),
         (["evaluation.best_of.count=1"], "count >= 2"),
         (["~metric.strict", "~metric.soft"], "no metric is left"),
