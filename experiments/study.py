@@ -1,15 +1,19 @@
 """What the studies share: runs that are done once, and scores of several evaluations, paired by prompt and seed.
 
 A study is `python -m experiments.NAME.run`, from the top of the repository. Killed, it goes on where it was; what is
-finished lies under `outputs/`. With `--smoke` it runs through on a handful of prompts, in a place of its own.
+finished lies under `outputs/`. Studies that run at the same time share their runs. With `--smoke` a study runs through
+on a handful of prompts, in a place of its own.
 """
 
 import csv
+import fcntl
+import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +30,16 @@ Scores = dict[tuple[str, str], float]  # by prompt and seed
 def run(script: str, *overrides: str) -> None:
     small = ["pipeline.recipe.batch_size=8", "collection.batch_size=16"] if SMOKE and script != "evaluate.py" else []
     subprocess.run([sys.executable, script, f"paths.outputs={OUTPUTS}", *small, *overrides], check=True)
+
+
+def once(result: Path, make: Callable[[], None]) -> None:
+    """Makes a result that is not there yet; another process that wants the same one waits for it."""
+    lock = result.parent.with_name(f"{result.parent.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not result.exists():
+            make()
 
 
 @dataclass(frozen=True)
@@ -45,20 +59,38 @@ class Pairs:
 def trained(name: str, pairs: Pairs, seed: int, *overrides: str) -> Path:
     """The NPNet of a training on a set of pairs."""
     folder = OUTPUTS / "train" / name / str(seed)
-    if not (folder / "run.json").exists():
-        options = ["evaluate=false", "sample_every_n_epochs=0", "logger=csv", f"seed={seed}", *pairs.options]
-        limit = ["pipeline.recipe.epochs=1"] if SMOKE else []
-        run("train.py", f"name={name}/{seed}", f"folder={folder}", *options, *overrides, *limit)
+    options = ["evaluate=false", "sample_every_n_epochs=0", "logger=csv", f"seed={seed}", *pairs.options]
+    limit = ["pipeline.recipe.epochs=1"] if SMOKE else []
+    command = ["train.py", f"name={name}/{seed}", f"folder={folder}", *options, *overrides, *limit]
+    once(folder / "run.json", lambda: run(*command))
     return folder / "npnet/best"
 
 
-def evaluated(name: str, *overrides: str, networks: Mapping[str, Path] | None = None) -> Path:
-    """The folder of an evaluation on the held-out prompts, with further networks by name."""
+def about(npnet: Path) -> dict[str, Any]:
+    """What a training recorded of itself: `explained`, `parameters`, `seconds` and more."""
+    return json.loads((npnet.parents[1] / "run.json").read_text())
+
+
+def evaluated(
+    name: str,
+    *overrides: str,
+    networks: Mapping[str, Path] | None = None,
+    searches: Mapping[str, Sequence[str]] | None = None,
+) -> Path:
+    """The folder of an evaluation on the held-out prompts.
+
+    Args:
+        networks: further NPNets by name.
+        searches: further searches by name: which one, and its settings as `rounds=3`.
+    """
     folder = OUTPUTS / "evaluate" / name
-    if not (folder / "results.json").exists():
-        checkpoints = [f"+evaluation.checkpoints.{network}={source}" for network, source in (networks or {}).items()]
-        count = [] if any(o.startswith("prompts") for o in overrides) else [f"prompts.count={PAIRS}"]
-        run("evaluate.py", f"name={name}", f"folder={folder}", "logger=csv", *count, *checkpoints, *overrides)
+    added = [f"+evaluation.checkpoints.{network}={source}" for network, source in (networks or {}).items()]
+    for search, (kind, *settings) in (searches or {}).items():
+        added.append(f"+search@evaluation.searches.{search}={kind}")
+        added += [f"evaluation.searches.{search}.{setting}" for setting in settings]
+    count = [] if any(o.startswith("prompts") for o in overrides) else [f"prompts.count={PAIRS}"]
+    command = ["evaluate.py", f"name={name}", f"folder={folder}", "logger=csv", *count, *added, *overrides]
+    once(folder / "results.json", lambda: run(*command))
     return folder
 
 
@@ -66,7 +98,15 @@ def scores(evaluation: Path, method: str, metric: str = "strict") -> Scores:
     """A method's scores."""
     with (evaluation / "results.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["method"] == method]
+    assert rows, f"{evaluation} has no {method}"
     return {(row["prompt"], row["seed"]): float(row[metric]) for row in rows}
+
+
+def averaged(several: Iterable[Scores]) -> Scores:
+    """The mean over trainings, prompt by prompt and seed by seed."""
+    first, *others = several
+    assert all(other.keys() == first.keys() for other in others), "evaluations of other prompts"
+    return {key: float(np.mean([first[key], *(other[key] for other in others)])) for key in first}
 
 
 def gain(a: Scores, b: Scores) -> Comparison:
@@ -84,13 +124,50 @@ def interval(found: Comparison) -> str:
     return f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
-def tabulate(study: str, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write a study's results.csv and print its Markdown table."""
-    folder = OUTPUTS if SMOKE else Path(study).parent
-    with (folder / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
+def each(values: Iterable[float], form: str = ".3f") -> str:
+    """The same figure of every training, in the order of their seeds."""
+    return " ".join(format(value, form) for value in values)
+
+
+def folder_of(study: str) -> Path:
+    """Where a study's results go, from its `__file__`."""
+    folder = OUTPUTS / Path(study).parent.name if SMOKE else Path(study).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def tabulate(study: str, rows: Sequence[Mapping[str, object]], name: str = "results") -> None:
+    """Write a study's table as CSV and print it in Markdown."""
+    with (folder_of(study) / f"{name}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     print(f"| {' | '.join(rows[0])} |\n{'| --- ' * len(rows[0])}|")
     for row in rows:
         print(f"| {' | '.join(map(str, row.values()))} |")
+
+
+def axes(title: str, x: str, y: str) -> Any:
+    """An empty diagram in the studies' style."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    plot = pyplot.figure(figsize=(7.2, 4.2), dpi=110, layout="constrained").add_subplot()
+    plot.spines[["top", "right"]].set_visible(False)
+    plot.grid(alpha=0.25)
+    plot.set(title=title, xlabel=x, ylabel=y)
+    return plot
+
+
+def save_figure(study: str, plot: Any) -> None:
+    """The diagram as `figure.png` beside the table; the same figures give the same bytes."""
+    plot.figure.savefig(folder_of(study) / "figure.png", metadata={"Software": None})
+
+
+def spread(plot: Any, x: float, plain: Scores, found: Scores, **style: Any) -> None:
+    """A point for a mean, with the interval of its difference from plain noise."""
+    value, compared = mean(found), gain(plain, found)
+    reach = [[compared.difference - compared.low], [compared.high - compared.difference]]
+    plot.errorbar([x], [value], yerr=None if found is plain else reach, capsize=2, **style)

@@ -3,31 +3,72 @@
 python -m experiments.data.run
 """
 
-from experiments.study import SEEDS, SMOKE, Pairs, evaluated, gain, interval, mean, scores, tabulate, trained
+from experiments.study import (
+    SEEDS,
+    SMOKE,
+    Pairs,
+    Scores,
+    about,
+    averaged,
+    axes,
+    each,
+    evaluated,
+    gain,
+    interval,
+    mean,
+    save_figure,
+    scores,
+    spread,
+    tabulate,
+    trained,
+)
 
 SIZES = (100, 200) if SMOKE else (500, 1000, 2000, 4000, 8000, 16_000, 20_000)
-# Of the same 16,000, those whose golden image the reward, or the exact detector, prefers.
-SELECTIONS = {"the reward's choice": "reward", "the detector's choice": "soft"}
+SETS = {f"{size:,}": Pairs(f"redenoise-{size}", size) for size in SIZES}
+# Of the same 8,000, those whose golden image the reward prefers; to be compared with as many that nobody chose.
+SETS["of 8,000, the reward's choice"] = Pairs("redenoise-reward", 8000, ("collection.select_by=reward",))
 STEPS = 30 if SMOKE else 2250  # of every training, so that the sets differ in their pairs alone
+RECIPE = ["model=unet", "trainer.max_epochs=-1", f"+trainer.max_steps={STEPS}"]
 
 
 def main() -> None:
-    sets = {f"{size:,} pairs": Pairs(f"data-{size}", size) for size in SIZES}
-    for name, metric in SELECTIONS.items():
-        sets[name] = Pairs(f"data-{metric}", 16_000, (f"collection.select_by={metric}",))
+    networks = {
+        seed: {name: trained(f"data/{pairs.name}", pairs, seed, *RECIPE) for name, pairs in SETS.items()}
+        for seed in SEEDS
+    }
+    folders = {seed: judged(seed, found) for seed, found in networks.items()}
+    plain = scores(folders[SEEDS[0]], "standard")
+    plot = axes("Gain against the number of pairs, model=unet, 3 trainings each", "pairs", "strict")
     rows = []
-    for seed in SEEDS:
-        length = ["trainer.max_epochs=-1", f"+trainer.max_steps={STEPS}"]
-        networks = {p.name.replace("-", "_"): trained(f"data/{p.name}", p, seed, *length) for p in sets.values()}
-        folder = evaluated(f"data/{seed}", "evaluation.methods=[standard]", "~metric.reward", networks=networks)
-        plain = scores(folder, "standard")
-        for name, pairs in sets.items():
-            found = scores(folder, pairs.name.replace("-", "_"))
-            rows.append(
-                {"pairs": name, "seed": seed, "strict": f"{mean(found):.3f}", "gain": interval(gain(plain, found))}
-            )
-    rows.sort(key=lambda row: list(sets).index(str(row["pairs"])))
+    for name, pairs in SETS.items():
+        found: list[Scores] = [scores(folders[seed], identifier(pairs)) for seed in SEEDS]
+        runs = [about(networks[seed][name]) for seed in SEEDS]
+        rows.append(
+            {
+                "pairs": name,
+                "explained": each(run["explained"] for run in runs),
+                "strict": f"{mean(averaged(found)):.3f}",
+                "gain": interval(gain(plain, averaged(found))),
+                "each training": each((mean(one) - mean(plain) for one in found), "+.3f"),
+            }
+        )
+        if not pairs.overrides:
+            spread(plot, pairs.count, plain, averaged(found), fmt="o", color="#c28a00")
+    plot.axhline(mean(plain), color="#444444", linestyle=":", label="plain noise")
+    plot.set_xscale("log")
+    plot.legend(frameon=False, loc="lower right")
     tabulate(__file__, rows)
+    save_figure(__file__, plot)
+
+
+def judged(seed: int, networks: dict) -> object:
+    """The networks of a seed on the held-out prompts."""
+    named = {identifier(SETS[name]): npnet for name, npnet in networks.items()}
+    return evaluated(f"data/{seed}", "evaluation.methods=[standard]", "~metric.reward", networks=named)
+
+
+def identifier(pairs: Pairs) -> str:
+    return pairs.name.replace("-", "_")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ python -m experiments.guidance_free.run
 """
 
 import time
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -15,11 +16,17 @@ from experiments.study import (
     SMOKE,
     Pairs,
     Scores,
+    about,
+    averaged,
+    axes,
+    each,
     evaluated,
     gain,
     interval,
     mean,
+    save_figure,
     scores,
+    spread,
     tabulate,
     trained,
 )
@@ -28,6 +35,7 @@ from golden_noise.npnet import checkpoint
 from golden_noise.pipelines.sdxl import SDXLPipeline
 
 SEARCH = "search=full_inversion"
+INVERSIONS = Pairs("full_inversion", 12_000, (SEARCH,))
 MODELS = {
     "svd_unet+unet": ["model=svd_unet+unet"],
     "svd_unet+unet, unit variance": ["model=svd_unet+unet", "model.npnet.unit_variance=true"],
@@ -35,10 +43,11 @@ MODELS = {
     "denoiser_lora": ["model=denoiser_lora"],
     "denoiser copy": ["model=denoiser_lora", "model.npnet.rank=null"],
 }
-BEST = "denoiser copy"  # the one whose controls are drawn
-FACTORS = (0.6, 0.9) if SMOKE else (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-GUIDANCES = (2.0,) if SMOKE else (1.5, 2.0, 2.5, 3.5, 5.5)
-ALONE, PREDICTED, FOUND = (f"evaluation.methods=[standard{more}]" for more in ("", ",npnet", ",search"))
+BEST = "denoiser copy"  # the one whose controls are drawn, and that is used with guidance
+CONTROLS = ("shuffled", "random_shift", "rescaled")
+FACTORS = (0.6, 0.9) if SMOKE else (0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
+GUIDANCES = (2.0,) if SMOKE else (1.5, 2.0, 3.5, 5.5)
+ALONE = "evaluation.methods=[standard]"
 STEPS, BATCH = 10, 50
 
 
@@ -46,13 +55,39 @@ def identifier(model: str) -> str:
     return model.replace("+", "_").replace(", ", "_").replace(" ", "_")
 
 
+def network(model: str, seed: int) -> Path:
+    """An NPNet that learnt full inversions."""
+    return trained(f"guidance_free/{identifier(model)}", INVERSIONS, seed, *MODELS[model])
+
+
+def judged(seed: int) -> Path:
+    """All networks of a seed without guidance, with the controls of the best one; the search with the first seed."""
+    others = {identifier(model): network(model, seed) for model in MODELS if model != BEST}
+    search = ["search"] if seed == SEEDS[0] else []
+    methods = ",".join(["standard", *search, "npnet", *CONTROLS])
+    options = [SEARCH, f"evaluation.methods=[{methods}]", f"npnet={network(BEST, seed)}"]
+    return evaluated(f"guidance_free/networks-{seed}", *options, networks=others)
+
+
+def predicted(model: str) -> list[Scores]:
+    """The scores of a model's network of every seed."""
+    return [scores(judged(seed), "npnet" if model == BEST else identifier(model)) for seed in SEEDS]
+
+
+def guided(guidance: float) -> Path:
+    """Plain noise and the best network's, of the first seed, sampled with guidance; scaled noise at 2."""
+    scaled = {"rescale": ["rescale", f"factor={best_factor()}"]} if guidance == 2 else {}
+    options = ["evaluation.methods=[standard,npnet]", f"pipeline.guidance={guidance}"]
+    return evaluated(f"guidance_free/guided-{guidance}", *options, f"npnet={network(BEST, SEEDS[0])}", searches=scaled)
+
+
+@cache
 def best_factor() -> float:
     """The factor of the scalar baseline, chosen on prompts of the training split."""
-    split = ["prompts=shapes", "prompts.seed=77", f"prompts.count={PAIRS}"]
-    quality = {}
-    for factor in FACTORS:
-        options = [FOUND, "search=rescale", f"search.factor={factor}", *split]
-        quality[factor] = mean(scores(evaluated(f"guidance_free/factor-{factor}", *options), "search"))
+    searches = {f"factor_{factor}".replace(".", "_"): ["rescale", f"factor={factor}"] for factor in FACTORS}
+    split = ["prompts=shapes", "prompts.seed=77", f"prompts.count={PAIRS // 2}"]
+    folder = evaluated("guidance_free/factors", ALONE, *split, searches=searches)
+    quality = dict(zip(FACTORS, (mean(scores(folder, name)) for name in searches), strict=True))
     return max(quality, key=lambda factor: quality[factor])
 
 
@@ -79,82 +114,95 @@ class Table:
 
     def __init__(self, plain: Scores):
         self.plain, self.rows = plain, list[dict[str, object]]()
+        self.plot = axes("Quality against cost, miniature, 2,000 held-out pairs", "denoiser calls per image", "strict")
+        self.marks: dict[str, dict[str, str]] = {}
 
     def add(
         self,
         noise: str,
-        found: Scores,
-        seed: int | None = None,
+        found: Sequence[Scores],
         steps: int = STEPS,
         guidance: float = 1.0,
         npnet: Path | None = None,
         calls_before: int = 0,
+        mark: str | None = None,
     ) -> None:
+        """A row for a noise, pooled over trainings; a point in the figure for those with a mark."""
         calls = calls_before + steps * (1 if guidance == 1 else 2)
+        pooled = self.plain if found[0] is self.plain else averaged(found)
         self.rows.append(
             {
                 "noise": noise,
-                "seed": seed or "–",
                 "steps": steps,
                 "guidance": guidance,
                 "denoiser calls": calls,
                 "ms per image": f"{1000 * seconds(npnet, steps, guidance):.0f}",
-                "strict": f"{mean(found):.3f}",
-                "change": "–" if found is self.plain else interval(gain(self.plain, found)),
+                "strict": f"{mean(pooled):.3f}",
+                "change": "–" if pooled is self.plain else interval(gain(self.plain, pooled)),
+                "each training": each(map(mean, found)) if len(found) > 1 else "",
             }
         )
+        if mark:
+            style = {"label": noise if noise not in self.marks else None, "fmt": mark[1:], "color": mark[:1]}
+            style["color"] = {"k": "#444444", "g": "#c28a00", "b": "#3b6fb6", "r": "#b64b3b"}[mark[0]]
+            self.marks[noise] = {}
+            spread(self.plot, calls, self.plain, pooled, **style)
 
 
 def main() -> None:
-    pairs = Pairs("full_inversion", 16_000, (SEARCH,))
-    networks = {
-        seed: {model: trained(f"guidance_free/{identifier(model)}", pairs, seed, *o) for model, o in MODELS.items()}
-        for seed in SEEDS
-    }
-    judged = {seed: judge(seed, networks[seed]) for seed in SEEDS}
-    first = judged[SEEDS[0]]
+    first = judged(SEEDS[0])
     table = Table(scores(first, "standard"))
     add_plain(table)
-    table.add("full inversion (the teacher)", scores(first, "search"), calls_before=50)
-    for seed, folder in judged.items():
-        for model, npnet in networks[seed].items():
-            found = scores(folder, "npnet" if model == BEST else identifier(model))
-            table.add(model, found, seed, npnet=npnet, calls_before=int("denoiser" in model))
-        for control in ("shuffled", "random_shift", "rescaled"):
-            table.add(f"control of {BEST}: {control}", scores(folder, control), seed, calls_before=1)
-    add_guided(table, networks[SEEDS[0]][BEST])
+    table.add("full inversion (the teacher)", [scores(first, "search")], calls_before=50)
+    for model in MODELS:
+        npnet, calls = network(model, SEEDS[0]), int("denoiser" in model)
+        mark = {"svd_unet+unet": "bs", "denoiser_lora": "rD", BEST: "go"}.get(model)
+        table.add(model, predicted(model), npnet=npnet, calls_before=calls, mark=mark)
+    for control in CONTROLS:
+        found = [scores(judged(seed), control) for seed in SEEDS]
+        table.add(f"control of {BEST}: {control}", found, calls_before=1)
+    add_guided(table)
     tabulate(__file__, table.rows)
+    tabulate(__file__, [learnt(model) for model in MODELS], "networks")
+    table.plot.legend(frameon=False, loc="lower right")
+    save_figure(__file__, table.plot)
 
 
-def judge(seed: int, networks: dict[str, Path]) -> Path:
-    """Every network of a seed without guidance, with the search and the controls of the best network."""
-    others = {identifier(model): path for model, path in networks.items() if model != BEST}
-    return evaluated(f"guidance_free/networks-{seed}", SEARCH, f"npnet={networks[BEST]}", networks=others)
+def learnt(model: str) -> dict[str, object]:
+    """What the trainings of a model reached, and what they cost."""
+    runs = [about(network(model, seed)) for seed in SEEDS]
+    return {
+        "network": model,
+        "parameters": runs[0]["parameters"],
+        "explained": each(run["explained"] for run in runs),
+        "minutes of training": each((run["seconds"] / 60 for run in runs), ".1f"),
+    }
 
 
 def add_plain(table: Table) -> None:
     """Plain noise as it is, at other numbers of steps, and scaled by the best factor."""
-    table.add("plain", table.plain)
+    table.add("plain", [table.plain], mark="kx")
     for steps in (11, 20):
         folder = evaluated(f"guidance_free/plain-{steps}", ALONE, f"pipeline.steps={steps}")
-        table.add("plain", scores(folder, "standard"), steps=steps)
-    factor = best_factor()
-    folder = evaluated("guidance_free/rescale", FOUND, "search=rescale", f"search.factor={factor}")
-    table.add(f"plain × {factor}", scores(folder, "search"))
+        table.add("plain", [scores(folder, "standard")], steps=steps, mark="kx")
+    scaled = {"rescale": ["rescale", f"factor={best_factor()}"]}
+    folder = evaluated("guidance_free/rescale", ALONE, searches=scaled)
+    table.add(f"plain × {best_factor()}", [scores(folder, "rescale")], mark="k^")
 
 
-def add_guided(table: Table, npnet: Path) -> None:
+def add_guided(table: Table) -> None:
     """Guided sampling of plain and golden noise, and guided sampling in as few calls as golden noise takes without."""
+    npnet = network(BEST, SEEDS[0])
     for guidance in GUIDANCES:
-        options = [PREDICTED, f"pipeline.guidance={guidance}", f"npnet={npnet}"]
-        folder = evaluated(f"guidance_free/guided-{guidance}", *options)
-        table.add("plain", scores(folder, "standard"), guidance=guidance)
-        table.add(BEST, scores(folder, "npnet"), SEEDS[0], guidance=guidance, npnet=npnet, calls_before=1)
+        folder = guided(guidance)
+        table.add("plain, guided", [scores(folder, "standard")], guidance=guidance, mark="k+")
+        found = [scores(folder, "npnet")]
+        table.add(f"{BEST}, guided", found, guidance=guidance, npnet=npnet, calls_before=1, mark="g*")
+        if guidance == 2:
+            table.add(f"plain × {best_factor()}, guided", [scores(folder, "rescale")], guidance=guidance)
     for steps in (5, 6):
-        options = [ALONE, "pipeline.guidance=2", f"pipeline.steps={steps}"]
-        table.add(
-            "plain", scores(evaluated(f"guidance_free/guided-2-{steps}", *options), "standard"), steps=steps, guidance=2
-        )
+        folder = evaluated(f"guidance_free/guided-2-{steps}", ALONE, "pipeline.guidance=2", f"pipeline.steps={steps}")
+        table.add("plain, guided", [scores(folder, "standard")], steps=steps, guidance=2.0, mark="k+")
 
 
 if __name__ == "__main__":
