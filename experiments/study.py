@@ -16,8 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from golden_noise.evaluation.statistics import Comparison, PairedSample
+from golden_noise.noise import draw_noise
+from golden_noise.npnet import checkpoint
+from golden_noise.pipelines.sdxl import SDXLPipeline
+from golden_noise.search.base import NoiseSearch
+from golden_noise.shapes.prompts import draw_prompts
 
 SMOKE = "--smoke" in sys.argv
 OUTPUTS = Path("outputs/smoke" if SMOKE else "outputs")
@@ -100,6 +106,24 @@ def scores(evaluation: Path, method: str, metric: str = "strict") -> Scores:
         rows = [row for row in csv.DictReader(file) if row["method"] == method]
     assert rows, f"{evaluation} has no {method}"
     return {(row["prompt"], row["seed"]): float(row[metric]) for row in rows}
+
+
+@torch.inference_mode()
+def explained(networks: Mapping[str, Path], search: NoiseSearch, count: int = 600) -> dict[str, float]:
+    """The share of a search's move that each network predicts, on held-out prompts that are the same for all."""
+    pipeline = SDXLPipeline.load(
+        "package:shapes/weights/pipeline", device="cpu", height=32, width=32, steps=10, guidance=1.0
+    )
+    loaded = {name: checkpoint.load(str(source), load_pipeline=lambda: pipeline) for name, source in networks.items()}
+    prompts = draw_prompts("test", count, seed=5)
+    noise = draw_noise([prompt.seed for prompt in prompts], pipeline.latent_shape)
+    embedding = pipeline.encode([prompt.text for prompt in prompts])
+    golden = search.search(noise, embedding, pipeline)
+    move = (golden - noise).square().sum()
+    return {
+        name: float(1 - (golden - npnet.golden(noise, embedding)).square().sum() / move)
+        for name, npnet in loaded.items()
+    }
 
 
 def averaged(several: Iterable[Scores]) -> Scores:

@@ -8,11 +8,11 @@ from experiments.study import (
     SMOKE,
     Pairs,
     Scores,
-    about,
     averaged,
     axes,
     each,
     evaluated,
+    explained,
     gain,
     interval,
     mean,
@@ -22,12 +22,14 @@ from experiments.study import (
     tabulate,
     trained,
 )
+from golden_noise.search.redenoise import Redenoise
 
 SIZES = (100, 200) if SMOKE else (500, 1000, 2000, 4000, 8000, 16_000, 20_000)
 SETS = {f"{size:,}": Pairs(f"redenoise-{size}", size) for size in SIZES}
 # Of the same 8,000, those whose golden image the reward prefers; to be compared with as many that nobody chose.
 SETS["of 8,000, the reward's choice"] = Pairs("redenoise-reward", 8000, ("collection.select_by=reward",))
 STEPS = 30 if SMOKE else 2250  # of every training, so that the sets differ in their pairs alone
+REDENOISE = Redenoise(steps=10, denoising_guidance=5.5, inversion_guidance=1.0, rounds=1)  # conf/search/redenoise.yaml
 RECIPE = ["model=unet", "trainer.max_epochs=-1", f"+trainer.max_steps={STEPS}"]
 
 
@@ -37,16 +39,16 @@ def main() -> None:
         for seed in SEEDS
     }
     folders = {seed: judged(seed, found) for seed, found in networks.items()}
+    shares = {seed: explained(found, REDENOISE) for seed, found in networks.items()}
     plain = scores(folders[SEEDS[0]], "standard")
     plot = axes("Gain against the number of pairs, model=unet, 3 trainings each", "pairs", "strict")
     rows = []
     for name, pairs in SETS.items():
         found: list[Scores] = [scores(folders[seed], identifier(pairs)) for seed in SEEDS]
-        runs = [about(networks[seed][name]) for seed in SEEDS]
         rows.append(
             {
                 "pairs": name,
-                "explained": each(run["explained"] for run in runs),
+                "explained": each(shares[seed][name] for seed in SEEDS),
                 "strict": f"{mean(averaged(found)):.3f}",
                 "gain": interval(gain(plain, averaged(found))),
                 "each training": each((mean(one) - mean(plain) for one in found), "+.3f"),
