@@ -13,7 +13,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 # In this order, so that the longest begins first and studies that need another's networks find them.
-STUDIES = ("guidance_free", "data", "redenoise", "searches", "variants", "transfer", "best_of_n", "noise", "sizes")
+STUDIES = (
+    "guidance_free",
+    "first_light",
+    "data",
+    "variants",
+    "redenoise",
+    "searches",
+    "transfer",
+    "best_of_n",
+    "noise",
+    "sizes",
+)
 LOGS = Path("outputs/experiments")
 
 

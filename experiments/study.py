@@ -166,9 +166,13 @@ def tabulate(study: str, rows: Sequence[Mapping[str, object]], name: str = "resu
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    print(f"| {' | '.join(rows[0])} |\n{'| --- ' * len(rows[0])}|")
-    for row in rows:
-        print(f"| {' | '.join(map(str, row.values()))} |")
+    print("\n".join(markdown([list(rows[0]), *(map(str, row.values()) for row in rows)])))
+
+
+def markdown(table: Sequence[Iterable[str]]) -> list[str]:
+    """The lines of a table in Markdown; the first row is its head."""
+    head, *body = [f"| {' | '.join(cells)} |" for cells in table]
+    return [head, f"|{' --- |' * head.count(' | ')} --- |", *body]
 
 
 def axes(title: str, x: str, y: str) -> Any:

@@ -1,21 +1,18 @@
-"""Which way to fit helps when the noise has another size than an NPNet was trained on? On the miniature:
+"""Which way to fit helps when the noise has another size than an NPNet was trained on?
 
-    python experiments/sizes/run.py NPNET OTHER_NPNET
+python -m experiments.sizes.run
 
-NPNET is a trained network of the miniature (the bundled one in the table), OTHER_NPNET another, of model=unet. The
-miniature's denoiser is convolutional, so the search runs at sizes that it was not trained on; what is measured is the
-share of the search's move that each way predicts.
+The miniature's denoiser is convolutional, so the search runs at sizes that it was not trained on; what is measured is
+the share of the search's move that each way predicts.
 """
-
-import csv
-import sys
-from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.stats import bootstrap
 from tqdm import tqdm
 
+from experiments.study import SEEDS, SMOKE, tabulate
+from experiments.variants.run import networks as variants
 from golden_noise.noise import draw_noise
 from golden_noise.npnet import checkpoint
 from golden_noise.npnet.sizes import FITS
@@ -24,7 +21,8 @@ from golden_noise.search.redenoise import Redenoise
 from golden_noise.shapes.prompts import draw_prompts
 
 SIZES = ((32, 32), (48, 48), (32, 64), (64, 64))  # pixels
-COUNT, BATCH = 600, 100
+COUNT, BATCH = 100 if SMOKE else 600, 100
+BUNDLED = "package:shapes/weights/npnet"
 
 
 @torch.inference_mode()
@@ -52,24 +50,21 @@ def explained(error: np.ndarray, move: np.ndarray, axis: int = -1) -> np.ndarray
     return 1 - error.sum(axis) / move.sum(axis)
 
 
-def main(npnet: str, other: str) -> None:
-    networks = {f"svd_unet+unet, fit={fit}": (npnet, fit) for fit in FITS}
-    networks |= {f"unet, fit={fit}": (other, fit) for fit in FITS}
+def main() -> None:
+    networks = {f"svd_unet+unet, fit={fit}": (BUNDLED, fit) for fit in FITS}
+    networks |= {f"unet, fit={fit}": (str(variants(SEEDS[0])["unet"]), fit) for fit in FITS}
     rows = []
     for height, width in SIZES:
         found = errors(height, width, networks)
         move = found.pop("move")
         for name, error in found.items():
-            interval = bootstrap(
+            reach = bootstrap(
                 (error, move), explained, paired=True, n_resamples=2000, rng=np.random.default_rng(0)
             ).confidence_interval
-            rows.append((f"{height}x{width}", name, explained(error, move), interval.low, interval.high))
-            print("{} | {} | {:.3f} [{:.3f}, {:.3f}]".format(*rows[-1]))
-    with Path(__file__).with_name("results.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("pixels", "network", "explained", "low", "high"))
-        writer.writerows((size, name, *(f"{value:.4f}" for value in values)) for size, name, *values in rows)
+            share = f"{explained(error, move):.3f} [{reach.low:.3f}, {reach.high:.3f}]"
+            rows.append({"pixels": f"{height}×{width}", "network": name, "explained": share})
+    tabulate(__file__, rows)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

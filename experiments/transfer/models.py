@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from experiments.study import OUTPUTS, SMOKE, once
+from golden_noise.pipelines.schedules import Schedule
 from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.shapes import models
 from golden_noise.shapes.train import CAPTIONS, DenoiserStage, LatentBatches, Stage, fit, save_whole, stored_latents
@@ -81,10 +82,17 @@ class DistilledStage(Stage):
         noisy = self.teacher.pipe.scheduler.add_noise(latents, torch.randn_like(latents), torch.tensor([int(start)]))
         reached = schedule.move(noisy, self.teacher.predict(noisy, start, prompt, GUIDANCE), start, middle)
         reached = schedule.move(reached, self.teacher.predict(reached, middle, prompt, GUIDANCE), middle, end)
-        # The move is linear in its prediction: the one that leads straight to where the teacher went.
-        zero, one = torch.zeros_like(noisy), torch.ones_like(noisy)
-        wanted = (reached - schedule.move(noisy, zero, start, end)) / schedule.move(zero, one, start, end)
+        wanted = straight(schedule, noisy, reached, start, end)
         return F.mse_loss(self.student.denoise(noisy, start, prompt), wanted)
+
+
+def straight(schedule: Schedule, latents: Tensor, reached: Tensor, start: float, end: float) -> Tensor:
+    """The prediction whose one move leads from the latents at `start` to those reached at `end`.
+
+    Moves are linear in their prediction.
+    """
+    zero, one = torch.zeros_like(latents), torch.ones_like(latents)
+    return (reached - schedule.move(latents, zero, start, end)) / schedule.move(zero, one, start, end)
 
 
 def distilled() -> Path:
