@@ -24,7 +24,7 @@ from experiments.study import (
 )
 from golden_noise.search.redenoise import Redenoise
 
-SIZES = (100, 200) if SMOKE else (500, 1000, 2000, 4000, 8000, 16_000, 20_000)
+SIZES = (100, 200) if SMOKE else (500, 1000, 2000, 4000, 8000, 20_000)
 SETS = {f"{size:,}": Pairs(f"redenoise-{size}", size) for size in SIZES}
 # Of the same 8,000, those whose golden image the reward prefers; to be compared with as many that nobody chose.
 SETS["of 8,000, the reward's choice"] = Pairs("redenoise-reward", 8000, ("collection.select_by=reward",))

@@ -5,9 +5,9 @@ python -m experiments.variants.run
 
 from pathlib import Path
 
-from experiments.data.run import SETS
 from experiments.study import (
     SEEDS,
+    Pairs,
     about,
     averaged,
     each,
@@ -32,7 +32,7 @@ VARIANTS = {
     "denoiser_lora": ["model=denoiser_lora"],
     "denoiser copy": ["model=denoiser_lora", "model.npnet.rank=null"],
 }
-PAIRS = list(SETS.values())[-3]  # 16,000 re-denoised ones
+PAIRS = Pairs("shapes-redenoise", 16_000)  # those of first light
 EPOCHS = 2
 
 
