@@ -42,20 +42,22 @@ def run(name: str, arguments: list[str], threads: int) -> bool:
     return code == 0
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m experiments", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", choices=[*STUDIES, []], metavar="NAME", help=", ".join(STUDIES))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(STUDIES))
     parser.add_argument("--workers", type=int, default=2, help="studies at a time, each with its share of the cores")
     parser.add_argument("--smoke", action="store_true", help="a handful of prompts, in minutes, under outputs/smoke")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    if unknown := {*options.names} - {*STUDIES}:
+        parser.error(f"no study {', '.join(sorted(unknown))}; there are {', '.join(STUDIES)}")
     threads = max(1, len(os.sched_getaffinity(0)) // options.workers)
-    arguments = ["--smoke"] if options.smoke else []
+    passed = ["--smoke"] if options.smoke else []
     with ThreadPoolExecutor(options.workers) as pool:
-        done = list(pool.map(lambda name: run(name, arguments, threads), options.names or STUDIES))
+        done = list(pool.map(lambda name: run(name, passed, threads), options.names or STUDIES))
     sys.exit(0 if all(done) else 1)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -17,7 +17,7 @@ from .pages import FENCE, PAGES, ROOT, Command, inline_commands, shell_commands,
 TRAINING = PACKAGE / "shapes/train.yaml"
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 COMMANDS = [
-    pytest.param(page, command, id=f"{page.stem}: {command.text}")
+    pytest.param(page, command, id=f"{page.parent.name if page.stem == 'README' else page.stem}: {command.text}")
     for page in PAGES
     for command in shell_commands(page) + inline_commands(page)
 ]
@@ -27,6 +27,7 @@ TOOLS = {
     "golden_noise.pairs": "golden_noise.pairs.__main__",
     "golden_noise.npnet.convert": "golden_noise.npnet.convert",
     "golden_noise.experiments": "golden_noise.experiments.__main__",
+    "experiments": "experiments.__main__",
 }
 MODULES = [case for case in COMMANDS if case.values[1].program in TOOLS]
 #: The settings that other modules take, as KEY=VALUE.
@@ -103,7 +104,8 @@ def test_every_command_is_checked():
         if command.program in SETTINGS:
             assert {word.partition("=")[0] for word in command.arguments} <= SETTINGS[command.program], command.text
         else:
-            assert command.program in (*SCRIPTS, *TOOLS) or (ROOT / command.program).is_file(), (
+            module = ROOT / f"{command.program.replace('.', '/')}.py"
+            assert command.program in (*SCRIPTS, *TOOLS) or module.is_file() or (ROOT / command.program).is_file(), (
                 f"{page}: {command.text}"
             )
 
