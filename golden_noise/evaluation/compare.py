@@ -168,13 +168,14 @@ def drawing_settings(
     plain = without_device(OmegaConf.to_container(config, resolve=True))
     digests = {name: weights_digest(network) for name, network in networks.items()}
     shared = local_files(plain["pipeline"]["model"])
+    searches = {SEARCH: plain["search"], **plain.get("evaluation", {}).get("searches", {})}  # generate.py has one only
     settings: dict[str, dict[str, Any]] = {name: {"pipeline": plain["pipeline"]["model"]} for name in names}
     for name in names:
         if name in digests or name in CONTROLS:
             network = name if name in digests else NPNET
             settings[name] |= {"npnet": digests[network], "npnet_settings": network_settings(networks[network])}
-        if name == SEARCH or name in config.evaluation.searches:
-            settings[name]["search"] = plain["search"] if name == SEARCH else plain["evaluation"]["searches"][name]
+        if name in searches:
+            settings[name]["search"] = searches[name]
         if name == BEST_OF_N:
             best_of = plain["evaluation"]["best_of"]
             metric = best_of["metric"] or next(iter(plain["metric"]))
