@@ -46,17 +46,31 @@ def log_in(config: DictConfig) -> None:
 
 
 def build_loggers(config: DictConfig) -> list[Logger]:
-    """The loggers of `config.logger`, with the whole config as hyperparameters."""
+    """The loggers of `config.logger`, which begin a run at the first thing that they are told."""
     loggers = list(instantiate(config.logger).values())
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):  # it passes on a setting that W&B warns of, whatever its value
+            logger._wandb_init.pop("anonymous", None)
+    return loggers
+
+
+def log_config(loggers: Sequence[Logger], config: DictConfig) -> None:
+    """Tell loggers the whole config as hyperparameters."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
     for logger in loggers:
         logger.log_hyperparams(plain)
-    return loggers
 
 
 def wandb_run(loggers: Sequence[Logger]) -> "Run | None":
     """The W&B run among the loggers, if there is one."""
     return next((logger.experiment for logger in loggers if isinstance(logger, WandbLogger)), None)
+
+
+def start_run(config: DictConfig) -> "Run | None":
+    """A W&B run of a job without a Trainer, if `config.logger` has one."""
+    loggers = build_loggers(config)
+    log_config(loggers, config)
+    return wandb_run(loggers)
 
 
 def log_evaluation(
@@ -102,7 +116,7 @@ def figures(summary: dict[str, Any]) -> dict[str, float]:
 
 def report_pairs(config: DictConfig) -> None:
     """Report a collection in a W&B run of its own, if a logger was chosen."""
-    if config.get("logger") and (run := wandb_run(build_loggers(config))):
+    if config.get("logger") and (run := start_run(config)):
         index = ShardIndex.load(Path(config.data_dir))
         accepted, rejected = (sum(getattr(shard, name) for shard in index.shards) for name in ("samples", "rejected"))
         run.summary.update({"pairs/accepted": accepted, "pairs/rejected": rejected})

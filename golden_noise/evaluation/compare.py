@@ -32,7 +32,7 @@ from golden_noise.pipelines.loading import pick_device
 from golden_noise.prompts import Prompt
 from golden_noise.search.base import NoiseSearch
 from golden_noise.search.best_of_n import BestOfN
-from golden_noise.tracking import build_loggers, log_evaluation, log_in, report_weights_used, wandb_run
+from golden_noise.tracking import log_evaluation, log_in, report_weights_used, start_run
 
 if TYPE_CHECKING:
     from wandb.sdk.wandb_run import Run
@@ -105,7 +105,7 @@ def evaluate(
 def evaluate_job(config: DictConfig) -> None:
     """The evaluate job: `evaluate`, reported in a run of its own."""
     log_in(config)
-    find_run = cache(lambda: wandb_run(build_loggers(config)))
+    find_run = cache(partial(start_run, config))
     evaluate(config, find_run=find_run)
     if run := find_run():
         report_weights_used(run, config.npnet)

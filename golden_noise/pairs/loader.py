@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from golden_noise.pairs.buffers import Buffers
 from golden_noise.pairs.index import ShardEntry
 from golden_noise.pairs.order import Order, Split, deal, epoch_order, steps_per_rank, stored_order
 from golden_noise.pairs.reader import OpenShard
@@ -142,6 +143,7 @@ class _Reader:
         self.opened: dict[int, OpenShard] = {}
         self.locks = [Lock() for _ in loader.shards]
         self.pinned = torch.cuda.is_available()
+        self.buffers = Buffers()
 
     def read(self, pairs: Order) -> Batch:
         batch: Batch = {"key": [], "prompt": []}
@@ -173,7 +175,7 @@ class _Reader:
                 self.opened.pop(shard).close()
 
     def _empty(self, shape: tuple[int, ...]) -> Tensor:
-        """Memory for a batch; page-locked where there is a GPU to copy it to."""
+        """Memory for a batch; page-locked where there is a GPU to copy it to, which torch itself uses again."""
         if self.pinned:
             return torch.empty(shape, dtype=torch.float16, pin_memory=True)
-        return torch.from_numpy(np.empty(shape, np.float16))  # in huge pages, unlike torch's own: three times as fast
+        return self.buffers.take(shape)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from hydra.utils import instantiate
 from lightning import Callback, LightningDataModule, Trainer, seed_everything
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from golden_noise.evaluation.compare import check_methods, evaluate, load_npnet
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.base import Pipeline
-from golden_noise.tracking import build_loggers, log_in, report_training, wandb_run
+from golden_noise.tracking import build_loggers, log_config, log_in, report_training, wandb_run
 from golden_noise.training.callbacks import SampleGrid
 from golden_noise.training.card import write_card
 from golden_noise.training.module import NPNetModule
@@ -54,6 +55,8 @@ def train(config: DictConfig) -> None:
     )
     loggers = build_loggers(config)
     trainer: Trainer = instantiate(config.trainer, logger=loggers, callbacks=build_callbacks(config, load_pipeline))
+    rank_zero_only(data.prepare_data)()  # before the Trainer does, so that no run is logged where the pairs do not fit
+    log_config(trainer.loggers, config)
     last = folder / "checkpoints/last.ckpt"
     trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -77,7 +80,7 @@ def build_data(config: DictConfig, load_pipeline: LoadPipeline) -> LightningData
     choices = f"pipeline={config.pipeline.name} prompts=file prompts.path=FILE data_dir={config.data_dir}"
     return instantiate(
         config.data,
-        collect=(lambda: collect(config)) if config.pipeline.bundled else None,
+        collect=cache(partial(collect, config)) if config.pipeline.bundled else None,  # once, also for the Trainer
         collect_hint=f"python collect.py {choices}",
         pipeline=pipeline_identity(config),
         encode=lambda prompts: load_pipeline().encode(prompts),  # loaded if a batch needs it

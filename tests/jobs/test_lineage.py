@@ -23,7 +23,7 @@ TINY = [
 ]
 
 
-def test_runs_are_joined_by_their_artifacts(compose_job, tmp_path, read_offline_run):
+def test_runs_are_joined_by_their_artifacts(compose_job, tmp_path, read_offline_run, capsys):
     def offline(job):
         """Records of the only run of a job by their kind."""
         (log,) = (tmp_path / job).rglob("*.wandb")
@@ -41,6 +41,7 @@ def test_runs_are_joined_by_their_artifacts(compose_job, tmp_path, read_offline_
     few = ["prompts.count=6", "pipeline.steps=2", "~metric.reward", "evaluation.methods=[standard,npnet]"]
     judged = [*few, "logger=wandb", f"folder={tmp_path}/evaluate", f"npnet={tmp_path}/train/npnet/best"]
     evaluate_job(compose_job("evaluate", *judged, "name=judged"))
+    assert "no effect" not in capsys.readouterr().err  # W&B's word for settings that it no longer knows
     collected, trained, evaluated = offline("collect"), offline("train"), offline("evaluate")
 
     (made,), (used, weights), (used_weights,) = (runs["artifact"] for runs in (collected, trained, evaluated))

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from golden_noise.cli import CONF
+from golden_noise.collection import collect
 from golden_noise.errors import UserError
 from golden_noise.generation import generate
 from golden_noise.npnet import NPNet
@@ -103,6 +104,13 @@ def test_pairs_of_another_pipeline_are_refused(compose_job):
     train(compose_job("train", *SMALL, "pipeline.recipe.epochs=1"))
     with pytest.raises(UserError, match=r"pipeline\.name=shapes"):
         train(compose_job("train", *SMALL, "pipeline.bundled=false", "pipeline.name=other"))
+
+
+def test_pairs_of_other_prompts_are_refused_before_a_run_is_logged(compose_job, tmp_path):
+    collect(compose_job("collect", "prompts.count=100", "collection.shard_size=100"))
+    with pytest.raises(UserError, match=r"prompts\.count=100, but this run asks for prompts\.count=200"):
+        train(compose_job("train", *SMALL, "logger=[csv,wandb]"))
+    assert not list(tmp_path.rglob("wandb")) and not list(tmp_path.rglob("csv"))
 
 
 def test_an_evaluation_that_cannot_follow_is_refused_before_the_training(compose_job, tmp_path):
