@@ -5,6 +5,7 @@ benchmarks/README.md, and removes them. Compare the ratios, which are measured i
 """
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import statistics
@@ -28,6 +29,7 @@ from golden_noise.prompts import Prompt
 
 LATENTS, EMBEDS = (4, 128, 128), (77, 2048)
 BATCH, SHARD = 64, 512
+BATCHES = 300  # that memory is watched for
 
 
 def make_pairs(start: int, count: int, embeds: bool = False) -> Iterator[NoisePair]:
@@ -172,10 +174,11 @@ def resident(call: Callable[[], Any]) -> float:
 
 
 def streamed(folder: Path, workers: int) -> Iterator[None]:
-    data = data_module(folder, workers)
-    for _ in data.train_dataloader():
+    """As many batches of every set, in several epochs of a small one: a peak is higher the longer one waits for it."""
+    loader = data_module(folder, workers).train_dataloader()
+    batches = itertools.chain.from_iterable(itertools.repeat(loader))
+    for _ in itertools.islice(batches, BATCHES):
         yield
-    yield
 
 
 def published(folder: Path) -> Iterator[None]:
