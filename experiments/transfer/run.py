@@ -88,7 +88,7 @@ def with_models() -> list[Row]:
         f"distilled model, {STEPS} steps": (distilled(), [f"pipeline.steps={STEPS}"]),
     }
     used, rows = ("denoiser_lora", BEST), []
-    networks = {f"{identifier(model)}_{seed}": network(model, seed) for seed in SEEDS for model in used}
+    networks = {f"{identifier(model)}_{seed}": network(model, seed) for seed in SEEDS for model in reversed(used)}
     for name, (source, options) in second.items():
         unet = [f"+pipeline.model.unet.source={source}", f"+pipeline.model.unet.weight_name={WEIGHTS}"]
         folder = evaluated(
