@@ -49,6 +49,7 @@ FACTORS = (0.6, 0.9) if SMOKE else (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 
 GUIDANCES = (2.0,) if SMOKE else (1.5, 2.0, 3.5, 5.5)
 ALONE = "evaluation.methods=[standard]"
 STEPS, BATCH = 10, 50
+COLOURS = {"k": "#444444", "g": "#c28a00", "b": "#3b6fb6", "r": "#b64b3b"}
 
 
 def identifier(model: str) -> str:
@@ -115,7 +116,7 @@ class Table:
     def __init__(self, plain: Scores, scaled: Scores):
         self.plain, self.scaled, self.rows = plain, scaled, list[dict[str, object]]()
         self.plot = axes("Quality against cost, miniature, 2,000 held-out pairs", "denoiser calls per image", "strict")
-        self.marks: dict[str, dict[str, str]] = {}
+        self.marked = set[str]()
 
     def add(
         self,
@@ -138,18 +139,19 @@ class Table:
                 "denoiser calls": calls,
                 "ms per image": f"{1000 * seconds(npnet, steps, guidance):.0f}",
                 "strict": f"{mean(pooled):.3f}",
-                "against plain": "–" if pooled is self.plain else interval(gain(self.plain, pooled)),
-                f"against plain × {best_factor()}": "–"
-                if pooled is self.scaled
-                else interval(gain(self.scaled, pooled)),
+                "against plain": self.change(self.plain, pooled),
+                f"against plain × {best_factor()}": self.change(self.scaled, pooled),
                 "each training": each(map(mean, found)) if len(found) > 1 else "",
             }
         )
         if mark:
-            style = {"label": noise if noise not in self.marks else None, "fmt": mark[1:], "color": mark[:1]}
-            style["color"] = {"k": "#444444", "g": "#c28a00", "b": "#3b6fb6", "r": "#b64b3b"}[mark[0]]
-            self.marks[noise] = {}
-            spread(self.plot, calls, self.plain, pooled, **style)
+            label = None if noise in self.marked else noise
+            self.marked.add(noise)
+            spread(self.plot, calls, self.plain, pooled, label=label, color=COLOURS[mark[0]], fmt=mark[1])
+
+    @staticmethod
+    def change(baseline: Scores, found: Scores) -> str:
+        return "–" if found is baseline else interval(gain(baseline, found))
 
 
 def main() -> None:
