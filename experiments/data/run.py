@@ -58,7 +58,7 @@ def main() -> None:
             spread(plot, pairs.count, plain, averaged(found), fmt="o", color="#c28a00")
     plot.axhline(mean(plain), color="#444444", linestyle=":", label="plain noise")
     plot.set_xscale("log")
-    plot.legend(frameon=False, loc="lower right")
+    plot.legend(frameon=False, loc="upper left")
     tabulate(__file__, rows)
     save_figure(__file__, plot)
 
