@@ -46,7 +46,7 @@ MODELS = {
 BEST = "denoiser copy"  # the one whose controls are drawn, and that is used with guidance
 CONTROLS = ("shuffled", "random_shift", "rescaled")
 FACTORS = (0.6, 0.9) if SMOKE else (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
-GUIDANCES = (2.0,) if SMOKE else (1.5, 2.0, 3.5)
+GUIDANCES = (2.0,) if SMOKE else (1.5, 2.0)
 ALONE = "evaluation.methods=[standard]"
 STEPS, BATCH = 10, 50
 COLOURS = {"k": "#444444", "g": "#c28a00", "b": "#3b6fb6", "r": "#b64b3b"}

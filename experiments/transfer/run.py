@@ -30,7 +30,6 @@ from experiments.transfer.models import STEPS, WEIGHTS, distilled, trained_anew
 
 SAMPLERS = {
     "4 steps": ["pipeline.steps=4"],
-    "20 steps": ["pipeline.steps=20"],
     "DPM++ 2M instead of DDIM": ["+pipeline.model.scheduler.name=DPMSolverMultistepScheduler"],
 }
 ALONE = "evaluation.methods=[standard]"
