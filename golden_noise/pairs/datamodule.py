@@ -9,6 +9,7 @@ import torch
 from lightning import LightningDataModule
 
 from golden_noise.errors import UserError
+from golden_noise.pairs.buffers import Buffers
 from golden_noise.pairs.embeddings import Encode, PromptEncoder
 from golden_noise.pairs.index import INDEX_NAME, ShardIndex, differences
 from golden_noise.pairs.loader import Batch, NoisePairLoader
@@ -68,6 +69,7 @@ class NoisePairDataModule(LightningDataModule):
         self.prepare_data_per_node = False  # nodes share the folder: two must not collect the same units
         self.source = ShardSource(data_dir, cache)
         self.batch_size, self.num_workers = batch_size, num_workers
+        self.buffers = Buffers(batch_size)  # of training and validation, which take turns
         self.shapes = {"noise": tuple(latent_shape), "golden": tuple(latent_shape)}
         if embeddings not in ("stored", "encode"):
             raise UserError(f"data.embeddings={embeddings} must be stored or encode")
@@ -150,6 +152,7 @@ class NoisePairDataModule(LightningDataModule):
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self.trainer.world_size if self.trainer else 1,
             epoch=epoch,
+            buffers=self.buffers,
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

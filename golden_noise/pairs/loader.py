@@ -43,6 +43,7 @@ class NoisePairLoader:
         rank: of this process, below `world_size`.
         world_size: number of ranks.
         epoch: the first iteration's.
+        buffers: memory for the batches, perhaps shared with other loaders.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class NoisePairLoader:
         rank: int = 0,
         world_size: int = 1,
         epoch: int = 0,
+        buffers: Buffers | None = None,
     ):
         self.source, self.shards, self.split = source, list(shards), split
         self.batch_size, self.shapes = batch_size, dict(shapes)
         self.shuffle_shards, self.num_workers, self.seed = shuffle_shards, num_workers, seed
         self.rank, self.world_size = rank, world_size
         self.epoch, self.batch = epoch, 0
+        self.buffers = buffers or Buffers(batch_size)
         self._resumed = False
         self._stored = stored_order([shard.prompts for shard in self.shards], split, val_fraction)
         self._places: dict[int, NDArray[np.int64]] = {}
@@ -143,11 +146,10 @@ class _Reader:
         self.opened: dict[int, OpenShard] = {}
         self.locks = [Lock() for _ in loader.shards]
         self.pinned = torch.cuda.is_available()
-        self.buffers = Buffers()
 
     def read(self, pairs: Order) -> Batch:
         batch: Batch = {"key": [], "prompt": []}
-        tensors = {name: self._empty((len(pairs), *shape)) for name, shape in self.loader.shapes.items()}
+        tensors = {name: self._empty(len(pairs), shape) for name, shape in self.loader.shapes.items()}
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         for row, (shard, place) in enumerate(pairs.tolist()):
             key, prompt = self._open(shard).read(place, {name: array[row] for name, array in arrays.items()})
@@ -174,8 +176,8 @@ class _Reader:
             if self.left[shard] == 0:
                 self.opened.pop(shard).close()
 
-    def _empty(self, shape: tuple[int, ...]) -> Tensor:
+    def _empty(self, rows: int, shape: tuple[int, ...]) -> Tensor:
         """Memory for a batch; page-locked where there is a GPU to copy it to, which torch itself uses again."""
         if self.pinned:
-            return torch.empty(shape, dtype=torch.float16, pin_memory=True)
-        return self.buffers.take(shape)
+            return torch.empty((rows, *shape), dtype=torch.float16, pin_memory=True)
+        return self.loader.buffers.take(rows, shape)

@@ -98,6 +98,20 @@ def test_a_rank_reads_no_pair_of_another(tmp_path, monkeypatch):
     assert len(read) <= len(split_keys(tmp_path, "train")) / 2
 
 
+def test_batches_that_are_kept_stay_as_they_were_while_others_use_memory_again(tmp_path):
+    collect(tmp_path, [20, 20])
+    stream = loader(tmp_path, batch_size=2, shuffle_shards=2, num_workers=2)
+    kept, places = [], set()
+    for number, batch in enumerate(batch for _ in range(9) for batch in stream):
+        places.add(batch["noise"].data_ptr())
+        if number % 30 == 0:
+            kept.append((batch["key"][1], batch["noise"][1], batch["golden"].numpy()[1]))
+    for key, noise, golden in kept:
+        pair = make_pair(int(key))
+        assert torch.equal(noise.float(), pair.noise) and torch.equal(torch.tensor(golden).float(), pair.golden)
+    assert len(places) <= 2 * (2 * 2 + 2 + len(kept)) < number  # noise and golden noise share
+
+
 @pytest.mark.parametrize("workers", [0, 3])
 def test_every_shard_is_hashed_once_and_closed(tmp_path, monkeypatch, workers):
     collect(tmp_path, [4, 3, 5])
