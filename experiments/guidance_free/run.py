@@ -170,7 +170,7 @@ def main() -> None:
     add_guided(table)
     tabulate(__file__, table.rows)
     tabulate(__file__, [learnt(model) for model in MODELS], "networks")
-    table.plot.legend(frameon=False, loc="lower right")
+    table.plot.legend(frameon=False, loc="center")
     save_figure(__file__, table.plot)
 
 
@@ -203,7 +203,8 @@ def add_guided(table: Table) -> None:
         found = [scores(folder, "npnet")]
         table.add(f"{BEST}, guided", found, guidance=guidance, npnet=npnet, calls_before=1, mark="g*")
         if guidance == 2:
-            table.add(f"plain × {best_factor()}, guided", [scores(folder, "rescale")], guidance=guidance)
+            scaled = [scores(folder, "rescale")]
+            table.add(f"plain × {best_factor()}, guided", scaled, guidance=guidance, mark="kv")
     for steps in (5, 6):
         folder = evaluated(f"guidance_free/guided-2-{steps}", ALONE, "pipeline.guidance=2", f"pipeline.steps={steps}")
         table.add("plain, guided", [scores(folder, "standard")], steps=steps, guidance=2.0, mark="k+")
