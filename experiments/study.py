@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from golden_noise.evaluation import verdict
 from golden_noise.evaluation.statistics import Comparison, PairedSample
 from golden_noise.noise import draw_noise
 from golden_noise.npnet import checkpoint
@@ -29,6 +30,7 @@ SMOKE = "--smoke" in sys.argv
 OUTPUTS = Path("outputs/smoke" if SMOKE else "outputs")
 SEEDS = (1, 2) if SMOKE else (1, 2, 3)  # of every training
 PAIRS = 64 if SMOKE else 2000  # held-out pairs of every evaluation
+ALONE = "evaluation.methods=[standard]"  # and what an evaluation adds
 
 Scores = dict[tuple[str, str], float]  # by prompt and seed
 
@@ -72,6 +74,17 @@ def trained(name: str, pairs: Pairs, seed: int, *overrides: str) -> Path:
     return folder / "npnet/best"
 
 
+def identifier(text: str) -> str:
+    """A name for folders and for methods of an evaluation."""
+    return text.replace(", ", "_").replace("+", "_").replace(" ", "_").replace("-", "_").replace(".", "_")
+
+
+def miniature(steps: int = 10, guidance: float = 1.0, height: int = 32, width: int = 32) -> SDXLPipeline:
+    """The bundled pipeline on the CPU."""
+    source = "package:shapes/weights/pipeline"
+    return SDXLPipeline.load(source, device="cpu", height=height, width=width, steps=steps, guidance=guidance)
+
+
 def about(npnet: Path) -> dict[str, Any]:
     """What a training recorded of itself: `explained`, `parameters`, `seconds` and more."""
     return json.loads((npnet.parents[1] / "run.json").read_text())
@@ -111,9 +124,7 @@ def scores(evaluation: Path, method: str, metric: str = "strict") -> Scores:
 @torch.inference_mode()
 def explained(networks: Mapping[str, Path], search: NoiseSearch, count: int = 600) -> dict[str, float]:
     """The share of a search's move that each network predicts, on held-out prompts that are the same for all."""
-    pipeline = SDXLPipeline.load(
-        "package:shapes/weights/pipeline", device="cpu", height=32, width=32, steps=10, guidance=1.0
-    )
+    pipeline = miniature()
     loaded = {name: checkpoint.load(str(source), load_pipeline=lambda: pipeline) for name, source in networks.items()}
     prompts = draw_prompts("test", count, seed=5)
     noise = draw_noise([prompt.seed for prompt in prompts], pipeline.latent_shape)
@@ -145,7 +156,7 @@ def mean(values: Scores) -> float:
 
 
 def interval(found: Comparison) -> str:
-    return f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+    return f"{verdict.signed(found.difference)} {verdict.interval([found.low, found.high], verdict.signed)}"
 
 
 def each(values: Iterable[float], form: str = ".3f") -> str:

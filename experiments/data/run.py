@@ -4,6 +4,7 @@ python -m experiments.data.run
 """
 
 from experiments.study import (
+    ALONE,
     SEEDS,
     SMOKE,
     Pairs,
@@ -14,6 +15,7 @@ from experiments.study import (
     evaluated,
     explained,
     gain,
+    identifier,
     interval,
     mean,
     save_figure,
@@ -44,7 +46,7 @@ def main() -> None:
     plot = axes("Gain against the number of pairs, model=unet, 3 trainings each", "pairs", "strict")
     rows = []
     for name, pairs in SETS.items():
-        found: list[Scores] = [scores(folders[seed], identifier(pairs)) for seed in SEEDS]
+        found: list[Scores] = [scores(folders[seed], identifier(pairs.name)) for seed in SEEDS]
         rows.append(
             {
                 "pairs": name,
@@ -65,12 +67,8 @@ def main() -> None:
 
 def judged(seed: int, networks: dict) -> object:
     """The networks of a seed on the held-out prompts."""
-    named = {identifier(SETS[name]): npnet for name, npnet in networks.items()}
-    return evaluated(f"data/{seed}", "evaluation.methods=[standard]", "~metric.reward", networks=named)
-
-
-def identifier(pairs: Pairs) -> str:
-    return pairs.name.replace("-", "_")
+    named = {identifier(SETS[name].name): npnet for name, npnet in networks.items()}
+    return evaluated(f"data/{seed}", ALONE, "~metric.reward", networks=named)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from experiments.study import (
+    ALONE,
     PAIRS,
     SEEDS,
     SMOKE,
@@ -22,8 +23,10 @@ from experiments.study import (
     each,
     evaluated,
     gain,
+    identifier,
     interval,
     mean,
+    miniature,
     save_figure,
     scores,
     spread,
@@ -32,7 +35,6 @@ from experiments.study import (
 )
 from golden_noise.noise import draw_noise
 from golden_noise.npnet import checkpoint
-from golden_noise.pipelines.sdxl import SDXLPipeline
 
 SEARCH = "search=full_inversion"
 INVERSIONS = Pairs("full_inversion", 12_000, (SEARCH,))
@@ -47,13 +49,8 @@ BEST = "denoiser copy"  # the one whose controls are drawn, and that is used wit
 CONTROLS = ("shuffled", "random_shift", "rescaled")
 FACTORS = (0.6, 0.9) if SMOKE else (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 GUIDANCES = (2.0,) if SMOKE else (1.5, 2.0)
-ALONE = "evaluation.methods=[standard]"
 STEPS, BATCH = 10, 50
 COLOURS = {"k": "#444444", "g": "#c28a00", "b": "#3b6fb6", "r": "#b64b3b"}
-
-
-def identifier(model: str) -> str:
-    return model.replace("+", "_").replace(", ", "_").replace(" ", "_")
 
 
 def network(model: str, seed: int) -> Path:
@@ -85,7 +82,7 @@ def guided(guidance: float) -> Path:
 @cache
 def best_factor() -> float:
     """The factor of the scalar baseline, chosen on prompts of the training split."""
-    searches = {f"factor_{factor}".replace(".", "_"): ["rescale", f"factor={factor}"] for factor in FACTORS}
+    searches = {identifier(f"factor_{factor}"): ["rescale", f"factor={factor}"] for factor in FACTORS}
     split = ["prompts=shapes", "prompts.seed=77", f"prompts.count={PAIRS // 2}"]
     folder = evaluated("guidance_free/factors", ALONE, *split, searches=searches)
     quality = dict(zip(FACTORS, (mean(scores(folder, name)) for name in searches), strict=True))
@@ -96,9 +93,7 @@ def best_factor() -> float:
 @torch.inference_mode()
 def seconds(npnet: Path | None, steps: int, guidance: float) -> float:
     """Seconds per image of sampling on this machine, with NPNet's pass: the best of three batches."""
-    pipeline = SDXLPipeline.load(
-        "package:shapes/weights/pipeline", device="cpu", height=32, width=32, steps=steps, guidance=guidance
-    )
+    pipeline = miniature(steps, guidance)
     network = None if npnet is None else checkpoint.load(str(npnet), load_pipeline=lambda: pipeline)
     prompt = pipeline.encode(["a red circle"] * BATCH)
     noise = draw_noise(range(BATCH), pipeline.latent_shape)

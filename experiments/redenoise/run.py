@@ -3,7 +3,7 @@
 python -m experiments.redenoise.run
 """
 
-from experiments.study import SMOKE, evaluated, gain, interval, mean, scores, tabulate
+from experiments.study import ALONE, SMOKE, evaluated, gain, identifier, interval, mean, scores, tabulate
 
 # (w1, w2, rounds); with w1 = w2 the round trip has no gap that could write the prompt into the noise.
 SETTINGS = {
@@ -23,7 +23,7 @@ def main() -> None:
     for sampler, (options, chosen) in SETTINGS.items():
         tried = chosen[-2:] if SMOKE else chosen
         searches = {
-            f"w{w1}_{w2}_{rounds}".replace(".", "_"): [
+            identifier(f"w{w1}_{w2}_{rounds}"): [
                 "redenoise",
                 f"denoising_guidance={w1}",
                 f"inversion_guidance={w2}",
@@ -32,9 +32,7 @@ def main() -> None:
             for w1, w2, rounds in tried
         }
         name = sampler.replace(",", "").replace(" ", "-")
-        folder = evaluated(
-            f"redenoise/{name}", "evaluation.methods=[standard]", "~metric.reward", *options, searches=searches
-        )
+        folder = evaluated(f"redenoise/{name}", ALONE, "~metric.reward", *options, searches=searches)
         plain = scores(folder, "standard")
         for search, (w1, w2, rounds) in zip(searches, tried, strict=True):
             found = scores(folder, search)

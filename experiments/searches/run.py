@@ -10,7 +10,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.study import evaluated, gain, interval, mean, scores, tabulate
+from experiments.study import ALONE, evaluated, gain, interval, mean, scores, tabulate
 from golden_noise.noise import draw_noise
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.shapes.prompts import draw_prompts
@@ -54,7 +54,7 @@ def row(folder: Path, search: str, config: DictConfig) -> dict[str, object]:
 
 def main() -> None:
     searches = {method(name): [name] for name in SEARCHES}
-    folder = evaluated("searches", "evaluation.methods=[standard]", searches=searches)
+    folder = evaluated("searches", ALONE, searches=searches)
     config = OmegaConf.create(json.loads((folder / "results.json").read_text())["config"])
     tabulate(__file__, [row(folder, search, config) for search in SEARCHES])
 

@@ -11,12 +11,11 @@ import torch
 from scipy.stats import bootstrap
 from tqdm import tqdm
 
-from experiments.study import SEEDS, SMOKE, tabulate
+from experiments.study import SEEDS, SMOKE, miniature, tabulate
 from experiments.variants.run import networks as variants
 from golden_noise.noise import draw_noise
 from golden_noise.npnet import checkpoint
 from golden_noise.npnet.sizes import FITS
-from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.search.redenoise import Redenoise
 from golden_noise.shapes.prompts import draw_prompts
 
@@ -28,9 +27,7 @@ BUNDLED = "package:shapes/weights/npnet"
 @torch.inference_mode()
 def errors(height: int, width: int, networks: dict[str, tuple[str, str]]) -> dict[str, np.ndarray]:
     """Per network the squared error of each of COUNT predicted moves, and under "move" the squared moves themselves."""
-    pipeline = SDXLPipeline.load(
-        "package:shapes/weights/pipeline", device="cpu", height=height, width=width, steps=10, guidance=1.0
-    )
+    pipeline = miniature(height=height, width=width)
     search = Redenoise(steps=10, denoising_guidance=5.5, inversion_guidance=1.0, rounds=1)
     loaded = {name: checkpoint.load(source, fit=fit) for name, (source, fit) in networks.items()}
     found: dict[str, list[float]] = {name: [] for name in ("move", *loaded)}

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 from torch import Tensor
 
-from experiments.study import OUTPUTS, SMOKE, once
+from experiments.study import OUTPUTS, SMOKE, miniature, once
 from golden_noise.pipelines.schedules import Schedule
 from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.shapes import models
@@ -29,12 +29,6 @@ DISTILLED = {"steps": 20 if SMOKE else 500, "batch_size": 64, "lr": 3e-4}
 GUIDANCE, STEPS = 2.0, 5  # of the teacher, which takes two steps for each of the student's
 
 
-def load_pipeline() -> SDXLPipeline:
-    return SDXLPipeline.load(
-        "package:shapes/weights/pipeline", device="cpu", height=32, width=32, steps=2 * STEPS, guidance=GUIDANCE
-    )
-
-
 def latents(pipeline: SDXLPipeline) -> dict[str, Tensor]:
     FOLDER.mkdir(parents=True, exist_ok=True)
     return stored_latents(OmegaConf.create({"latents": LATENTS, "seed": SEED}), pipeline.pipe.vae, FOLDER)
@@ -45,7 +39,7 @@ def trained_anew() -> Path:
 
     def make() -> None:
         seed_everything(SEED, verbose=False)
-        pipeline = load_pipeline()
+        pipeline = miniature(2 * STEPS, GUIDANCE)
         pipe = pipeline.pipe
         pipe.unet = models.build_unet()
         stage = DenoiserStage(OmegaConf.create(ANEW), SEED, pipe, latents(pipeline))
@@ -100,7 +94,7 @@ def distilled() -> Path:
 
     def make() -> None:
         seed_everything(SEED, verbose=False)
-        pipeline = load_pipeline()
+        pipeline = miniature(2 * STEPS, GUIDANCE)
         stage = DistilledStage(OmegaConf.create(DISTILLED), SEED, pipeline, latents(pipeline))
         save(fit(stage, FOLDER / "distilled-stage").unet, FOLDER / "distilled" / WEIGHTS)
 

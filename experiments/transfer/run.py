@@ -9,18 +9,19 @@ from experiments.guidance_free.run import (
     BEST,
     GUIDANCES,
     guided,
-    identifier,
     judged,
     network,
     predicted,
 )
 from experiments.study import (
+    ALONE,
     SEEDS,
     Scores,
     averaged,
     each,
     evaluated,
     gain,
+    identifier,
     interval,
     mean,
     scores,
@@ -32,9 +33,6 @@ SAMPLERS = {
     "4 steps": ["pipeline.steps=4"],
     "DPM++ 2M instead of DDIM": ["+pipeline.model.scheduler.name=DPMSolverMultistepScheduler"],
 }
-ALONE = "evaluation.methods=[standard]"
-
-
 Row = dict[str, object]
 
 

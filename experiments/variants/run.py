@@ -13,6 +13,7 @@ from experiments.study import (
     each,
     evaluated,
     gain,
+    identifier,
     interval,
     mean,
     scores,
@@ -34,10 +35,6 @@ VARIANTS = {
 }
 PAIRS = Pairs("shapes-redenoise", 16_000)  # those of first light
 EPOCHS = 2
-
-
-def identifier(variant: str) -> str:
-    return variant.replace("+", "_").replace(", ", "_").replace(" ", "_")
 
 
 def networks(seed: int) -> dict[str, Path]:
