@@ -21,7 +21,7 @@ class FullInversion:
         steps: steps of the path.
         denoising_guidance: w1 on the way down.
         inversion_guidance: w2 on the way back; with w2 = w1 the noise returns (almost) unchanged.
-        refinements: fixed-point iterations of every inverse step; without any the noise loses its unit variance.
+        refinements: accelerated fixed-point iterations of every inverse step; without any the noise loses variance.
     """
 
     steps: int

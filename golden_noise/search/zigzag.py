@@ -19,7 +19,7 @@ class Zigzag:
         ratio: share of the steps that get a round trip, in (0, 1]; at least one step does.
         denoising_guidance: w1 of every step down.
         inversion_guidance: w2 of every step back; with w2 = w1 the noise returns (almost) unchanged.
-        refinements: fixed-point iterations of every inverse step.
+        refinements: accelerated fixed-point iterations of every inverse step.
     """
 
     steps: int
