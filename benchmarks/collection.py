@@ -58,8 +58,8 @@ def main() -> None:
     print("| --- " * 5 + "|")
     for case, (count, options) in CASES.items():
         with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONF), version_base="1.3"):
-            overrides = [f"data_dir={folder}/pairs", f"paths.outputs={folder}", f"prompts.count={count}", *options]
-            config = compose("collect", overrides)
+            places = [f"data_dir={folder}/pairs", f"paths.outputs={folder}"]
+            config = compose("collect", [*places, f"prompts.count={count}", "search=redenoise", *options])
             units = collection.work_units(config)
             collector = load(config, count)
             collection.load_collector = lambda *_, collector=collector: collector  # type: ignore[misc]

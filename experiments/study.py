@@ -31,6 +31,7 @@ OUTPUTS = Path("outputs/smoke" if SMOKE else "outputs")
 SEEDS = (1, 2) if SMOKE else (1, 2, 3)  # of every training
 PAIRS = 64 if SMOKE else 2000  # held-out pairs of every evaluation
 ALONE = "evaluation.methods=[standard]"  # and what an evaluation adds
+REDENOISE = ("search=redenoise",)  # the paper's search, with its default settings
 
 Scores = dict[tuple[str, str], float]  # by prompt and seed
 

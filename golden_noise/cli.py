@@ -16,13 +16,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from golden_noise.config import check
 from golden_noise.errors import UserError
 from golden_noise.experiments import sweep
-from golden_noise.help import CONF
+from golden_noise.help import CONF, TRAIN
 
 SHOWING = ("--help", "-h", "--cfg", "-c", "--info", "-i", "--hydra-help")  # no job runs
 QUOTED = re.compile(r"""(["'])(?:(?!\1)[^\\]|\\.)*\1""")  # one string in quotation marks, from end to end
@@ -54,6 +54,7 @@ def run(job: Callable[[DictConfig], object], config_name: str) -> None:
             failed = True
 
     def checked_job(config: DictConfig) -> None:
+        drop_network(config)
         check(config)
         job(config)
 
@@ -80,6 +81,21 @@ def run(job: Callable[[DictConfig], object], config_name: str) -> None:
         guarded(sweep.finish, *sweep_folder)
     if failed:
         sys.exit(2)
+
+
+def drop_network(config: DictConfig) -> None:
+    """Takes the network to train out of jobs that train none: it may be a pipeline's or a preset's choice.
+
+    Raises:
+        UserError: the command line chose it.
+    """
+    if config.job == TRAIN:
+        return
+    for override in HydraConfig.get().overrides.task:
+        if override.lstrip("+~").startswith(("model=", "model.", "model@")):
+            raise UserError(f"{override}: only train.py trains a network; npnet= names a trained one to use")
+    with open_dict(config):
+        config.pop("model", None)
 
 
 def quote_prompt(arguments: list[str]) -> list[str]:

@@ -37,7 +37,7 @@ def main() -> None:
         "plain": (STEPS, [(first, "standard")], "#444444", "x"),
         BEST: (STEPS + 1, [(folder, "npnet") for folder in evaluations.values()], "#c28a00", "o"),
         "plain, guidance 2": (2 * STEPS, [(with_guidance, "standard")], "#444444", "+"),
-        f"{BEST}, guidance 2": (2 * STEPS + 1, [(with_guidance, "npnet")], "#c28a00", "*"),
+        f"{BEST}, guidance 2": (2 * STEPS + 1, [(with_guidance, f"best_{seed}") for seed in SEEDS], "#c28a00", "*"),
     }
     rows = []
     for count in COUNTS:

@@ -5,6 +5,7 @@ python -m experiments.data.run
 
 from experiments.study import (
     ALONE,
+    REDENOISE,
     SEEDS,
     SMOKE,
     Pairs,
@@ -27,11 +28,11 @@ from experiments.study import (
 from golden_noise.search.redenoise import Redenoise
 
 SIZES = (100, 200) if SMOKE else (500, 1000, 2000, 4000, 8000, 20_000)
-SETS = {f"{size:,}": Pairs(f"redenoise-{size}", size) for size in SIZES}
+SETS = {f"{size:,}": Pairs(f"redenoise-{size}", size, REDENOISE) for size in SIZES}
 # Of the same 8,000, those whose golden image the reward prefers; to be compared with as many that nobody chose.
-SETS["of 8,000, the reward's choice"] = Pairs("redenoise-reward", 8000, ("collection.select_by=reward",))
+SETS["of 8,000, the reward's choice"] = Pairs("redenoise-reward", 8000, (*REDENOISE, "collection.select_by=reward"))
 STEPS = 30 if SMOKE else 2250  # of every training, so that the sets differ in their pairs alone
-REDENOISE = Redenoise(steps=10, denoising_guidance=5.5, inversion_guidance=1.0, rounds=1)  # conf/search/redenoise.yaml
+SEARCH = Redenoise(steps=10, denoising_guidance=5.5, inversion_guidance=1.0, rounds=1)  # conf/search/redenoise.yaml
 RECIPE = ["model=unet", "trainer.max_epochs=-1", f"+trainer.max_steps={STEPS}"]
 
 
@@ -41,7 +42,7 @@ def main() -> None:
         for seed in SEEDS
     }
     folders = {seed: judged(seed, found) for seed, found in networks.items()}
-    shares = {seed: explained(found, REDENOISE) for seed, found in networks.items()}
+    shares = {seed: explained(found, SEARCH) for seed, found in networks.items()}
     plain = scores(folders[SEEDS[0]], "standard")
     plot = axes("Gain against the number of pairs, model=unet, 3 trainings each", "pairs", "strict")
     rows = []
@@ -56,7 +57,7 @@ def main() -> None:
                 "each training": each((mean(one) - mean(plain) for one in found), "+.3f"),
             }
         )
-        if not pairs.overrides:
+        if pairs.overrides == REDENOISE:
             spread(plot, pairs.count, plain, averaged(found), fmt="o", color="#c28a00")
     plot.axhline(mean(plain), color="#444444", linestyle=":", label="plain noise")
     plot.set_xscale("log")

@@ -1,4 +1,4 @@
-"""The whole default job: does NPNet keep the search's gain, and is it golden noise?
+"""The whole default job, and the paper's recipe: does NPNet keep the search's gain, and is it golden noise?
 
 python -m experiments.first_light.run
 """
@@ -8,15 +8,22 @@ import json
 from experiments.study import OUTPUTS, SMOKE, once, run, tabulate
 from golden_noise.evaluation.verdict import change, compared, name, plain
 
-FOLDER = OUTPUTS / "train/first_light"
+RECIPES = {"results": [], "paper": ["experiment=shapes_paper"]}  # by table
+
+
+def summary(table: str) -> dict:
+    """The results of the training and evaluation that a table shows."""
+    small = ["prompts.count=200", "evaluation.prompts.count=64", "pipeline.recipe.epochs=1"] if SMOKE else []
+    folder = OUTPUTS / f"train/first_light/{table}"
+    results = folder / "evaluation/results.json"
+    once(results, lambda: run("train.py", f"name=first_light/{table}", f"folder={folder}", *RECIPES[table], *small))
+    return json.loads(results.read_text())
 
 
 def main() -> None:
-    small = ["prompts.count=200", "evaluation.prompts.count=64", "pipeline.recipe.epochs=1"] if SMOKE else []
-    results = FOLDER / "evaluation/results.json"
-    once(results, lambda: run("train.py", "name=first_light", f"folder={FOLDER}", *small))
-    summary = json.loads(results.read_text())
-    tabulate(__file__, [row(summary, method) for method in summary["methods"]])
+    for table in RECIPES:
+        found = summary(table)
+        tabulate(__file__, [row(found, method) for method in found["methods"]], table)
 
 
 def row(summary: dict, method: str) -> dict[str, object]:

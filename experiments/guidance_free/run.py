@@ -35,9 +35,11 @@ from experiments.study import (
 )
 from golden_noise.noise import draw_noise
 from golden_noise.npnet import checkpoint
+from golden_noise.shapes.metric import ShapesScore
+from golden_noise.shapes.prompts import draw_prompts
 
 SEARCH = "search=full_inversion"
-INVERSIONS = Pairs("full_inversion", 12_000, (SEARCH,))
+INVERSIONS = Pairs("shapes-full_inversion", 4000, (SEARCH,))  # the default ones
 MODELS = {
     "svd_unet+unet": ["model=svd_unet+unet"],
     "svd_unet+unet, unit variance": ["model=svd_unet+unet", "model.npnet.unit_variance=true"],
@@ -45,7 +47,7 @@ MODELS = {
     "denoiser_lora": ["model=denoiser_lora"],
     "denoiser copy": ["model=denoiser_lora", "model.npnet.rank=null"],
 }
-BEST = "denoiser copy"  # the one whose controls are drawn, and that is used with guidance
+BEST = "denoiser_lora"  # the one whose controls are drawn, and that is used with guidance
 CONTROLS = ("shuffled", "random_shift", "rescaled")
 FACTORS = (0.6, 0.9) if SMOKE else (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 GUIDANCES = (2.0,) if SMOKE else (1.5, 2.0)
@@ -73,10 +75,33 @@ def predicted(model: str) -> list[Scores]:
 
 
 def guided(guidance: float) -> Path:
-    """Plain noise and the best network's, of the first seed, sampled with guidance; scaled noise at 2."""
+    """Plain noise and the best networks', sampled with guidance; scaled noise at 2."""
     scaled = {"rescale": ["rescale", f"factor={best_factor()}"]} if guidance == 2 else {}
-    options = ["evaluation.methods=[standard,npnet]", f"pipeline.guidance={guidance}"]
-    return evaluated(f"guidance_free/guided-{guidance}", *options, f"npnet={network(BEST, SEEDS[0])}", searches=scaled)
+    networks = {f"best_{seed}": network(BEST, seed) for seed in SEEDS}
+    options = [ALONE, f"pipeline.guidance={guidance}"]
+    return evaluated(f"guidance_free/guided-{guidance}", *options, networks=networks, searches=scaled)
+
+
+def with_guidance(guidance: float) -> list[Scores]:
+    """The scores of the best model's network of every seed, used with guidance."""
+    return [scores(guided(guidance), f"best_{seed}") for seed in SEEDS]
+
+
+@torch.inference_mode()
+def scaled(npnet: Path, factor: float) -> Scores:
+    """The scores of a network's golden noise times a constant, without guidance."""
+    pipeline, score, found = miniature(), ShapesScore(strict=True), Scores()
+    network = checkpoint.load(str(npnet), load_pipeline=lambda: pipeline)
+    prompts = draw_prompts("test", PAIRS)
+    for start in range(0, PAIRS, BATCH):
+        batch = prompts[start : start + BATCH]
+        texts = [prompt.text for prompt in batch]
+        embedding = pipeline.encode(texts)
+        noise = draw_noise([prompt.seed for prompt in batch], pipeline.latent_shape)
+        images = pipeline.sample(embedding, factor * network.golden(noise, embedding))
+        keys = [(prompt.text, str(prompt.seed)) for prompt in batch]
+        found |= zip(keys, score.score(texts, images).tolist(), strict=True)
+    return found
 
 
 @cache
@@ -157,11 +182,14 @@ def main() -> None:
     table.add("full inversion (the teacher)", [scores(first, "search")], calls_before=50)
     for model in MODELS:
         npnet, calls = network(model, SEEDS[0]), int("denoiser" in model)
-        mark = {"svd_unet+unet": "bs", "denoiser_lora": "rD", BEST: "go"}.get(model)
+        mark = {"svd_unet+unet": "bs", "denoiser copy": "rD", BEST: "go"}.get(model)
         table.add(model, predicted(model), npnet=npnet, calls_before=calls, mark=mark)
+    smaller = [scaled(network(BEST, seed), best_factor()) for seed in SEEDS]
+    npnet = network(BEST, SEEDS[0])
+    table.add(f"{BEST} × {best_factor()}", smaller, npnet=npnet, calls_before=1, mark="g^")
     for control in CONTROLS:
         found = [scores(judged(seed), control) for seed in SEEDS]
-        table.add(f"control of {BEST}: {control}", found, calls_before=1)
+        table.add(f"control of {BEST}: {control}", found, npnet=npnet, calls_before=1)
     add_guided(table)
     tabulate(__file__, table.rows)
     tabulate(__file__, [learnt(model) for model in MODELS], "networks")
@@ -195,11 +223,11 @@ def add_guided(table: Table) -> None:
     for guidance in GUIDANCES:
         folder = guided(guidance)
         table.add("plain, guided", [scores(folder, "standard")], guidance=guidance, mark="k+")
-        found = [scores(folder, "npnet")]
+        found = with_guidance(guidance)
         table.add(f"{BEST}, guided", found, guidance=guidance, npnet=npnet, calls_before=1, mark="g*")
         if guidance == 2:
-            scaled = [scores(folder, "rescale")]
-            table.add(f"plain × {best_factor()}, guided", scaled, guidance=guidance, mark="kv")
+            smaller = [scores(folder, "rescale")]
+            table.add(f"plain × {best_factor()}, guided", smaller, guidance=guidance, mark="kv")
     for steps in (5, 6):
         folder = evaluated(f"guidance_free/guided-2-{steps}", ALONE, "pipeline.guidance=2", f"pipeline.steps={steps}")
         table.add("plain, guided", [scores(folder, "standard")], steps=steps, guidance=2.0, mark="k+")

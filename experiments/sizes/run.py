@@ -11,7 +11,7 @@ import torch
 from scipy.stats import bootstrap
 from tqdm import tqdm
 
-from experiments.study import SEEDS, SMOKE, miniature, tabulate
+from experiments.study import SEEDS, SMOKE, identifier, miniature, tabulate
 from experiments.variants.run import networks as variants
 from golden_noise.noise import draw_noise
 from golden_noise.npnet import checkpoint
@@ -21,7 +21,6 @@ from golden_noise.shapes.prompts import draw_prompts
 
 SIZES = ((32, 32), (48, 48), (32, 64), (64, 64))  # pixels
 COUNT, BATCH = 100 if SMOKE else 600, 100
-BUNDLED = "package:shapes/weights/npnet"
 
 
 @torch.inference_mode()
@@ -48,8 +47,12 @@ def explained(error: np.ndarray, move: np.ndarray, axis: int = -1) -> np.ndarray
 
 
 def main() -> None:
-    networks = {f"svd_unet+unet, fit={fit}": (BUNDLED, fit) for fit in FITS}
-    networks |= {f"unet, fit={fit}": (str(variants(SEEDS[0])["unet"]), fit) for fit in FITS}
+    trained = variants(SEEDS[0])
+    networks = {
+        f"{name}, fit={fit}": (str(trained[identifier(name)]), fit)
+        for name in ("svd_unet+unet", "unet")
+        for fit in FITS
+    }
     rows = []
     for height, width in SIZES:
         found = errors(height, width, networks)

@@ -8,14 +8,18 @@ from collections.abc import Sequence
 from experiments.guidance_free.run import (
     BEST,
     GUIDANCES,
+    MODELS,
+    SEARCH,
     guided,
     judged,
     network,
     predicted,
+    with_guidance,
 )
 from experiments.study import (
     ALONE,
     SEEDS,
+    Pairs,
     Scores,
     averaged,
     each,
@@ -26,12 +30,17 @@ from experiments.study import (
     mean,
     scores,
     tabulate,
+    trained,
 )
 from experiments.transfer.models import STEPS, WEIGHTS, distilled, trained_anew
 
+FEW_STEPS = Pairs("full_inversion-4-steps", 4000, (SEARCH, "search.steps=4"))
+FEW = f"{BEST}, of 4 steps"
+# What each samples with, and which networks' noise.
 SAMPLERS = {
-    "4 steps": ["pipeline.steps=4"],
-    "DPM++ 2M instead of DDIM": ["+pipeline.model.scheduler.name=DPMSolverMultistepScheduler"],
+    "10 steps, no guidance": ([], [FEW]),
+    "4 steps": (["pipeline.steps=4"], [BEST, FEW]),
+    "DPM++ 2M instead of DDIM": (["+pipeline.model.scheduler.name=DPMSolverMultistepScheduler"], [BEST]),
 }
 Row = dict[str, object]
 
@@ -50,31 +59,27 @@ def row(sampler: str, learnt: str, plain: Scores, found: Sequence[Scores]) -> Ro
 
 
 def main() -> None:
-    # Last what experiments/guidance_free draws, too, perhaps at the same time.
-    models, samplers = with_models(), with_samplers()
-    base = row("as learnt: 10 steps, no guidance", BEST, scores(judged(SEEDS[0]), "standard"), predicted(BEST))
-    tabulate(__file__, [base, *with_guidance(), *samplers, *models])
-
-
-def with_guidance() -> list[Row]:
-    """The network of the first seed, whose golden noise is meant to replace guidance, used with it."""
-    folders = {guidance: guided(guidance) for guidance in GUIDANCES}
-    return [
-        row(f"guidance {guidance:g}", f"{BEST}, seed 1", scores(folder, "standard"), [scores(folder, "npnet")])
-        for guidance, folder in folders.items()
+    samplers = with_samplers()  # first what experiments/guidance_free does not draw, perhaps at the same time
+    base = row("10 steps, no guidance", BEST, scores(judged(SEEDS[0]), "standard"), predicted(BEST))
+    guided_rows = [
+        row(f"guidance {guidance:g}", BEST, scores(guided(guidance), "standard"), with_guidance(guidance))
+        for guidance in GUIDANCES
     ]
+    tabulate(__file__, [base, *guided_rows, *samplers])
+    tabulate(__file__, with_models(), "models")
 
 
 def with_samplers() -> list[Row]:
-    """Other samplers of the same model."""
-    networks = {f"copy_{seed}": network(BEST, seed) for seed in SEEDS}
+    """Other samplers of the same model, and networks that learnt another sampler's inversions, in four steps."""
+    few = [trained("transfer/few_steps", FEW_STEPS, seed, *MODELS[BEST]) for seed in SEEDS]
+    networks = {BEST: [network(BEST, seed) for seed in SEEDS], FEW: few}
     rows = []
-    for sampler, options in SAMPLERS.items():
-        folder = evaluated(
-            f"transfer/{sampler.replace(' ', '-').replace('+', 'p')}", ALONE, "~metric.reward", *options,
-            networks=networks,
-        )  # fmt: skip
-        rows.append(row(sampler, BEST, scores(folder, "standard"), [scores(folder, one) for one in networks]))
+    for sampler, (options, used) in SAMPLERS.items():
+        named = {f"{identifier(name)}_{seed}": networks[name][i] for name in used for i, seed in enumerate(SEEDS)}
+        folder = evaluated(f"transfer/{identifier(sampler)}", ALONE, "~metric.reward", *options, networks=named)
+        plain = scores(folder, "standard")
+        for name in used:
+            rows.append(row(sampler, name, plain, [scores(folder, f"{identifier(name)}_{seed}") for seed in SEEDS]))
     return rows
 
 
@@ -84,7 +89,7 @@ def with_models() -> list[Row]:
         "second model, trained anew": (trained_anew(), []),
         f"distilled model, {STEPS} steps": (distilled(), [f"pipeline.steps={STEPS}"]),
     }
-    used, rows = ("denoiser_lora", BEST), []
+    used, rows = ("denoiser_lora", "denoiser copy"), []
     networks = {f"{identifier(model)}_{seed}": network(model, seed) for seed in SEEDS for model in reversed(used)}
     for name, (source, options) in second.items():
         unet = [f"+pipeline.model.unet.source={source}", f"+pipeline.model.unet.weight_name={WEIGHTS}"]

@@ -6,6 +6,8 @@ python -m experiments.variants.run
 from pathlib import Path
 
 from experiments.study import (
+    ALONE,
+    REDENOISE,
     SEEDS,
     Pairs,
     about,
@@ -33,7 +35,7 @@ VARIANTS = {
     "denoiser_lora": ["model=denoiser_lora"],
     "denoiser copy": ["model=denoiser_lora", "model.npnet.rank=null"],
 }
-PAIRS = Pairs("shapes-redenoise", 16_000)  # those of first light
+PAIRS = Pairs("shapes-redenoise", 16_000, REDENOISE)  # those of first light
 EPOCHS = 2
 
 
@@ -82,8 +84,8 @@ def row(
 
 def judged(seed: int, named: dict[str, Path]) -> Path:
     """The networks of a seed on the held-out prompts; the search with the first seed."""
-    search = ",search" if seed == SEEDS[0] else ""
-    return evaluated(f"variants/{seed}", f"evaluation.methods=[standard{search}]", "~metric.reward", networks=named)
+    methods = "evaluation.methods=[standard,search]" if seed == SEEDS[0] else ALONE
+    return evaluated(f"variants/{seed}", methods, *REDENOISE, "~metric.reward", networks=named)
 
 
 if __name__ == "__main__":

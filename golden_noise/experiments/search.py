@@ -215,7 +215,8 @@ def search(space: Space, name: str, overrides: Sequence[str], trials: int, worke
     from golden_noise.experiments.summary import summarize  # loads much
 
     summarize(found.folder)
-    print(f"best: trial {best.number}, {space.metric} {best.value:.4f}: python train.py {_shown(best.params)}")
+    chosen = _shown(space.fixed | best.params)
+    print(f"best: trial {best.number}, {space.metric} {best.value:.4f}: python train.py {chosen}")
 
 
 @contextmanager

@@ -89,6 +89,8 @@ def load(
     try:
         config = NPNet.load_config(place, local_files_only=cached)
         if isinstance(config, dict) and config.get("_class_name") == DenoiserNPNet.__name__:
+            if fit:
+                raise UserError(f"fit={fit}: {source} shares the pipeline's denoiser and takes any size: leave fit out")
             if load_pipeline is None:
                 raise UserError(
                     f"{source} holds adapters of a pipeline's denoiser: {option} must be a network of its own"

@@ -20,7 +20,7 @@ class FullInversion:
     Args:
         steps: steps of the path.
         denoising_guidance: w1 on the way down.
-        inversion_guidance: w2 on the way back; with w2 = w1 the noise returns (almost) unchanged.
+        inversion_guidance: w2 on the way back; with w2 = w1 the noise returns, the closer the less guidance.
         refinements: accelerated fixed-point iterations of every inverse step; without any the noise loses variance.
     """
 

@@ -44,15 +44,15 @@ class SamplerPath:
         """
         start, end = self.levels[step : step + 2]
         solution = latents
-        value = residual = None
+        last: tuple[Tensor, Tensor] | None = None
         for _ in range(1 + refinements):
             prediction = self.pipeline.predict(solution, start, self.prompt, guidance)
-            last_value, last_residual = value, residual
             value = self.pipeline.schedule.move(latents, prediction, end, start)
             residual = value - solution
             solution = value
-            if last_value is not None and last_residual is not None:
-                solution = value - secant(residual, last_residual) * (value - last_value)
+            if last is not None:
+                solution = value - secant(residual, last[1]) * (value - last[0])
+            last = value, residual
         return solution
 
 

@@ -55,7 +55,9 @@ def train(config: DictConfig) -> None:
     )
     loggers = build_loggers(config)
     trainer: Trainer = instantiate(config.trainer, logger=loggers, callbacks=build_callbacks(config, load_pipeline))
-    rank_zero_only(data.prepare_data)()  # before the Trainer does, so that no run is logged where the pairs do not fit
+    # Before the Trainer does the same for all ranks, so that a run is not logged where the pairs do not fit.
+    rank_zero_only(data.prepare_data)()
+    rank_zero_only(data.setup)("fit")
     log_config(trainer.loggers, config)
     last = folder / "checkpoints/last.ckpt"
     trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)

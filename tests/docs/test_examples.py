@@ -8,6 +8,8 @@ import sys
 import pytest
 import torch
 
+from golden_noise.npnet import NPNet
+
 from .pages import ROOT, shell_commands, written_files
 
 FEW = ["device=cpu", "pipeline.steps=2", "prompts.count=4"]
@@ -131,6 +133,7 @@ def tiny_pixart(tmp_path):
 
 def test_a_pipeline(follow, tiny_sdxl, tiny_pixart, tmp_path):
     (tmp_path / "prompts.csv").write_text("\n".join(["caption", *(f"{n} red circles" for n in range(60))]))
+    NPNet((4, 8, 8), (16, 128), svd=False, backbone=None).save_pretrained(tmp_path / "npnet")
     size = ["pipeline.height=32", "pipeline.width=32", "pipeline.pooled_shape=null", "pipeline.model.variant=null"]
 
     def tiny(command):
@@ -138,7 +141,7 @@ def test_a_pipeline(follow, tiny_sdxl, tiny_pixart, tmp_path):
             fitting = [
                 "pipeline.latent_shape=[4,8,8]",
                 "pipeline.embeds_shape=[16,128]",
-                "npnet=package:shapes/weights/npnet",
+                f"npnet={tmp_path}/npnet",
             ]
             return [*size, *fitting, f"pipeline.model.source={tiny_sdxl}"]
         found = [*size, "pipeline.embeds_shape=[300,32]", f"pipeline.model.source={tiny_pixart}"]

@@ -4,6 +4,7 @@ import pytest
 
 SMALL = [
     "debug=limited",
+    "search=redenoise",
     "prompts.count=80",
     "pipeline.recipe.batch_size=8",
     "pipeline.recipe.backbone_args.embed_dim=16",

@@ -17,6 +17,7 @@ EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 DEBUGS = sorted(path.stem for path in (CONF / "debug").glob("*.yaml"))
 PRESETS = [*(f"experiment={name}" for name in EXPERIMENTS), *(f"debug={name}" for name in DEBUGS)]
 ABSENT = object()
+SEARCHES = {"redenoise": "Redenoise", "full_inversion": "FullInversion", "zigzag": "Zigzag", "rescale": "Rescale"}
 
 
 def flat(node, prefix=""):
@@ -148,7 +149,7 @@ def test_an_ablation_leaves_its_part_out():
     for name, part in parts.items():
         whole, ablated = (
             {key for key, _ in instantiate(composed("train", *choice).model.npnet).named_parameters()}
-            for choice in ([], [f"experiment=ablation_{name}"])
+            for choice in (["model=svd_unet+unet"], [f"experiment=ablation_{name}"])
         )
         assert any(key.startswith(part) for key in whole)
         assert not any(key.startswith(part) for key in ablated)
@@ -163,3 +164,23 @@ def test_without_text_the_prompt_does_not_matter():
     one, two = (npnet(noise, torch.randn(2, 16, 128)) for _ in range(2))
     assert torch.equal(one, two)
     assert not torch.equal(one, noise)
+
+
+@pytest.mark.parametrize(
+    "choice, search, model",
+    [
+        ([], "full_inversion", "denoiser_lora"),
+        (["pipeline=sdxl"], "redenoise", "svd_unet+unet"),
+        (["experiment=published_sdxl"], "redenoise", "svd_unet+unet"),
+        (["experiment=shapes_paper"], "redenoise", "svd_unet+unet"),
+        (["experiment=shapes_paper", "search=zigzag"], "zigzag", "svd_unet+unet"),
+        (["search=rescale", "pipeline=shapes"], "rescale", "denoiser_lora"),
+        (["model=unet"], "full_inversion", "unet"),
+    ],
+)
+def test_a_pipeline_names_its_recipe_and_presets_and_the_command_line_beat_it(choice, search, model):
+    for job in ("train", "collect", "evaluate", "generate"):
+        if job != "generate" or not any("experiment" in option for option in choice):
+            assert composed(job, *choice).search._target_ == f"golden_noise.search.{search}.{SEARCHES[search]}"
+    chosen = [option for option in choice if not option.startswith("model=")]
+    assert composed("train", *choice).model == composed("train", *chosen, f"model={model}").model

@@ -9,6 +9,7 @@ import optuna
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -27,6 +28,7 @@ SPACE = {
     "metric": {"name": "val/explained", "goal": "maximize"},
     "parameters": {
         "seed": {"value": 4},
+        "model": {"value": "svd_unet+unet"},
         "pipeline.recipe.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2},
         "model.npnet.svd": {"values": [True, False]},
         "pipeline.recipe.backbone_args.depth": {"min": 1, "max": 2},
@@ -57,7 +59,7 @@ def test_spaces_suit_both_engines(name, monkeypatch):
         check(config)
         assert config.name == "wandb/abc123"
         assert config.logger.wandb.mode == "online"
-        assert config.pipeline.recipe.lr == chosen["pipeline.recipe.lr"]
+        assert all(OmegaConf.select(config, key) == value for key, value in chosen.items())
 
 
 @pytest.mark.parametrize(

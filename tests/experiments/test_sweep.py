@@ -18,7 +18,8 @@ def start(small):
     """Starts a sweep of train.py."""
 
     def popen(*overrides):
-        arguments = [sys.executable, "train.py", "-m", *small, *overrides]
+        model = [] if any(o.startswith("model=") for o in overrides) else ["model=svd_unet+unet"]
+        arguments = [sys.executable, "train.py", "-m", *small, *model, *overrides]
         return subprocess.Popen(arguments, cwd=CONF.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     return popen

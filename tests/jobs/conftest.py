@@ -28,9 +28,12 @@ def compose_job(tiny_sdxl, tmp_path):
             places.append("logger=csv")
         if job == "train":
             places += ["evaluate=false", "sample_every_n_epochs=0"]
+        # The cheapest to run, unless a test is about others.
+        cheap = {"search=": "search=redenoise", "model=": "model=svd_unet+unet"}
+        chosen = [c for group, c in cheap.items() if not any(o.startswith((group, "experiment=")) for o in overrides)]
         with initialize_config_dir(str(CONF), version_base="1.3"):
             common = [f"pipeline.model.source={tiny_sdxl}", "device=cpu"]
-            return compose(job, [*common, *places, *overrides])
+            return compose(job, [*common, *places, *chosen, *overrides])
 
     return compose_config
 

@@ -56,7 +56,7 @@ def test_help_loads_no_heavy_library():
         ("train", ["model=nonsense"], ["model/nonsense", "svd_unet+unet"]),
         ("collect", ["search=nonsense"], ["search/nonsense", "redenoise"]),
         ("collect", ["pipeline.heigth=32"], ["no setting pipeline.heigth: did you mean pipeline.height?"]),
-        ("collect", ["steps=3"], ["no setting steps: did you mean pipeline.steps or search.steps?"]),
+        ("collect", ["steps=3"], ["no setting steps: did you mean search.steps or pipeline.steps?"]),
         ("train", ["modle=vit"], ["did you mean model?"]),
         ("collect", ["pipeline.height=30"], ["pipeline.height=30", "multiple of 8"]),
         ("collect", ["pipeline.height=64"], ["32x32", "64x32"]),

@@ -18,6 +18,7 @@ from golden_noise.generation import generate
 from golden_noise.npnet import NPNet
 from golden_noise.training.job import train
 
+CHEAP = ["search=redenoise", "model=svd_unet+unet"]
 SMALL = [
     "prompts.count=200",
     "collection.shard_size=100",
@@ -113,6 +114,20 @@ def test_pairs_of_other_prompts_are_refused_before_a_run_is_logged(compose_job, 
     assert not list(tmp_path.rglob("wandb")) and not list(tmp_path.rglob("csv"))
 
 
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["pipeline.recipe.batch_size=500"], r"too few for one training batch of 500"),
+        (["data.val_fraction=0.001"], "too few for one validation batch"),
+    ],
+)
+def test_pairs_that_do_not_fit_are_refused_before_a_run_is_logged(compose_job, tmp_path, options, message):
+    collect(compose_job("collect", "prompts.count=200", "collection.shard_size=100"))
+    with pytest.raises(UserError, match=message):
+        train(compose_job("train", *SMALL, *options, "logger=[csv,wandb]"))
+    assert not list(tmp_path.rglob("wandb")) and not list(tmp_path.rglob("csv"))
+
+
 def test_an_evaluation_that_cannot_follow_is_refused_before_the_training(compose_job, tmp_path):
     with pytest.raises(UserError, match="unknown method 'nonsense'"):
         train(compose_job("train", *SMALL, "evaluate=true", "evaluation.methods=[standard,nonsense]"))
@@ -133,7 +148,7 @@ def command(tiny_sdxl, folder, *overrides):
         "device=cpu",
     ]
     quick = ["evaluate=false", "sample_every_n_epochs=0", f"pipeline.model.source={tiny_sdxl}"]
-    return [sys.executable, "train.py", *SMALL, *places, *quick, *overrides]
+    return [sys.executable, "train.py", *CHEAP, *SMALL, *places, *quick, *overrides]
 
 
 def last_weights(folder):
