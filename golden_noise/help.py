@@ -14,8 +14,8 @@ ABOUT = ("job", "about", "example")  # settings that are there for the help itse
 def job_help(_root_: DictConfig) -> str:
     """Choices of the job's groups, its own settings with their comments, and the settings of the chosen groups."""
     file = CONF / f"{_root_.job}.yaml"
-    own = [str(name) for name in OmegaConf.load(file)] + ["model"] * (_root_.job != TRAIN)
-    rest = OmegaConf.masked_copy(_root_, [str(name) for name in _root_ if name not in (*own, "hydra")])
+    shown_apart = {*OmegaConf.load(file), *_unused(file), "hydra"}
+    rest = OmegaConf.masked_copy(_root_, [str(name) for name in _root_ if name not in shown_apart])
     text = (
         f"Groups, chosen with GROUP=CHOICE:\n\n{_groups(file)}\n\n"
         f"Settings, changed with KEY=VALUE:\n\n{_settings(file)}\n\n"
@@ -27,10 +27,14 @@ def job_help(_root_: DictConfig) -> str:
 def _groups(file: Path) -> str:
     """The choices of every group in the file's defaults, a line each."""
     defaults = [entry for entry in OmegaConf.load(file).defaults if isinstance(entry, DictConfig)]
-    hidden = INTERNAL if file.stem == TRAIN else (*INTERNAL, "model")
     names = {str(name).partition("@")[0] for entry in defaults for name in entry}
-    groups = sorted(name for name in names if name not in hidden and (CONF / name).is_dir())
+    groups = sorted(name for name in names if name not in (*INTERNAL, *_unused(file)) and (CONF / name).is_dir())
     return "\n".join(f"{group}: {', '.join(sorted(p.stem for p in (CONF / group).iterdir()))}" for group in groups)
+
+
+def _unused(file: Path) -> tuple[str, ...]:
+    """The groups that a job has for pipelines and presets only."""
+    return () if file.stem == TRAIN else ("model",)
 
 
 def _settings(file: Path) -> str:

@@ -172,6 +172,7 @@ def test_without_text_the_prompt_does_not_matter():
         ([], "full_inversion", "denoiser_lora"),
         (["pipeline=sdxl"], "redenoise", "svd_unet+unet"),
         (["experiment=published_sdxl"], "redenoise", "svd_unet+unet"),
+        (["experiment=published_sdxl", "pipeline=shapes"], "redenoise", "svd_unet+unet"),
         (["experiment=shapes_paper"], "redenoise", "svd_unet+unet"),
         (["experiment=shapes_paper", "search=zigzag"], "zigzag", "svd_unet+unet"),
         (["search=rescale", "pipeline=shapes"], "rescale", "denoiser_lora"),
@@ -183,4 +184,6 @@ def test_a_pipeline_names_its_recipe_and_presets_and_the_command_line_beat_it(ch
         if job != "generate" or not any("experiment" in option for option in choice):
             assert composed(job, *choice).search._target_ == f"golden_noise.search.{search}.{SEARCHES[search]}"
     chosen = [option for option in choice if not option.startswith("model=")]
-    assert composed("train", *choice).model == composed("train", *chosen, f"model={model}").model
+    network = composed("train", *choice).model
+    assert network == composed("train", *chosen, f"model={model}").model
+    assert network.npnet._target_ == f"golden_noise.npnet.{'DenoiserNPNet' if model == 'denoiser_lora' else 'NPNet'}"

@@ -33,6 +33,7 @@ def test_help_lists_groups_and_choices(script):
     assert set(choices.split(", ")) == {path.stem for path in (CONF / "pipeline").glob("*.yaml")}
     assert f"python {script}.py" in result.stdout
     assert ("trainer: " in result.stdout) == (script == "train")  # only the groups of this job
+    assert ("\nmodel: " in result.stdout) == ("weight_decay: " in result.stdout) == (script == "train")
     assert "device: auto # or cpu, cuda" in result.stdout  # comments and all
 
 
@@ -66,6 +67,8 @@ def test_help_loads_no_heavy_library():
         ("collect", ["prompts=file", "prompts.path=/nowhere/prompts.txt"], ["/nowhere/prompts.txt"]),
         ("collect", ["data_dir=/proc/nowhere"], ["/proc/nowhere"]),
         ("generate", [], ["no prompt: add prompt=", "prompts=file"]),
+        ("generate", ["prompt=a circle", "model=unet"], ["model=unet: only train.py trains a network"]),
+        ("evaluate", ["model.npnet.rank=3"], ["model.npnet.rank=3: only train.py trains a network"]),
         ("generate", ["prompt="], ["no prompt"]),
         ("generate", ["prompt=a, (b)", "npnet=/nowhere"], ["/nowhere"]),
         ("evaluate", ["npnet=/nowhere/npnet"], ["/nowhere/npnet"]),

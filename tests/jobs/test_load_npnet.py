@@ -5,7 +5,7 @@ from hydra.utils import instantiate
 
 from golden_noise.errors import UserError
 from golden_noise.evaluation.compare import load_npnet
-from golden_noise.npnet import NPNet
+from golden_noise.npnet import DenoiserNPNet, NPNet
 
 
 @pytest.fixture
@@ -26,6 +26,14 @@ def test_another_size_needs_a_way_to_fit(job, tmp_path):
         load(job(tmp_path / "npnet"))
     npnet = load(job(tmp_path / "npnet", "fit=tile"))
     assert (npnet.fit, npnet.latent_shape) == ("tile", (4, 16, 16))
+
+
+def test_adapters_take_any_size_and_nothing_to_fit_it(job, tmp_path):
+    config = job(tmp_path / "npnet")
+    DenoiserNPNet(instantiate(config.pipeline.model), rank=4).save_pretrained(tmp_path / "npnet")
+    assert isinstance(load(config), DenoiserNPNet)
+    with pytest.raises(UserError, match=r"fit=tile: .* takes any size"):
+        load(job(tmp_path / "npnet", "fit=tile"))
 
 
 @pytest.mark.parametrize("shapes", [((6, 8, 8), (16, 128)), ((4, 8, 8), (77, 2048))])
