@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from experiments.guidance_free.run import (
     BEST,
     GUIDANCES,
+    INVERSIONS,
     MODELS,
     SEARCH,
     guided,
@@ -34,7 +35,7 @@ from experiments.study import (
 )
 from experiments.transfer.models import STEPS, WEIGHTS, distilled, trained_anew
 
-FEW_STEPS = Pairs("full_inversion-4-steps", 4000, (SEARCH, "search.steps=4"))
+FEW_STEPS = Pairs("full_inversion-4-steps", INVERSIONS.count, (SEARCH, "search.steps=4"))
 FEW = f"{BEST}, of 4 steps"
 # What each samples with, and which networks' noise.
 SAMPLERS = {

@@ -35,7 +35,7 @@ VARIANTS = {
     "denoiser_lora": ["model=denoiser_lora"],
     "denoiser copy": ["model=denoiser_lora", "model.npnet.rank=null"],
 }
-PAIRS = Pairs("shapes-redenoise", 16_000, REDENOISE)  # those of first light
+PAIRS = Pairs("shapes-paper", 16_000, REDENOISE)  # those of first light
 EPOCHS = 2
 
 
