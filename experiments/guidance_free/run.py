@@ -3,6 +3,7 @@
 python -m experiments.guidance_free.run
 """
 
+import json
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -12,6 +13,7 @@ import torch
 
 from experiments.study import (
     ALONE,
+    OUTPUTS,
     PAIRS,
     SEEDS,
     SMOKE,
@@ -27,6 +29,7 @@ from experiments.study import (
     interval,
     mean,
     miniature,
+    once,
     save_figure,
     scores,
     spread,
@@ -87,9 +90,22 @@ def with_guidance(guidance: float) -> list[Scores]:
     return [scores(guided(guidance), f"best_{seed}") for seed in SEEDS]
 
 
+def golden_scaled(seed: int) -> Scores:
+    """The scores of the best network's golden noise times the best factor, without guidance."""
+    result = OUTPUTS / f"evaluate/guidance_free/scaled-{seed}/scores.json"
+
+    def make() -> None:
+        found = drawn_scaled(network(BEST, seed), best_factor())
+        result.parent.mkdir(parents=True, exist_ok=True)
+        result.write_text(json.dumps([[*key, score] for key, score in found.items()]))
+
+    once(result, make)
+    return {(prompt, noise): score for prompt, noise, score in json.loads(result.read_text())}
+
+
 @torch.inference_mode()
-def scaled(npnet: Path, factor: float) -> Scores:
-    """The scores of a network's golden noise times a constant, without guidance."""
+def drawn_scaled(npnet: Path, factor: float) -> Scores:
+    """Draws a network's golden noise times a constant, which is no method of an evaluation."""
     pipeline, score, found = miniature(), ShapesScore(strict=True), Scores()
     network = checkpoint.load(str(npnet), load_pipeline=lambda: pipeline)
     prompts = draw_prompts("test", PAIRS)
@@ -184,7 +200,7 @@ def main() -> None:
         npnet, calls = network(model, SEEDS[0]), int("denoiser" in model)
         mark = {"svd_unet+unet": "bs", "denoiser copy": "rD", BEST: "go"}.get(model)
         table.add(model, predicted(model), npnet=npnet, calls_before=calls, mark=mark)
-    smaller = [scaled(network(BEST, seed), best_factor()) for seed in SEEDS]
+    smaller = [golden_scaled(seed) for seed in SEEDS]
     npnet = network(BEST, SEEDS[0])
     table.add(f"{BEST} × {best_factor()}", smaller, npnet=npnet, calls_before=1, mark="g^")
     for control in CONTROLS:
