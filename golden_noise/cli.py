@@ -117,7 +117,10 @@ def _quoted(text: str) -> str:
 
 def _remove_if_empty(folder: Path) -> None:
     """Remove the run folder of a job that left nothing there but its config."""
-    left = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    try:
+        left = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    except FileNotFoundError:
+        return  # another process of this job is removing it
     if all(path.parts[0] == ".hydra" or path.name == "config.yaml" for path in left) and folder != Path.cwd():
         shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # it holds other runs, or another process of this one was faster

@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, repeat
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from golden_noise.cli import CONF, _mistake, quote_prompt
+from golden_noise.cli import CONF, _mistake, _remove_if_empty, quote_prompt
 
 
 def run(script, *arguments):
@@ -87,6 +89,17 @@ def test_a_mistake_costs_one_line(script, arguments, words, tmp_path):
     for word in words:
         assert word in line
     assert list(tmp_path.iterdir()) == []  # no empty run folder stays
+
+
+def test_ranks_that_remove_their_run_folder_at_once_do_not_trip_over_each_other(tmp_path):
+    folders = [tmp_path / "runs" / str(i) for i in range(100)]
+    for folder in folders:
+        (folder / ".hydra").mkdir(parents=True)
+        for name in ("config", "hydra", "overrides"):
+            (folder / ".hydra" / f"{name}.yaml").touch()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(_remove_if_empty, chain.from_iterable(zip(*repeat(folders, 4)))))
+    assert not any(folder.exists() for folder in folders)
 
 
 def test_a_full_disk_costs_one_line():
