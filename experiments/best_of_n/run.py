@@ -9,7 +9,7 @@ and the reward chooses one of each group, as it would among N drawn images. The 
 from collections.abc import Iterable
 from pathlib import Path
 
-from experiments.guidance_free.run import BEST, STEPS, guided, judged
+from experiments.guidance_free.run import BEST, STEPS, best_factor, guided, judged, plain_scaled
 from experiments.study import SEEDS, Scores, averaged, axes, gain, interval, mean, save_figure, scores, tabulate
 
 COUNTS = (1, 2, 4)
@@ -35,8 +35,10 @@ def main() -> None:
     first, with_guidance = evaluations[SEEDS[0]], guided(2.0)
     arms: dict[str, tuple[int, list[tuple[Path, str]], str, str]] = {
         "plain": (STEPS, [(first, "standard")], "#444444", "x"),
+        f"plain × {best_factor()}": (STEPS, [(plain_scaled(), "rescale")], "#3b6fb6", "^"),
         BEST: (STEPS + 1, [(folder, "npnet") for folder in evaluations.values()], "#c28a00", "o"),
         "plain, guidance 2": (2 * STEPS, [(with_guidance, "standard")], "#444444", "+"),
+        f"plain × {best_factor()}, guidance 2": (2 * STEPS, [(with_guidance, "rescale")], "#3b6fb6", "v"),
         f"{BEST}, guidance 2": (2 * STEPS + 1, [(with_guidance, f"best_{seed}") for seed in SEEDS], "#c28a00", "*"),
     }
     rows = []

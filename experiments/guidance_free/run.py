@@ -78,11 +78,19 @@ def predicted(model: str) -> list[Scores]:
 
 
 def guided(guidance: float) -> Path:
-    """Plain noise and the best networks', sampled with guidance; scaled noise at 2."""
-    scaled = {"rescale": ["rescale", f"factor={best_factor()}"]} if guidance == 2 else {}
+    """Plain noise, the best networks', and scaled noise, sampled with guidance."""
     networks = {f"best_{seed}": network(BEST, seed) for seed in SEEDS}
     options = [ALONE, f"pipeline.guidance={guidance}"]
-    return evaluated(f"guidance_free/guided-{guidance}", *options, networks=networks, searches=scaled)
+    return evaluated(f"guidance_free/guided-{guidance}", *options, networks=networks, searches=scaled())
+
+
+def plain_scaled() -> Path:
+    """Scaled noise, without guidance."""
+    return evaluated("guidance_free/rescale", ALONE, searches=scaled())
+
+
+def scaled() -> dict[str, list[str]]:
+    return {"rescale": ["rescale", f"factor={best_factor()}"]}
 
 
 def with_guidance(guidance: float) -> list[Scores]:
@@ -192,8 +200,7 @@ class Table:
 
 def main() -> None:
     first = judged(SEEDS[0])
-    folder = evaluated("guidance_free/rescale", ALONE, searches={"rescale": ["rescale", f"factor={best_factor()}"]})
-    table = Table(scores(first, "standard"), scores(folder, "rescale"))
+    table = Table(scores(first, "standard"), scores(plain_scaled(), "rescale"))
     add_plain(table)
     table.add("full inversion (the teacher)", [scores(first, "search")], calls_before=50)
     for model in MODELS:
@@ -241,9 +248,8 @@ def add_guided(table: Table) -> None:
         table.add("plain, guided", [scores(folder, "standard")], guidance=guidance, mark="k+")
         found = with_guidance(guidance)
         table.add(f"{BEST}, guided", found, guidance=guidance, npnet=npnet, calls_before=1, mark="g*")
-        if guidance == 2:
-            smaller = [scores(folder, "rescale")]
-            table.add(f"plain × {best_factor()}, guided", smaller, guidance=guidance, mark="kv")
+        smaller = [scores(folder, "rescale")]
+        table.add(f"plain × {best_factor()}, guided", smaller, guidance=guidance, mark="kv")
     for steps in (5, 6):
         folder = evaluated(f"guidance_free/guided-2-{steps}", ALONE, "pipeline.guidance=2", f"pipeline.steps={steps}")
         table.add("plain, guided", [scores(folder, "standard")], steps=steps, guidance=2.0, mark="k+")

@@ -3,22 +3,11 @@
 python -m experiments.transfer.run
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from experiments.guidance_free.run import (
-    BEST,
-    GUIDANCES,
-    INVERSIONS,
-    MODELS,
-    SEARCH,
-    guided,
-    judged,
-    network,
-    predicted,
-    with_guidance,
-)
+from experiments.guidance_free.run import BEST, INVERSIONS, MODELS, SEARCH, best_factor, network, scaled
 from experiments.study import (
-    ALONE,
     SEEDS,
     Pairs,
     Scores,
@@ -36,37 +25,34 @@ from experiments.study import (
 from experiments.transfer.models import STEPS, WEIGHTS, distilled, trained_anew
 
 FEW_STEPS = Pairs("full_inversion-4-steps", INVERSIONS.count, (SEARCH, "search.steps=4"))
-FEW = f"{BEST}, of 4 steps"
+FEW, COPY = f"{BEST}, of 4 steps", "denoiser copy"
 # What each samples with, and which networks' noise.
 SAMPLERS = {
-    "10 steps, no guidance": ([], [FEW]),
+    "10 steps, no guidance": ([], [BEST, FEW]),
+    "20 steps": (["pipeline.steps=20"], [BEST]),
     "4 steps": (["pipeline.steps=4"], [BEST, FEW]),
-    "DPM++ 2M instead of DDIM": (["+pipeline.model.scheduler.name=DPMSolverMultistepScheduler"], [BEST]),
+    "DPM++ 2M instead of DDIM": (["+pipeline.model.scheduler.name=DPMSolverMultistepScheduler"], [BEST, FEW]),
+    "guidance 1.5": (["pipeline.guidance=1.5"], [BEST]),
+    "guidance 2": (["pipeline.guidance=2"], [BEST]),
 }
 Row = dict[str, object]
 
 
-def row(sampler: str, learnt: str, plain: Scores, found: Sequence[Scores]) -> Row:
-    """A network, compared with plain noise in the same sampler; pooled over its trainings."""
+def row(sampler: str, noise: str, plain: Scores, found: Sequence[Scores]) -> Row:
+    """A noise, compared with plain noise in the same sampler; a network's pooled over its trainings."""
     pooled = averaged(found)
     return {
         "sampled with": sampler,
-        "network": learnt,
+        "noise": noise,
         "plain": f"{mean(plain):.3f}",
-        "golden": f"{mean(pooled):.3f}",
+        "strict": f"{mean(pooled):.3f}",
         "gain": interval(gain(plain, pooled)),
-        "each training": each((mean(one) - mean(plain) for one in found), "+.3f"),
+        "each training": each((mean(one) - mean(plain) for one in found), "+.3f") if len(found) > 1 else "",
     }
 
 
 def main() -> None:
-    samplers = with_samplers()  # first what experiments/guidance_free does not draw, perhaps at the same time
-    base = row("10 steps, no guidance", BEST, scores(judged(SEEDS[0]), "standard"), predicted(BEST))
-    guided_rows = [
-        row(f"guidance {guidance:g}", BEST, scores(guided(guidance), "standard"), with_guidance(guidance))
-        for guidance in GUIDANCES
-    ]
-    tabulate(__file__, [base, *guided_rows, *samplers])
+    tabulate(__file__, with_samplers())
     tabulate(__file__, with_models(), "models")
 
 
@@ -77,10 +63,8 @@ def with_samplers() -> list[Row]:
     rows = []
     for sampler, (options, used) in SAMPLERS.items():
         named = {f"{identifier(name)}_{seed}": networks[name][i] for name in used for i, seed in enumerate(SEEDS)}
-        folder = evaluated(f"transfer/{identifier(sampler)}", ALONE, "~metric.reward", *options, networks=named)
-        plain = scores(folder, "standard")
-        for name in used:
-            rows.append(row(sampler, name, plain, [scores(folder, f"{identifier(name)}_{seed}") for seed in SEEDS]))
+        folder = drawn(identifier(sampler), named, BEST, *options)
+        rows += rows_of(folder, sampler, used, BEST)
     return rows
 
 
@@ -90,20 +74,34 @@ def with_models() -> list[Row]:
         "second model, trained anew": (trained_anew(), []),
         f"distilled model, {STEPS} steps": (distilled(), [f"pipeline.steps={STEPS}"]),
     }
-    used, rows = ("denoiser_lora", "denoiser copy"), []
+    used, rows = ("denoiser_lora", COPY), []
     networks = {f"{identifier(model)}_{seed}": network(model, seed) for seed in SEEDS for model in reversed(used)}
     for name, (source, options) in second.items():
         unet = [f"+pipeline.model.unet.source={source}", f"+pipeline.model.unet.weight_name={WEIGHTS}"]
-        folder = evaluated(
-            f"transfer/{source.name}", ALONE, "~metric.reward", *unet, *options,
-            networks=networks, searches={"own": ["full_inversion"]},
-        )  # fmt: skip
-        plain = scores(folder, "standard")
-        rows.append(row(name, "none: its own full inversion", plain, [scores(folder, "own")]))
-        for model in used:
-            found = [scores(folder, f"{identifier(model)}_{seed}") for seed in SEEDS]
-            rows.append(row(name, model, plain, found))
+        folder = drawn(source.name, networks, COPY, *unet, *options, searches={"own": ["full_inversion"]})
+        rows.append(row(name, "its own full inversion", scores(folder, "standard"), [scores(folder, "own")]))
+        rows += rows_of(folder, name, used, COPY)
     return rows
+
+
+def drawn(
+    name: str,
+    networks: Mapping[str, Path],
+    controlled: str,
+    *options: str,
+    searches: Mapping[str, Sequence[str]] | None = None,
+) -> Path:
+    """An evaluation of networks beside scaled noise, and beside one model's first network that got other prompts."""
+    methods = ["evaluation.methods=[standard,shuffled]", f"npnet={network(controlled, SEEDS[0])}"]
+    options = (*methods, "~metric.reward", *options)
+    return evaluated(f"transfer/{name}", *options, networks=networks, searches=scaled() | (searches or {}))
+
+
+def rows_of(folder: Path, sampler: str, used: Sequence[str], controlled: str) -> list[Row]:
+    found = {f"plain × {best_factor()}": [scores(folder, "rescale")]}
+    found |= {name: [scores(folder, f"{identifier(name)}_{seed}") for seed in SEEDS] for name in used}
+    found[f"control: {controlled}, given other prompts"] = [scores(folder, "shuffled")]
+    return [row(sampler, noise, scores(folder, "standard"), several) for noise, several in found.items()]
 
 
 if __name__ == "__main__":
