@@ -125,7 +125,7 @@ def test_an_experiment_runs_on_a_tiny_build(name, request, tmp_path):
 @pytest.mark.parametrize("name", DEBUGS)
 def test_a_debug_preset_runs(name, tiny_sdxl, tmp_path):
     places = [f"pipeline.model.source={tiny_sdxl}", f"data_dir={tmp_path}/pairs", f"folder={tmp_path}/run", "name=test"]
-    short = ["trainer.max_epochs=100", "trainer.check_val_every_n_epoch=50"] if name == "overfit" else []
+    short = ["trainer.max_epochs=40", "trainer.check_val_every_n_epoch=20"] if name == "overfit" else []
     config = composed("train", f"debug={name}", "prompts.count=60", "device=cpu", *TINY_NPNET, *places, *short)
     check(config)
     train(config)

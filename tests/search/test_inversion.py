@@ -38,7 +38,7 @@ def test_ideal_denoiser_leaves_the_noise_unchanged(ideal, prompt, kind, predicti
 @settings(deadline=None, max_examples=8)
 def test_refinements_invert_a_linear_denoiser(ideal, prompt, kind, slope, guidance, steps):
     pipeline = ideal(gap=0.1, slope=slope)
-    search = kind(steps, denoising_guidance=guidance, inversion_guidance=guidance, refinements=30)
+    search = kind(steps, denoising_guidance=guidance, inversion_guidance=guidance, refinements=3)
     close(search.search(NOISE, prompt, pipeline), NOISE)
 
 
