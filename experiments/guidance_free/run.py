@@ -81,17 +81,16 @@ def guided(guidance: float) -> Path:
     """Plain noise, the best networks', and scaled noise, sampled with guidance."""
     networks = {f"best_{seed}": network(BEST, seed) for seed in SEEDS}
     options = [ALONE, f"pipeline.guidance={guidance}"]
-    return evaluated(f"guidance_free/guided-{guidance}", *options, networks=networks, searches=scaled(best_factor()))
+    return evaluated(f"guidance_free/guided-{guidance}", *options, networks=networks, searches=scaled())
 
 
 def plain_scaled() -> Path:
     """Scaled noise, without guidance."""
-    return evaluated("guidance_free/rescale", ALONE, searches=scaled(best_factor()))
+    return evaluated("guidance_free/rescale", ALONE, searches=scaled())
 
 
-def scaled(factor: float) -> dict[str, list[str]]:
-    """The scalar baseline as a search of an evaluation."""
-    return {"rescale": ["rescale", f"factor={factor}"]}
+def scaled() -> dict[str, list[str]]:
+    return {"rescale": ["rescale", f"factor={best_factor()}"]}
 
 
 def with_guidance(guidance: float) -> list[Scores]:
@@ -130,12 +129,12 @@ def drawn_scaled(npnet: Path, factor: float) -> Scores:
 
 
 @cache
-def best_factor(name: str = "guidance_free/factors", *options: str) -> float:
-    """The factor of the scalar baseline in a sampler, chosen on prompts of the training split."""
+def best_factor() -> float:
+    """The factor of the scalar baseline, chosen on prompts of the training split."""
     searches = {identifier(f"factor_{factor}"): ["rescale", f"factor={factor}"] for factor in FACTORS}
     split = ["prompts=shapes", "prompts.seed=77", f"prompts.count={PAIRS // 2}"]
-    folder = evaluated(name, ALONE, *split, *options, searches=searches)
-    quality = dict(zip(FACTORS, (mean(scores(folder, search)) for search in searches), strict=True))
+    folder = evaluated("guidance_free/factors", ALONE, *split, searches=searches)
+    quality = dict(zip(FACTORS, (mean(scores(folder, name)) for name in searches), strict=True))
     return max(quality, key=lambda factor: quality[factor])
 
 

@@ -63,15 +63,13 @@ def with_samplers() -> list[Row]:
     rows = []
     for sampler, (options, used) in SAMPLERS.items():
         named = {f"{identifier(name)}_{seed}": networks[name][i] for name in used for i, seed in enumerate(SEEDS)}
-        name = identifier(sampler)
-        factor = best_factor(f"transfer/factors/{name}", "~metric.reward", *options) if options else best_factor()
-        folder = drawn(name, factor, named, BEST, *options)
-        rows += rows_of(folder, sampler, factor, used, BEST)
+        folder = drawn(identifier(sampler), named, BEST, *options)
+        rows += rows_of(folder, sampler, used, BEST)
     return rows
 
 
 def with_models() -> list[Row]:
-    """Denoisers that no network has seen; the factor is the original model's."""
+    """Denoisers that no network has seen."""
     second = {
         "second model, trained anew": (trained_anew(), []),
         f"distilled model, {STEPS} steps": (distilled(), [f"pipeline.steps={STEPS}"]),
@@ -80,16 +78,14 @@ def with_models() -> list[Row]:
     networks = {f"{identifier(model)}_{seed}": network(model, seed) for seed in SEEDS for model in reversed(used)}
     for name, (source, options) in second.items():
         unet = [f"+pipeline.model.unet.source={source}", f"+pipeline.model.unet.weight_name={WEIGHTS}"]
-        own = {"own": ["full_inversion"]}
-        folder = drawn(source.name, best_factor(), networks, COPY, *unet, *options, searches=own)
+        folder = drawn(source.name, networks, COPY, *unet, *options, searches={"own": ["full_inversion"]})
         rows.append(row(name, "its own full inversion", scores(folder, "standard"), [scores(folder, "own")]))
-        rows += rows_of(folder, name, best_factor(), used, COPY)
+        rows += rows_of(folder, name, used, COPY)
     return rows
 
 
 def drawn(
     name: str,
-    factor: float,
     networks: Mapping[str, Path],
     controlled: str,
     *options: str,
@@ -98,11 +94,11 @@ def drawn(
     """An evaluation of networks beside scaled noise, and beside one model's first network that got other prompts."""
     methods = ["evaluation.methods=[standard,shuffled]", f"npnet={network(controlled, SEEDS[0])}"]
     options = (*methods, "~metric.reward", *options)
-    return evaluated(f"transfer/{name}", *options, networks=networks, searches=scaled(factor) | (searches or {}))
+    return evaluated(f"transfer/{name}", *options, networks=networks, searches=scaled() | (searches or {}))
 
 
-def rows_of(folder: Path, sampler: str, factor: float, used: Sequence[str], controlled: str) -> list[Row]:
-    found = {f"plain × {factor}": [scores(folder, "rescale")]}
+def rows_of(folder: Path, sampler: str, used: Sequence[str], controlled: str) -> list[Row]:
+    found = {f"plain × {best_factor()}": [scores(folder, "rescale")]}
     found |= {name: [scores(folder, f"{identifier(name)}_{seed}") for seed in SEEDS] for name in used}
     found[f"control: {controlled}, given other prompts"] = [scores(folder, "shuffled")]
     return [row(sampler, noise, scores(folder, "standard"), several) for noise, several in found.items()]
