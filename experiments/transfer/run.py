@@ -74,7 +74,7 @@ def with_models() -> list[Row]:
         "second model, trained anew": (trained_anew(), []),
         f"distilled model, {STEPS} steps": (distilled(), [f"pipeline.steps={STEPS}"]),
     }
-    used, rows = ("denoiser_lora", COPY), []
+    used, rows = (BEST, COPY), []
     networks = {f"{identifier(model)}_{seed}": network(model, seed) for seed in SEEDS for model in reversed(used)}
     for name, (source, options) in second.items():
         unet = [f"+pipeline.model.unet.source={source}", f"+pipeline.model.unet.weight_name={WEIGHTS}"]
