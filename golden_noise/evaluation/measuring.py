@@ -47,10 +47,7 @@ class Measurement:
 
     def __init__(self, source: ImageSource, metrics: Mapping[str, Metric], identities: Mapping[str, Any], folder: Path):
         self.source, self.metrics, self.folder = source, metrics, folder
-        self.identities = {
-            name: (identities.get(name), local_files(identities.get(name)), metric.version)
-            for name, metric in metrics.items()
-        }
+        self.identities = {name: metric_identity(identities.get(name), metric) for name, metric in metrics.items()}
         self.cache = Cache(folder / "scores.jsonl")
         self._digest = cache(lambda method, i: file_digest(source.path(method, i)))
 
@@ -131,6 +128,11 @@ class Measurement:
         path = self.source.path(method, position)
         inside = path.is_relative_to(self.folder)
         return path.relative_to(self.folder).as_posix() if inside else os.path.abspath(path)
+
+
+def metric_identity(settings: Any, metric: Metric) -> tuple[Any, ...]:
+    """What decides a metric's scores: its settings in plain containers, the files that they name, and its version."""
+    return settings, local_files(settings), metric.version
 
 
 def _stacks(images: Sequence[Image.Image]) -> list[Tensor]:
