@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ WHOLE: dict[str, tuple[int, int | None]] = {
     "data.num_workers": (0, None),
     "evaluation.batch_size": (1, None),
     "evaluation.prompts.count": (1, None),
+    "evaluation.constant.count": (1, None),
+    "evaluation.constant.prompts.count": (1, None),
     "pipeline.steps": (1, 1000),  # a schedule has no more levels
     "pipeline.model.steps": (1, 1000),
     "search.steps": (1, 1000),
@@ -59,6 +62,8 @@ EMPTY = ("pipeline.negative_prompt",)  # text that may be empty
 OPTIONAL = ("num_threads", "npnet", "trainer.max_epochs")  # null, too
 NOISES = ("standard", "golden", "search")
 ABSENT = object()
+RECIPE_KEY = re.compile(r"[+~]*pipeline\.recipe\.(\w+)")  # of an override
+RECIPE_READ = re.compile(r"\$\{(?:oc\.select:)?pipeline\.recipe(?:\.(\w+))?")  # of an interpolation
 
 OmegaConf.register_new_resolver("run_group", lambda name: name.rpartition("/")[0] or name, replace=True)
 OmegaConf.register_new_resolver("eighth", lambda pixels: pixels // 8, replace=True)
@@ -82,6 +87,7 @@ def check(config: DictConfig) -> None:
     _check_metrics(config)
     _check_selection(config)
     _check_mode(config)
+    _check_recipe(config)
     if config.job == "train":
         _check_name(config)
 
@@ -223,9 +229,41 @@ def _check_metrics(config: DictConfig) -> None:
 
 def _check_prompts(config: DictConfig) -> None:
     used = "evaluation.prompts" if config.job == "evaluate" else "prompts"
-    bundled_prompts = "golden_noise.shapes" in str(OmegaConf.select(config, f"{used}._target_"))
-    if bundled_prompts and not config.pipeline.bundled and config.job in ("collect", "evaluate"):
+    others = of_another_pipeline(config, OmegaConf.select(config, used))
+    if others and config.job in ("collect", "evaluate"):
         raise UserError(
             f"pipeline={config.pipeline.name} needs prompts of its own: add prompts=file prompts.path=FILE "
             "(.csv, .jsonl or .txt) and a metric such as metric=pickscore"
         )
+    drawn = config.job == "train" and config.evaluate and config.evaluation.get("images") is None
+    if drawn and of_another_pipeline(config, config.evaluation.prompts):
+        raise UserError(
+            f"evaluate=true with pipeline={config.pipeline.name} needs held-out prompts of its own: add "
+            "prompts@evaluation.prompts=file evaluation.prompts.path=FILE and a metric such as metric=pickscore, or "
+            "evaluate=false"
+        )
+
+
+def of_another_pipeline(config: DictConfig, prompts: Any) -> bool:
+    """Whether prompts are the miniature's captions and the pipeline is not the miniature."""
+    target = prompts.get("_target_") if isinstance(prompts, DictConfig) else None
+    return "golden_noise.shapes" in str(target) and not config.pipeline.bundled
+
+
+def _check_recipe(config: DictConfig) -> None:
+    """Every key of the recipe that the command line sets is one that the composed config reads.
+
+    Raises:
+        UserError: the chosen network or data have no use for it.
+    """
+    if config.job != "train" or not HydraConfig.initialized():
+        return
+    set_keys = [RECIPE_KEY.match(override) for override in HydraConfig.get().overrides.task]
+    raw: Any = OmegaConf.to_container(config, resolve=False)
+    recipe = raw["pipeline"].pop("recipe", {})
+    read = {*RECIPE_READ.findall(str(raw))}
+    for found in set_keys:
+        if found and found[1] not in read and "" not in read:
+            useful = ", ".join(f"pipeline.recipe.{key}" for key in recipe if key in read)
+            model = HydraConfig.get().runtime.choices.get("model")
+            raise UserError(f"{found[0]} has no effect: model={model} and these settings read only {useful}")

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SAMPLER, SHIFT = 1, 2  # what else a prompt's seed draws beside its starting noise
+SAMPLER, SHIFT, LEARNING = 1, 2, 3  # what else a prompt's seed draws beside its starting noise
 
 
 def draw_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:

@@ -1,5 +1,6 @@
 """The evaluate job: images of the same prompts and seeds from every method's noise, scored and compared."""
 
+import math
 import platform
 import shlex
 import sys
@@ -18,11 +19,12 @@ import golden_noise
 from golden_noise import identity
 from golden_noise.errors import UserError
 from golden_noise.evaluation import report, results
-from golden_noise.evaluation.drawing import Drawing, network_settings, weights_digest
+from golden_noise.evaluation.constant import UNKNOWN, Constant, Learning, choose_constant, learning_prompts
+from golden_noise.evaluation.drawing import Drawing, network_settings, other_prompts, weights_digest
 from golden_noise.evaluation.folders import Folders
 from golden_noise.evaluation.measuring import ImageSource, Measurement
 from golden_noise.evaluation.methods import METHODS, Method, Methods
-from golden_noise.evaluation.scores import BEST_OF_N, CONTROLS, NPNET, SEARCH, STANDARD
+from golden_noise.evaluation.scores import BEST_OF_N, CONSTANT, NETWORK_CONTROLS, NPNET, SEARCH, SHUFFLED, STANDARD
 from golden_noise.images import read_image
 from golden_noise.metrics.base import Metric
 from golden_noise.npnet import AnyNPNet, NPNet, checkpoint
@@ -31,6 +33,7 @@ from golden_noise.pipelines.loading import device_kind, model_dtype, pick_device
 from golden_noise.prompts import Prompt
 from golden_noise.search.base import NoiseSearch
 from golden_noise.search.best_of_n import BestOfN
+from golden_noise.search.rescale import Rescale
 from golden_noise.tracking import log_evaluation, log_in, report_weights_used, start_run
 
 if TYPE_CHECKING:
@@ -49,6 +52,7 @@ def evaluate(
     folder: Path | None = None,
     load_pipeline: Callable[[], Pipeline] | None = None,
     find_run: Callable[[], "Run | None"] = lambda: None,
+    learning: Learning | None = None,
 ) -> dict[str, Any]:
     """Compare starting noises and write images, `results.json`, `results.csv` and `report.html`.
 
@@ -61,25 +65,30 @@ def evaluate(
         folder: where to write, `config.folder` by default.
         load_pipeline: gives the pipeline of `config` if the caller has it already.
         find_run: gives the W&B run to report to, if there is one; called when there are results.
+        learning: gives prompts of the training for the control `constant`; see `learning_prompts`.
 
     Returns:
         The content of `results.json`.
 
     Raises:
-        UserError: unknown method, no metric, no prompts, no NPNet where one is needed, images of other settings, or
-            folders that do not match.
+        UserError: unknown method, no metric, no prompts, no NPNet where one is needed, no other prompts where controls
+            need them, images of other settings, or folders that do not match.
     """
     check_metrics(config)
     folder = Path(config.folder) if folder is None else folder
     folder.mkdir(parents=True, exist_ok=True)
     load_pipeline = load_pipeline or cache(partial(instantiate, config.pipeline.model))
     start = time.perf_counter()
+    constant = None
     if config.evaluation.get("images") is None:
         check_methods(config)
-        prompts, networks = instantiate(config.evaluation.prompts), load_networks(config, npnet, load_pipeline)
+        prompts, others = evaluated_prompts(config)
+        learnt = learning_prompts(config, prompts, learning)
+        networks = load_networks(config, npnet, load_pipeline)
         metrics: dict[str, Metric] = instantiate(config.metric)
         pipeline, replace = load_pipeline(), npnet is not None
-        source: ImageSource = drawing(config, pipeline, prompts, networks, metrics, folder, replace)
+        constant = choose_constant(config, learnt, pipeline, metrics)
+        source: ImageSource = drawing(config, pipeline, prompts, others, networks, metrics, folder, replace, constant)
     else:
         source = found_images(config)
         metrics = instantiate(config.metric)
@@ -87,6 +96,9 @@ def evaluate(
     scores = Measurement(source, metrics, plain["metric"], folder).scores(config.evaluation.batch_size)
     if isinstance(source, Drawing):
         scores.noise.update(source.noise_measures())
+        scores.constant.update(constant.report() if constant else {})
+        if CONSTANT in config.evaluation.methods and not constant:
+            scores.remarks.append(UNKNOWN)
     summary = results.summarise(scores, plain, versions(), shlex.join(["python", *sys.argv]))
     results.write(folder, scores, summary)
 
@@ -119,12 +131,32 @@ def found_images(config: DictConfig) -> Folders:
     return Folders(folders, instantiate(config.evaluation.prompts))
 
 
+def evaluated_prompts(config: DictConfig) -> tuple[list[Prompt], list[Prompt]]:
+    """The prompts to evaluate, and for the control `shuffled` another one for each.
+
+    Raises:
+        UserError: they cannot be read, or there are no others.
+    """
+    prompts: list[Prompt] = instantiate(config.evaluation.prompts)
+    return prompts, other_prompts(prompts) if SHUFFLED in config.evaluation.methods else prompts
+
+
 def load_networks(
     config: DictConfig, npnet: AnyNPNet | None, load_pipeline: Callable[[], Pipeline]
 ) -> dict[str, AnyNPNet]:
-    """The networks of the chosen methods by name, `npnet` for the one under test and its controls."""
+    """The networks of the chosen methods by name, `npnet` for the one under test and its controls.
+
+    Raises:
+        UserError: there is none where one is needed, or it does not fit the pipeline.
+    """
+    needing = [name for name in config.evaluation.methods if name in (NPNET, *NETWORK_CONTROLS)]
+    if needing and npnet is None and config.npnet is None:
+        raise UserError(
+            f"pipeline={config.pipeline.name} has no NPNet of its own, which evaluation.methods needs for "
+            f"{', '.join(needing)}: give npnet=FOLDER from a training run, or leave them out"
+        )
     networks = {n: load_npnet(config, source, load_pipeline) for n, source in config.evaluation.checkpoints.items()}
-    if {NPNET, *CONTROLS} & {*config.evaluation.methods}:
+    if needing:
         networks[NPNET] = load_npnet(config, config.npnet, load_pipeline) if npnet is None else npnet
     return networks
 
@@ -133,21 +165,29 @@ def drawing(
     config: DictConfig,
     pipeline: Pipeline,
     prompts: list[Prompt],
+    others: list[Prompt],
     networks: Mapping[str, AnyNPNet],
     metrics: Mapping[str, Metric],
     folder: Path,
     replace: bool,
+    constant: Constant | None,
 ) -> Drawing:
     """The images of all methods, drawn by the pipeline."""
     names = [*config.evaluation.methods, *config.evaluation.checkpoints, *config.evaluation.searches]
+    settings = drawing_settings(config, names, networks)
     extra = {name: predicting(network) for name, network in networks.items() if name != NPNET}
     extra |= {name: searching(instantiate(own), pipeline) for name, own in config.evaluation.searches.items()}
     if BEST_OF_N in names:
         best_of = config.evaluation.best_of
         best = BestOfN(metrics[best_of.metric or next(iter(metrics))], best_of.count)
         extra[BEST_OF_N] = lambda noise, prompt, seeds: best.choose(noise, prompt, pipeline, seeds)
+    if constant:
+        extra[CONSTANT] = searching(Rescale(constant.factor), pipeline)
+        settings[CONSTANT]["factor"] = constant.factor
+    elif CONSTANT in names:
+        names.remove(CONSTANT)
     methods = Methods(names, pipeline, instantiate(config.search), networks.get(NPNET), extra)
-    return Drawing(pipeline, methods, prompts, folder, drawing_settings(config, names, networks), replace)
+    return Drawing(pipeline, methods, prompts, others, folder, settings, replace)
 
 
 def predicting(network: AnyNPNet) -> Method:
@@ -172,7 +212,7 @@ def drawing_settings(
     settings = {}
     for name in names:
         parts: dict[str, Any] = {}
-        if name in digests or name in CONTROLS:
+        if name in digests or name in NETWORK_CONTROLS:
             network = name if name in digests else NPNET
             own = network_settings(networks[network])
             parts |= {"npnet": digests[network], "npnet_settings": own, "device": identity.sign_device(own, kind)}
@@ -219,12 +259,22 @@ def check_methods(config: DictConfig) -> None:
         raise UserError(f"evaluation names a method twice: {', '.join(map(str, every))}")
     if STANDARD not in names:
         raise UserError(f"evaluation.methods={names} lack '{STANDARD}': every method is compared with it")
+    if CONSTANT in names:
+        _check_constant(config)
     best_of = config.evaluation.best_of
     if best_of.count < 2 or (best_of.metric and best_of.metric not in config.metric):
         chosen = ", ".join(config.metric)
         raise UserError(
             f"evaluation.best_of={dict(best_of)} needs count >= 2 and a metric among the chosen ones: {chosen}"
         )
+
+
+def _check_constant(config: DictConfig) -> None:
+    options = config.evaluation.constant
+    numbers = [*options.factors, *([] if options.factor is None else [options.factor])]
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < math.inf:
+            raise UserError(f"evaluation.constant: factor {number} must be a number above 0")
 
 
 def _is_source(value: Any, kind: str) -> bool:

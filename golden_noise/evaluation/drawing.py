@@ -30,6 +30,7 @@ class Drawing:
     wanted image.
 
     Args:
+        others: another prompt for every one, for `shuffled`; see `other_prompts`.
         settings: what decides each method's images; see `claim`.
     """
 
@@ -38,17 +39,18 @@ class Drawing:
         pipeline: Pipeline,
         methods: Methods,
         prompts: list[Prompt],
+        others: list[Prompt],
         folder: Path,
         settings: dict[str, dict[str, Any]],
         replace: bool = False,
     ):
         self.pipeline, self._noises, self.prompts, self.folder = pipeline, methods, prompts, folder
-        self.methods = methods.names
-        self.others = other_prompts(prompts) if SHUFFLED in self.methods else prompts
+        self.methods, self.others = methods.names, others
         for method in self.methods:
             own = settings[method]
             if method == SHUFFLED:
-                own = own | {"prompts": {"count": len(prompts), "texts": _digest([prompt.text for prompt in prompts])}}
+                texts = [[prompt.text, other.text] for prompt, other in zip(prompts, self.others, strict=True)]
+                own = own | {"prompts": {"count": len(prompts), "texts": _digest(texts)}}
             claim(folder / "images" / method, own, replace)
 
     def path(self, method: str, position: int) -> Path:
@@ -150,19 +152,44 @@ def _check_finite(method: str, noise: Tensor, texts: list[str]) -> None:
 def other_prompts(prompts: list[Prompt]) -> list[Prompt]:
     """For every prompt one with another text, in a fixed random order.
 
+    Each is used once. Where one text has more than half of the places that cannot be: then the rest takes turns there.
+
     Raises:
         UserError: all prompts are the same.
     """
-    texts = np.array([prompt.text for prompt in prompts])
-    if len(set(texts)) < 2:
-        raise UserError("the method 'shuffled' needs at least two different prompts: add prompts or leave it out")
-    order = np.random.default_rng(0).permutation(len(prompts))
-    while (same := np.flatnonzero(texts[order] == texts)).size:
-        # Send every prompt that met itself on to the next place; rotating all of them keeps each used once.
-        swap = (same + 1 + np.arange(same.size)) % len(prompts)
-        for i, j in zip(same, swap, strict=True):
-            order[i], order[j] = order[j], order[i]
-    return [prompts[i] for i in order]
+    _, text_N, counts = np.unique([prompt.text for prompt in prompts], return_inverse=True, return_counts=True)
+    if len(counts) < 2:
+        raise UserError(
+            "the method 'shuffled' needs at least two different prompts: add prompts or leave it out of "
+            "evaluation.methods"
+        )
+    rng = np.random.default_rng(0)
+    frequent = counts.argmax()
+    bijective = 2 * counts[frequent] <= len(prompts)
+    order_N = _exchanged(text_N, rng) if bijective else _stand_ins(text_N == frequent, rng)
+    return [prompts[i] for i in order_N]
+
+
+def _exchanged(text_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A permutation that gives every place another text; no text may have more than half of the places."""
+    order_N = rng.permutation(len(text_N))
+    for i in np.flatnonzero(text_N[order_N] == text_N):
+        if text_N[order_N[i]] != text_N[i]:
+            continue  # mended by an earlier exchange
+        # Both places that exchange then hold another text. There is always one to exchange with: at most half of the
+        # places have this text, at most half hold it, and place i is among both.
+        fits = np.flatnonzero((text_N != text_N[i]) & (text_N[order_N] != text_N[i]))
+        j = rng.choice(fits)
+        order_N[i], order_N[j] = order_N[j], order_N[i]
+    return order_N
+
+
+def _stand_ins(frequent_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Another text for every place where one has more than half of them: the others are used equally often."""
+    many, few = (rng.permutation(np.flatnonzero(found_N)) for found_N in (frequent_N, ~frequent_N))
+    order_N = np.empty(len(frequent_N), np.int64)
+    order_N[many], order_N[few] = np.resize(few, len(many)), many[: len(few)]
+    return order_N
 
 
 def weights_digest(network: nn.Module) -> str:

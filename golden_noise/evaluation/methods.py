@@ -1,7 +1,8 @@
-"""The noises that are compared: standard, the search's, NPNet's, three controls, and what a run adds to them.
+"""The noises that are compared: standard, the search's, NPNet's, four controls, and what a run adds to them.
 
 A gain that a control shows too is not golden noise: `shuffled` tests whether the prompt matters, `random_shift` whether
-the direction of the move does, `rescaled` whether the standard deviation alone explains it (regression shrinks noise).
+the direction of the move does, `rescaled` whether the standard deviation alone explains it (regression shrinks noise),
+`constant` (see `constant.py`) whether the best factor for all prompts does as well.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +10,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from golden_noise.evaluation.scores import CONTROLS, NPNET, SEARCH, SHUFFLED, STANDARD
+from golden_noise.evaluation.scores import CONTROLS, NETWORK_CONTROLS, NPNET, SEARCH, SHUFFLED, STANDARD
 from golden_noise.noise import SHIFT, derived_seed, draw_noise
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.base import Pipeline, PromptEmbedding
@@ -40,8 +41,8 @@ class Methods:
 
     Args:
         names: which of METHODS and `extra`.
-        npnet: needed by `npnet` and the controls.
-        extra: further methods by name.
+        npnet: needed by `npnet` and the controls that are made from it.
+        extra: further methods by name; `constant` is always one of them.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Methods:
             "random_shift": lambda: shifted(noise, golden, seeds),
             "rescaled": lambda: rescaled(noise, golden),
         }
-        golden = self._predict(noise, prompt) if {NPNET, *CONTROLS} & {*self.names} else noise
+        golden = self._predict(noise, prompt) if {NPNET, *NETWORK_CONTROLS} & {*self.names} else noise
         return {
             name: (self.extra[name](noise, prompt, seeds) if name in self.extra else compute[name]()).float().cpu()
             for name in self.names

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from golden_noise.evaluation.scores import ALL, NPNET, SEARCH, STANDARD, Scores
+from golden_noise.evaluation.scores import ALL, CONSTANT, NPNET, SEARCH, STANDARD, Scores
 from golden_noise.evaluation.statistics import Comparison, Estimate, PairedSample, holm
 from golden_noise.evaluation.verdict import FEW, change, compared, count, extent, name, plain, probability, verdict
 from golden_noise.files import write_atomically
@@ -36,6 +36,8 @@ def summarise(
     - ``kept_share[metric]``: None where the search has no clear gain.
     - ``diversity[space]`` and ``noise[measure]``: ``methods`` with a mean each, and ``differences`` to standard; the
       item is the prompt for diversity.
+    - ``constant``: the factor of the control of that name, with the metric, number of prompts and mean ``scores`` of
+      every factor that chose it; empty where it was not run.
     - ``notes``: what the numbers cannot tell, in words.
 
     The unit of intervals and tests is the prompt with all its seeds; the seed where all items are of one prompt.
@@ -55,6 +57,7 @@ def summarise(
         "kept_share": {metric: _kept_share(scores, samples[ALL], metric) for metric in scores.metrics},
         "diversity": _against_standard(scores.diversity, scores.methods),
         "noise": _against_standard(scores.noise, scores.methods, _units(scores.items)),
+        "constant": scores.constant,
         "notes": notes(scores),
         "config": config,
         "versions": versions,
@@ -139,7 +142,20 @@ def _against_standard(
 
 def notes(scores: Scores) -> list[str]:
     """What the numbers of this evaluation cannot tell."""
-    return [*_notes_on_prompts(scores), *_notes_on_scores(scores)]
+    return [*scores.remarks, *_notes_on_constant(scores), *_notes_on_prompts(scores), *_notes_on_scores(scores)]
+
+
+def _notes_on_constant(scores: Scores) -> list[str]:
+    found = scores.constant
+    if not found:
+        return []
+    chosen = f"the constant is noise x {found['factor']:g}"
+    if not found["scores"]:
+        return [f"{chosen}, as given"]
+    low, high = min(map(float, found["scores"])), max(map(float, found["scores"]))
+    best = f"the best by {found['metric']} of {len(found['scores'])} factors from {low:g} to {high:g}"
+    same = "; that control is standard noise itself" if found["factor"] == 1 else ""
+    return [f"{chosen}, {best} on {count(found['prompts'], 'other prompt')}{same}"]
 
 
 def _notes_on_prompts(scores: Scores) -> list[str]:
@@ -172,7 +188,9 @@ def _notes_on_scores(scores: Scores) -> list[str]:
         if every.min() == every.max():
             found.append(f"{metric} gives every image the same score, {plain(every[0])}: it tells nothing apart")
             continue
-        same = [m for m in scores.methods if m != STANDARD and (columns[m] == columns[STANDARD]).all()]
+        itself = CONSTANT if scores.constant.get("factor") == 1 else STANDARD  # said already
+        others = [m for m in scores.methods if m not in (STANDARD, itself)]
+        same = [m for m in others if (columns[m] == columns[STANDARD]).all()]
         if same:
             found.append(
                 f"{metric} scores every pair the same from standard noise and from {', '.join(map(name, same))}"

@@ -8,8 +8,9 @@ import numpy as np
 from golden_noise.errors import UserError
 
 STANDARD, SEARCH, NPNET = "standard", "search", "npnet"
-SHUFFLED, BEST_OF_N = "shuffled", "best_of_n"
-CONTROLS = (SHUFFLED, "random_shift", "rescaled")
+SHUFFLED, CONSTANT, BEST_OF_N = "shuffled", "constant", "best_of_n"
+NETWORK_CONTROLS = (SHUFFLED, "random_shift", "rescaled")  # made from NPNet's golden noise
+CONTROLS = (*NETWORK_CONTROLS, CONSTANT)
 ALL = "all"  # the name of the whole set where results are listed per task
 
 
@@ -23,7 +24,8 @@ class Scores:
 
     ``files[method]`` names the images, relative to the evaluation's folder or absolute. ``diversity[space][method]``
     holds the mean distance of images of one prompt (P,) for the prompts with several seeds, ``noise[measure][method]``
-    the measures of the starting noises (N,); both are empty where they are not known.
+    the measures of the starting noises (N,); both are empty where they are not known. ``constant`` is what is known of
+    the control of that name (see `Constant`), ``remarks`` what else a reader must know, in words.
 
     Raises:
         UserError: without items or without ``standard``, which everything is compared with; for a score that
@@ -37,6 +39,8 @@ class Scores:
     files: dict[str, list[str]] = field(default_factory=dict)
     diversity: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     noise: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    constant: dict[str, Any] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.items:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from golden_noise.evaluation.scores import ALL, BEST_OF_N, CONTROLS, NPNET, SEARCH, STANDARD
+from golden_noise.evaluation.scores import ALL, BEST_OF_N, CONSTANT, CONTROLS, NPNET, SEARCH, STANDARD
 
 FEW = 10  # units (prompts); with fewer the sign test can hardly reach 5 % and the bootstrap is too narrow
 FEW_CHANGED = 6  # units that differ; with fewer no sign test reaches 5 %, but the bootstrap's interval may leave out 0
@@ -16,6 +16,7 @@ NAMES = {
     "shuffled": "shuffled prompts",
     "random_shift": "random shift",
     "rescaled": "rescaled noise",
+    CONSTANT: "constant factor",
     BEST_OF_N: "best of N",
 }
 
@@ -60,6 +61,19 @@ def is_clear(ci95: list[float]) -> bool:
     return ci95[0] > 0 or ci95[1] < 0
 
 
+def sign(comparison: dict[str, Any]) -> int:
+    """1 where b is clearly above a, -1 where it is clearly below, else 0.
+
+    Clear is what both say that the tables show: the mean difference's interval leaves out 0, and the sign test, with
+    its p-value corrected by Holm over the metrics, finds more units on the same side.
+    """
+    low, high = comparison["ci95"]
+    if comparison["p_holm"] >= SIGNIFICANT:
+        return 0
+    more = comparison["units_better"] - comparison["units_worse"]
+    return int(low > 0 and more > 0) - int(high < 0 and more < 0)
+
+
 def probability(p_value: float) -> str:
     """A p-value with the digits that matter."""
     return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
@@ -84,25 +98,29 @@ def compared(summary: dict[str, Any], metric: str, a: str, b: str, task: str = A
 
 
 def outcome(summary: dict[str, Any], metric: str) -> str:
-    """What the comparisons show, by these rules (method A is above B when the interval of A - B is above 0).
+    """What the comparisons show, by these rules.
+
+    Method A is above B when :func:`sign` says so: the interval of A - B is above 0, and the sign test, corrected by
+    Holm, confirms it. A control gains where its interval against standard noise is above 0, whatever the sign test
+    says: what is doubtful counts against golden noise.
 
     - ``absent``: NPNet was not evaluated. ``few``: fewer prompts than any test could work with, or fewer that differ
       behind an interval that leaves out 0.
     - ``loss``: standard noise is above NPNet. ``none``: neither is above the other.
     NPNet is above standard noise, and
-    - ``control``: some control is above standard noise too, and NPNet is not above that control.
-    - ``unclear``: NPNet is not above some control, though that control shows no clear gain itself.
+    - ``control``: some control gains too, and NPNet is not above that control.
+    - ``unclear``: NPNet is not above some control, though no such control gains.
     - ``uncontrolled``: NPNet is above the controls that were run, but not all of them were run.
-    - ``partly``: NPNet is above every control, but some control is above standard noise.
-    - ``golden``: NPNet is above every control, and no control is above standard noise.
+    - ``partly``: NPNet is above every control, but some control gains.
+    - ``golden``: NPNet is above every control, and no control gains.
     """
     gain = compared(summary, metric, STANDARD, NPNET)
     if gain is None:
         return "absent"
     if gain["units"] < FEW or (is_clear(gain["ci95"]) and gain["units_better"] + gain["units_worse"] < FEW_CHANGED):
         return "few"
-    if gain["ci95"][0] <= 0:
-        return "loss" if gain["ci95"][1] < 0 else "none"
+    if sign(gain) <= 0:
+        return "loss" if sign(gain) < 0 else "none"
     gaining, unbeaten = _gaining(summary, metric), _unbeaten(summary, metric)
     if unbeaten:
         return "control" if set(gaining) & set(unbeaten) else "unclear"
@@ -123,15 +141,15 @@ def verdict(summary: dict[str, Any], metric: str) -> str:
     if found in ("none", "loss"):
         shown = "loses" if found == "loss" else "shows no clear change in"
         aside = f" (the search: {change(search)})" if search else ""
-        needed = gain.get("pairs_needed")
-        power = f"; an effect of this size would need about {needed:,} pairs" if found == "none" and needed else ""
+        needed = gain.get("pairs_needed") if not is_clear(gain["ci95"]) else None
+        power = f"; an effect of this size would need about {needed:,} pairs" if needed else ""
         sentence = f"NPNet {shown} {metric} against standard noise: {change(gain)}{aside}, {extent(gain)}{power}."
-        return sentence + _dissent(gain)
+        return sentence + (_dissent(gain) if found == "none" else "")
     kept = summary["kept_share"][metric]
     sentence = f"NPNet gains {change(gain)} {metric} over standard noise"
     if kept:
         sentence += f", {percent(kept['share'])} {interval(kept['ci95'], percent)} of the search's gain"
-    return f"{sentence}; {_reservation(summary, metric, found)}.{_dissent(gain)}"
+    return f"{sentence}; {_reservation(summary, metric, found)}."
 
 
 def _too_little(metric: str, gain: dict[str, Any]) -> str:
@@ -144,17 +162,19 @@ def _too_little(metric: str, gain: dict[str, Any]) -> str:
     return f"{count(gain['units'], unit)} {are} too few to say anything about {metric}: evaluate at least {FEW}."
 
 
-def _dissent(gain: dict[str, Any]) -> str:
-    """What the sign test says, where it is not what the mean's interval says."""
-    more = gain["units_better"] > gain["units_worse"]
-    clear, significant = is_clear(gain["ci95"]), gain["p_holm"] < SIGNIFICANT
-    if clear == significant and (not clear or more == (gain["difference"] > 0)):
+def _dissent(comparison: dict[str, Any]) -> str:
+    """Why a difference is not clear, where the interval or the sign test alone would call it so."""
+    more = comparison["units_better"] > comparison["units_worse"]
+    significant = comparison["p_holm"] < SIGNIFICANT
+    if not significant and not is_clear(comparison["ci95"]):
         return ""
     won = "wins more often than it loses" if more else "loses more often than it wins"
-    said = f"By the sign test it {won}" if significant else "The sign test does not confirm that"
-    units = "pairs" if gain["units"] == gain["n"] else "prompts"
-    numbers = f"{gain['units_better']:,} {units} better and {gain['units_worse']:,} worse"
-    rate, p_value = f"win rate {100 * gain['win_rate']:.1f} %", f"p {probability(gain['p_holm'])} (Holm)"
+    said = f"By the sign test it {won}, but not" if significant else "The sign test does not confirm the interval"
+    if significant:
+        said += " on average" if is_clear(comparison["ci95"]) else " clearly on average"
+    units = "pairs" if comparison["units"] == comparison["n"] else "prompts"
+    numbers = f"{comparison['units_better']:,} {units} better and {comparison['units_worse']:,} worse"
+    rate, p_value = f"win rate {100 * comparison['win_rate']:.1f} %", f"p {probability(comparison['p_holm'])} (Holm)"
     return f" {said}: {numbers}, {rate}, {p_value}."
 
 
@@ -171,8 +191,8 @@ def _reservation(summary: dict[str, Any], metric: str, found: str) -> str:
         missing = ", ".join(control for control in CONTROLS if control not in summary["methods"])
         return f"controls not run: {missing}, so it is not known whether this is golden noise"
     rival = max(deciding[found], key=lambda control: _gain(summary, metric, control)["difference"])
-    gain, lead = change(_gain(summary, metric, rival)), change(_lead(summary, metric, rival))
-    control = f"the {name(rival)} control"
+    gain, lead = change(_gain(summary, metric, rival)), _lead_in_words(_lead(summary, metric, rival))
+    control = _control_in_words(summary, rival)
     return {
         "golden": f"no control gains (the best, {name(rival)}: {gain}) and all are clearly below it: "
         "the gain is golden noise",
@@ -184,8 +204,19 @@ def _reservation(summary: dict[str, Any], metric: str, found: str) -> str:
     }[found]
 
 
+def _control_in_words(summary: dict[str, Any], control: str) -> str:
+    known = summary.get("constant") if control == CONSTANT else None  # not of images that were drawn elsewhere
+    return f"a mere factor of {known['factor']:g}" if known else f"the {name(control)} control"
+
+
+def _lead_in_words(lead: dict[str, Any]) -> str:
+    """A lead with its interval, and with the sign test's p-value where that is what leaves it unclear."""
+    doubted = lead["ci95"][0] > 0 and sign(lead) <= 0
+    return change(lead) + (f", p {probability(lead['p_holm'])} by the sign test" if doubted else "")
+
+
 def _gaining(summary: dict[str, Any], metric: str) -> list[str]:
-    """Controls that are above standard noise."""
+    """Controls whose interval is above standard noise."""
     run = [control for control in CONTROLS if control in summary["methods"]]
     return [control for control in run if _gain(summary, metric, control)["ci95"][0] > 0]
 
@@ -193,7 +224,7 @@ def _gaining(summary: dict[str, Any], metric: str) -> list[str]:
 def _unbeaten(summary: dict[str, Any], metric: str) -> list[str]:
     """Controls that NPNet is not above."""
     run = [control for control in CONTROLS if control in summary["methods"]]
-    return [control for control in run if _lead(summary, metric, control)["ci95"][0] <= 0]
+    return [control for control in run if sign(_lead(summary, metric, control)) <= 0]
 
 
 def _gain(summary: dict[str, Any], metric: str, control: str) -> dict[str, Any]:

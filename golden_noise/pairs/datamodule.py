@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
 
@@ -155,6 +156,19 @@ class NoisePairDataModule(LightningDataModule):
             epoch=epoch,
             buffers=self.buffers,
         )
+
+    def prompts(self, split: Split, count: int) -> list[str]:
+        """The texts of a split in the order of the index, each once, at most `count`; for after `setup`."""
+        loader, texts = self._loader(split), dict[str, None]()
+        opened: dict[int, OpenShard] = {}
+        with contextlib.ExitStack() as shards:
+            for shard, place in np.concatenate(loader.plan(0)).tolist():
+                if shard not in opened:
+                    opened[shard] = shards.enter_context(contextlib.closing(loader.open(shard)))
+                texts[opened[shard].read(place, {})[1]] = None
+                if len(texts) == count:
+                    break
+        return list(texts)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """On the device, embeddings that were not stored are added, and everything is cast to the module's dtype."""

@@ -83,8 +83,9 @@ def _results(summary: dict[str, Any] | None) -> str:
     return "\n".join(
         [
             f"## Results\n\nMeans over {methods[STANDARD][metrics[0]]['n']:,} images each, and paired changes against",
-            "standard noise with 95 % intervals. Shuffled prompts, random shift and rescaled noise are controls:",
-            "a gain that they show too is not golden noise.\n",
+            "standard noise with 95 % intervals. Shuffled prompts, random shift, rescaled noise and the constant",
+            "factor (noise times the number that does best on training prompts) are controls: a gain that they show",
+            "too is not golden noise.\n",
             *(f"| {' | '.join(row)} |" for row in table),
             "",
             *(f"- {remark}" for remark in remarks),

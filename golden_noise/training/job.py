@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from lightning import Callback, LightningDataModule, Trainer, seed_everything
+from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
@@ -16,14 +16,17 @@ from torch import Tensor
 
 from golden_noise import identity, record
 from golden_noise.collection import collect, pipeline_identity, provenance
+from golden_noise.config import of_another_pipeline
 from golden_noise.errors import UserError
-from golden_noise.evaluation.compare import check_methods, evaluate, load_npnet
+from golden_noise.evaluation.compare import check_methods, evaluate, evaluated_prompts, load_npnet
 from golden_noise.files import write_atomically
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.npnet import AnyNPNet
-from golden_noise.pairs import ShardIndex
+from golden_noise.pairs import NoisePairDataModule, ShardIndex
+from golden_noise.pairs.order import Split
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.loading import device_kind, model_dtype
+from golden_noise.prompts import Prompt
 from golden_noise.tracking import build_loggers, log_config, log_in, report_training, wandb_run
 from golden_noise.training.callbacks import SampleGrid
 from golden_noise.training.card import write_card
@@ -47,6 +50,7 @@ def train(config: DictConfig) -> None:
     """
     if config.evaluate and config.evaluation.get("images") is None:
         check_methods(config)  # now rather than after the training
+        evaluated_prompts(config)
     folder = Path(config.folder)
     check_settings(config, folder)
     log_in(config)
@@ -63,7 +67,7 @@ def train(config: DictConfig) -> None:
     )
     last = resumable(folder / "checkpoints", module, config.trainer.max_epochs)
     loggers = build_loggers(config)
-    trainer = build_trainer(config, loggers, load_pipeline)
+    trainer = build_trainer(config, loggers, data, load_pipeline)
     # Before the Trainer does the same for all ranks, so that a run is not logged where the pairs do not fit.
     rank_zero_only(data.prepare_data)()
     rank_zero_only(data.setup)("fit")
@@ -73,14 +77,16 @@ def train(config: DictConfig) -> None:
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return  # Lightning saves nothing then
     if trainer.is_global_zero:
-        finish(config, folder, trainer, load_pipeline)
+        finish(config, folder, trainer, data, load_pipeline)
 
 
-def build_trainer(config: DictConfig, loggers: list[Logger], load_pipeline: LoadPipeline) -> Trainer:
+def build_trainer(
+    config: DictConfig, loggers: list[Logger], data: NoisePairDataModule, load_pipeline: LoadPipeline
+) -> Trainer:
     """The Trainer of the config, whose checkpoints are written whole or not at all."""
     plugins = [AtomicCheckpointIO(), *instantiate(config.trainer.get("plugins") or [])]
     return instantiate(
-        config.trainer, logger=loggers, callbacks=build_callbacks(config, load_pipeline), plugins=plugins
+        config.trainer, logger=loggers, callbacks=build_callbacks(config, data, load_pipeline), plugins=plugins
     )
 
 
@@ -98,7 +104,7 @@ def check_settings(config: DictConfig, folder: Path) -> None:
     identity.check(folder, old, run_identity(config, pairs), ADVICE)
 
 
-def begin(config: DictConfig, folder: Path, data: LightningDataModule, trainer: Trainer) -> None:
+def begin(config: DictConfig, folder: Path, data: NoisePairDataModule, trainer: Trainer) -> None:
     """Record what decides the training in its folder, unless the folder holds another.
 
     Raises:
@@ -154,7 +160,7 @@ def build_npnet(config: DictConfig, load_pipeline: LoadPipeline) -> AnyNPNet:
     return npnet(load_pipeline())
 
 
-def build_data(config: DictConfig, load_pipeline: LoadPipeline) -> LightningDataModule:
+def build_data(config: DictConfig, load_pipeline: LoadPipeline) -> NoisePairDataModule:
     """The pairs; the miniature's are collected when they are missing."""
     choices = f"pipeline={config.pipeline.name} prompts=file prompts.path=FILE data_dir={config.data_dir}"
     return instantiate(
@@ -166,21 +172,36 @@ def build_data(config: DictConfig, load_pipeline: LoadPipeline) -> LightningData
     )
 
 
-def build_callbacks(config: DictConfig, load_pipeline: LoadPipeline) -> list[Callback]:
+def build_callbacks(config: DictConfig, data: NoisePairDataModule, load_pipeline: LoadPipeline) -> list[Callback]:
     callbacks = list(instantiate(config.callbacks).values())
     if config.sample_every_n_epochs:
         folder = Path(config.folder) / "samples"
-        callbacks.append(SampleGrid(grid_sampler(config, load_pipeline), folder, config.sample_every_n_epochs))
+        callbacks.append(SampleGrid(grid_sampler(config, data, load_pipeline), folder, config.sample_every_n_epochs))
     return callbacks
 
 
-def grid_sampler(config: DictConfig, load_pipeline: LoadPipeline) -> Callable[[AnyNPNet | None], Tensor]:
+def learnt_prompts(config: DictConfig, data: NoisePairDataModule, split: Split, count: int) -> list[Prompt]:
+    """Prompts of one side of the pairs, with noises that do not depend on how these were collected."""
+    return [Prompt(i, text, config.data_seed + i) for i, text in enumerate(data.prompts(split, count))]
+
+
+def grid_prompts(config: DictConfig, data: NoisePairDataModule) -> list[Prompt]:
+    """Prompts that are not trained on: the evaluation's, or the pairs' own where those are the miniature's."""
+    chosen = config.evaluation.prompts
+    if chosen is None or of_another_pipeline(config, chosen):
+        return learnt_prompts(config, data, "val", GRID_PROMPTS)
+    return instantiate(chosen)[:GRID_PROMPTS]
+
+
+def grid_sampler(
+    config: DictConfig, data: NoisePairDataModule, load_pipeline: LoadPipeline
+) -> Callable[[AnyNPNet | None], Tensor]:
     """Draws the first held-out prompts, always from the same noise, through an NPNet or (None) as it is."""
-    prompts = instantiate(config.evaluation.prompts)[:GRID_PROMPTS]
-    seeds = [prompt.seed for prompt in prompts]
+    known = cache(partial(grid_prompts, config, data))  # once the pairs are there
 
     def sample(npnet: AnyNPNet | None) -> Tensor:
-        pipeline = load_pipeline()
+        pipeline, prompts = load_pipeline(), known()
+        seeds = [prompt.seed for prompt in prompts]
         embedding = pipeline.encode([prompt.text for prompt in prompts])
         latents = draw_noise(seeds, pipeline.latent_shape)
         if npnet is not None:
@@ -190,7 +211,9 @@ def grid_sampler(config: DictConfig, load_pipeline: LoadPipeline) -> Callable[[A
     return sample
 
 
-def finish(config: DictConfig, folder: Path, trainer: Trainer, load_pipeline: LoadPipeline) -> None:
+def finish(
+    config: DictConfig, folder: Path, trainer: Trainer, data: NoisePairDataModule, load_pipeline: LoadPipeline
+) -> None:
     """Evaluate the best NPNet, record what the run was, and say where everything is."""
     run = wandb_run(trainer.loggers)
     best = folder / "npnet/best"
@@ -204,7 +227,8 @@ def finish(config: DictConfig, folder: Path, trainer: Trainer, load_pipeline: Lo
     npnet = load_npnet(config, source, load_pipeline)
     write_card(best, npnet, config, None)  # there is one even if the evaluation is interrupted
     if config.evaluate:
-        summary = evaluate(config, npnet, folder / "evaluation", load_pipeline, lambda: run)
+        learning = partial(learnt_prompts, config, data, "train")
+        summary = evaluate(config, npnet, folder / "evaluation", load_pipeline, lambda: run, learning)
         write_card(best, npnet, config, summary)
     described = describe(config, trainer, npnet)
     if run:

@@ -32,7 +32,8 @@ def npnet():
 
 @pytest.fixture(scope="module")
 def noises(pipeline, npnet):
-    methods = Methods(list(METHODS), pipeline, Redenoise(10), npnet)
+    constant = {"constant": lambda noise, prompt, seeds: 0.6 * noise}
+    methods = Methods(list(METHODS), pipeline, Redenoise(10), npnet, constant)
     return methods.noises(NOISE, pipeline.encode(PROMPTS), pipeline.encode(OTHERS), SEEDS)
 
 
@@ -84,6 +85,7 @@ def test_methods_are_what_they_are_called(noises, pipeline, npnet):
     close(noises["npnet"], golden)
     close(noises["random_shift"], shifted(NOISE, golden, SEEDS))
     close(noises["rescaled"], rescaled(NOISE, golden))
+    close(noises["constant"], 0.6 * NOISE)
 
 
 def test_shuffled_uses_the_other_prompts(noises, pipeline, npnet):
@@ -94,6 +96,7 @@ def test_shuffled_uses_the_other_prompts(noises, pipeline, npnet):
 
 
 def test_only_the_named_methods_are_computed(pipeline):
-    methods = Methods(["search", "standard"], pipeline, Redenoise(10), npnet=None)
+    constant = {"constant": lambda noise, prompt, seeds: 0.6 * noise}
+    methods = Methods(["search", "standard", "constant"], pipeline, Redenoise(10), npnet=None, extra=constant)
     found = methods.noises(NOISE, pipeline.encode(PROMPTS), pipeline.encode(OTHERS), SEEDS)
-    assert list(found) == ["search", "standard"]
+    assert list(found) == ["search", "standard", "constant"]

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import subprocess
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 
@@ -288,10 +289,18 @@ def test_every_method_has_a_row_in_the_forest_of_the_method_under_test(render, m
 
 
 def test_the_page_says_what_was_resampled(render, make_scores):
-    assert "60 pairs of prompt and seed, 6 methods" in render(make_scores())
+    assert "60 pairs of prompt and seed, 7 methods" in render(make_scores())
     scores = make_scores()
     for i, item in enumerate(scores.items):
         item["prompt"] = f"prompt {i % 12}"
     html = render(scores)
-    assert "60 pairs of 12 prompts, 6 methods" in html
+    assert "60 pairs of 12 prompts, 7 methods" in html
     assert "n = 30 / 6" in html and "position (6)" in html
+
+
+def test_the_search_of_the_constant_is_shown(render, make_scores):
+    assert 'id="constant"' not in render(make_scores())
+    found = {"factor": 0.6, "metric": "strict", "prompts": 15, "scores": {"0.6": 0.8125, "1": 0.5}}
+    page = render(replace(make_scores(), constant=found))
+    assert "The control is noise × 0.6: of these factors the best by strict, on 15 prompts" in page
+    assert "<b>0.812</b>" in page and ">0.500</td>" in page

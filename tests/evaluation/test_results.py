@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def test_json_holds_the_summary_and_csv_one_row_per_image(make_scores, tmp_path)
     assert json.loads((tmp_path / "results.json").read_text("utf-8")) == summary
     with (tmp_path / "results.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 5 * 6
+    assert len(rows) == 5 * 7
     assert list(rows[0]) == ["index", "prompt", "seed", "task", "method", "strict", "soft", "image"]
     row = next(r for r in rows if r["index"] == "102" and r["method"] == "npnet")
     assert row["prompt"] == "two\nlines, ünïcode"
@@ -267,3 +268,30 @@ def test_few_prompts_are_noted_and_a_single_one_is_judged_by_its_seeds(make_scor
     assert summary_of(tasks)["notes"][1] == (
         "categories of fewer than 10 prompts, whose intervals are too narrow: small (4)"
     )
+
+
+SEARCHED = {"factor": 0.6, "metric": "strict", "prompts": 15, "scores": {"0.6": 0.8, "0.8": 0.7, "1": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("constant", "words"),
+    [
+        (SEARCHED, "noise x 0.6, the best by strict of 3 factors from 0.6 to 1 on 15 other prompts"),
+        (SEARCHED | {"factor": 1.0, "prompts": 1}, "on 1 other prompt; that control is standard noise itself"),
+        ({"factor": 0.7, "metric": None, "prompts": None, "scores": None}, "noise x 0.7, as given"),
+    ],
+)
+def test_the_constant_is_reported_with_what_chose_it(make_scores, constant, words):
+    scores = replace(make_scores(), constant=constant)
+    for metric in scores.metrics:
+        scores.values[metric]["constant"] = scores.values[metric]["standard"]
+    summary = summary_of(scores)
+    assert summary["constant"] == constant
+    (note,) = [note for note in summary["notes"] if note.startswith("the constant is")]
+    assert note.endswith(words)
+    tied = [note for note in summary["notes"] if "the same from standard noise and from constant factor" in note]
+    assert len(tied) == (0 if constant["factor"] == 1 else 2)
+
+
+def test_what_was_left_out_is_a_note(make_scores):
+    assert summary_of(replace(make_scores(), remarks=["left out"]))["notes"][0] == "left out"

@@ -1,0 +1,152 @@
+"""The control `constant`: noise times the one factor that does best on prompts to learn from.
+
+Networks trained with a squared error shrink noise, and that alone changes images: what a mere factor gains needs
+neither a network nor a prompt. The factor is searched once and never on the evaluated prompts.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from golden_noise import identity
+from golden_noise.config import of_another_pipeline
+from golden_noise.errors import UserError
+from golden_noise.evaluation.cache import Cache
+from golden_noise.evaluation.scores import CONSTANT
+from golden_noise.evaluation.verdict import FEW
+from golden_noise.metrics.base import Metric
+from golden_noise.noise import LEARNING, derived_seed, draw_noise, sampler_generators
+from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.loading import model_dtype
+from golden_noise.prompts import Prompt
+
+UNKNOWN = (
+    "the control 'constant' was not run: no prompts to search its factor on are known. Give "
+    "prompts@evaluation.constant.prompts=file evaluation.constant.prompts.path=FILE (not the evaluated ones), or "
+    "evaluation.constant.factor=NUMBER"
+)
+Learning = Callable[[int], Sequence[Prompt]]  # so many prompts that a training learnt from, at most
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A factor and how it was found: mean scores of `metric` by factor, over `prompts`; all None if it was given."""
+
+    factor: float
+    metric: str | None = None
+    prompts: int | None = None
+    scores: dict[str, float] | None = None
+
+    def report(self) -> dict[str, Any]:
+        """Plain containers for `results.json`."""
+        return asdict(self)
+
+
+def learning_prompts(
+    config: DictConfig, evaluated: Sequence[Prompt], learning: Learning | None = None
+) -> list[Prompt] | None:
+    """The prompts that choose the factor, with noises that nothing else is drawn from.
+
+    There are at most `evaluation.constant.count`, and no more than a quarter of the evaluated ones, so that the search
+    stays the smaller part of the work.
+
+    Args:
+        learning: gives the prompts of a training where `evaluation.constant.prompts` are the miniature's and the
+            pipeline is another.
+
+    Returns:
+        None if no search is needed, or no such prompts are known.
+
+    Raises:
+        UserError: all of them are evaluated too.
+    """
+    if CONSTANT not in config.evaluation.methods or config.evaluation.constant.factor is not None:
+        return None
+    options = config.evaluation.constant
+    count = min(options.count, max(FEW, len(evaluated) // 4))
+    if options.prompts is not None and not of_another_pipeline(config, options.prompts):
+        known: Sequence[Prompt] = instantiate(options.prompts)
+    elif learning is not None:
+        known = learning(count)
+    else:
+        return None
+    texts = {prompt.text for prompt in evaluated}
+    fresh = [prompt for prompt in known if prompt.text not in texts]
+    if not fresh:
+        raise UserError(
+            "evaluation.constant.prompts are all evaluated too, but the factor must be chosen on others: give others, "
+            "evaluation.constant.factor=NUMBER, or leave constant out of evaluation.methods"
+        )
+    order = np.random.default_rng(0).permutation(len(fresh))[:count]
+    return [replace(fresh[i], seed=derived_seed(fresh[i].seed, LEARNING)) for i in order]
+
+
+def choose_constant(
+    config: DictConfig, prompts: Sequence[Prompt] | None, pipeline: Pipeline, metrics: Mapping[str, Metric]
+) -> Constant | None:
+    """The factor of the control `constant`: the one that was given, or else the best by the first metric.
+
+    A search is kept in `evaluation.constant.cache`, for every further evaluation with this pipeline and metric.
+
+    Args:
+        prompts: `learning_prompts`.
+
+    Returns:
+        None if the control was not chosen, or there is nothing to search on.
+    """
+    options = config.evaluation.get("constant")
+    if CONSTANT not in config.evaluation.methods or (options.factor is None and prompts is None):
+        return None
+    if prompts is None:
+        return Constant(float(options.factor))
+    name = next(iter(metrics))
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    model = plain["pipeline"]["model"]
+    images = identity.images(identity.model(model, model_dtype(model, config.device)))
+    made_by = identity.digest(images, identity.scores(plain["metric"][name], metrics[name].version))
+    cache = Cache(Path(options.cache) / f"{made_by}.jsonl")
+    factors = sorted({1.0, *map(float, options.factors)})
+    scores = mean_scores(pipeline, metrics[name], prompts, factors, cache, config.evaluation.batch_size)
+    best = max(factors, key=lambda factor: (scores[factor], -abs(factor - 1)))  # of equals that which changes least
+    return Constant(best, name, len(prompts), {f"{factor:g}": score for factor, score in scores.items()})
+
+
+def mean_scores(
+    pipeline: Pipeline,
+    metric: Metric,
+    prompts: Sequence[Prompt],
+    factors: Sequence[float],
+    cache: Cache,
+    batch_size: int,
+) -> dict[float, float]:
+    """The mean score of the prompts' images by every factor of their noise; what the cache knows is not drawn again.
+
+    Raises:
+        UserError: a score is not finite.
+    """
+    found: dict[float, list[float]] = {factor: [] for factor in factors}
+    with tqdm(desc="searching the constant", unit="image", total=len(prompts) * len(factors)) as bar:
+        for start in range(0, len(prompts), batch_size):
+            part, embedding = prompts[start : start + batch_size], None
+            texts, seeds = [prompt.text for prompt in part], [prompt.seed for prompt in part]
+            for factor in factors:
+                keys = [identity.digest(factor, text, seed) for text, seed in zip(texts, seeds, strict=True)]
+                if (known := cache.get(keys)) is None:
+                    embedding = pipeline.encode(texts) if embedding is None else embedding
+                    noise = factor * draw_noise(seeds, pipeline.latent_shape)
+                    images = pipeline.sample(embedding, noise, generator=sampler_generators(seeds))
+                    cache.put(dict(zip(keys, metric.score(texts, images).double().tolist(), strict=True)))
+                    known = cache.get(keys)
+                if known is None:
+                    raise UserError(
+                        f"scores are not finite with noise x {factor:g}, which the control 'constant' tries"
+                    )
+                found[factor] += known
+                bar.update(len(part))
+    return {factor: float(np.mean(scores)) for factor, scores in found.items()}
