@@ -39,8 +39,6 @@ class DenoiserNPNet(StrictModel):
             layer by layer, or one that takes more of a prompt than pairs hold.
     """
 
-    _supports_param_buffer_assignment = False  # loaded values must go into the parameters that the denoiser holds
-
     def __init__(
         self,
         pipeline: Pipeline,

@@ -109,14 +109,15 @@ class NPNet(StrictModel):
 
         Args:
             dtype: of the parameters, float32 by default whatever the file has.
-            options: those of NPNet that have no weights, such as `fit`.
+            options: those of NPNet that have no weights, such as `fit`, and those that no file tells, see
+                `golden_noise.npnet.published.load`.
 
         Raises:
             UserError: no such file, or it holds anything else.
         """
-        from golden_noise.npnet.checkpoint import load_published  # which itself builds NPNets
+        from golden_noise.npnet import published  # which itself builds NPNets
 
-        npnet = load_published(source, **options)
+        npnet = published.load(source, **options)
         return npnet if dtype is None else npnet.to(dtype)
 
     def forward(self, noise: Tensor, prompt_embeds: Tensor, svd: SVD | None = None) -> Tensor:
