@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from golden_noise.errors import UserError
+from golden_noise.processes import per_machine, started_several_times
 from golden_noise.selection import Selection
 from golden_noise.weights import looks_local
 
@@ -54,13 +55,22 @@ REAL: dict[str, tuple[float | None, float | None]] = {
 }
 MODES = ("resume", "extend", "retry", "overwrite")  # of collect.py
 SWITCHES = ("evaluate", "collection.store_embeds")
-TEXT = ("data_dir", "folder", "paths.outputs", "pipeline.model.source", "npnet")
+TEXT = ("name", "data_dir", "folder", "paths.outputs", "pipeline.model.source", "npnet")
 EMPTY = ("pipeline.negative_prompt",)  # text that may be empty
 OPTIONAL = ("num_threads", "npnet", "trainer.max_epochs")  # null, too
 NOISES = ("standard", "golden", "search")
 ABSENT = object()
 
 OmegaConf.register_new_resolver("run_group", lambda name: name.rpartition("/")[0] or name, replace=True)
+OmegaConf.register_new_resolver("home", lambda path: str(Path(path).expanduser()), replace=True)
+OmegaConf.register_new_resolver(
+    "processes", lambda chosen, default: per_machine(default) if chosen is None else chosen, replace=True
+)
+OmegaConf.register_new_resolver(
+    "wandb_tags",
+    lambda tag: list(dict.fromkeys([tag, *filter(None, os.environ.get("WANDB_TAGS", "").split(","))])),
+    replace=True,
+)
 OmegaConf.register_new_resolver("eighth", lambda pixels: pixels // 8, replace=True)
 OmegaConf.register_new_resolver(
     "accelerator", lambda device: {"cuda": "gpu"}.get(kind := device.split(":")[0], kind), replace=True
@@ -84,12 +94,6 @@ def check(config: DictConfig) -> None:
     _check_mode(config)
     if config.job == "train":
         _check_name(config)
-
-
-def started_several_times() -> bool:
-    """Whether torchrun or SLURM start this command as several processes."""
-    torchrun = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE") != "1"
-    return torchrun or os.environ.get("SLURM_NTASKS", "1") != "1"
 
 
 def _check_name(config: DictConfig) -> None:
