@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 from golden_noise.arguments import prepare
 from golden_noise.completion import complete, suggestion
@@ -73,6 +74,9 @@ def run(job: Callable[[DictConfig], object], config_name: str) -> None:
                 raise  # no Ctrl-C, of which Lightning makes a SystemExit
             again = f"with name={config.name} " if "name" in config and not sweep_folder else ""
             sys.exit(f"interrupted: run the same command again {again}to go on")
+        except Exception:
+            Watch.found = None  # a fault of ours: what is there may explain it
+            raise
         finally:
             os.environ["HYDRA_FULL_ERROR"] = "1"
             if Watch.found:
@@ -113,6 +117,8 @@ def _mistake(error: Exception, config_name: str) -> str | None:
                 "data.batch_size or evaluation.batch_size, or add pipeline.model.memory.offload=model, "
                 "pipeline.model.memory.vae_slicing=true or pipeline.model.memory.vae_tiling=true"
             )
+        if type(cause).__name__ == "MisconfigurationException":  # Lightning's word for settings that do not fit
+            return _one_line(str(cause))
         cause = cause.__cause__
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         text = str(error).split("Config search path")[0].split("full_key")[0]
@@ -120,9 +126,26 @@ def _mistake(error: Exception, config_name: str) -> str | None:
             return f"no setting {unknown[1]}{suggestion(unknown[1], config_name)}; --help lists all"
         if missing := re.search("Missing mandatory value: (.+)", text):
             return f"{missing[1]} is missing: add {missing[1]}=VALUE; --help says what it is"
-        return re.sub(r"\s*\n\s*", " ", text).strip()
+        return _one_line(text) or _one_line(str(error))
+    if isinstance(error, ValueError) and _raised_in(error) == "lightning":
+        return _one_line(str(error))
+    if isinstance(error, MarkedYAMLError) and error.problem_mark:
+        mark = error.problem_mark
+        return f"{mark.name}, line {mark.line + 1}: {error.problem or 'this is no YAML'}"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.strerror}: {error.filename}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # these often come without a name
         return f"{error.strerror}: free some space or choose another folder with paths.outputs=FOLDER"
     return None
+
+
+def _raised_in(error: Exception) -> str:
+    """The package whose code raised an error."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return trace.tb_frame.f_globals["__name__"].partition(".")[0] if trace else ""
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s*\n\s*", " ", text).strip()

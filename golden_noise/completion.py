@@ -3,11 +3,16 @@
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
+from types import NoneType
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -18,6 +23,7 @@ from golden_noise.help import CONF, unused
 
 #: Paths that nothing else expands, so that `~/pairs` would be a folder called `~`; the first is part of the others.
 PATHS = ("paths.outputs", "data_dir", "folder", "data.cache", "model.npnet.pretrained")
+LOCAL = CONF / "local/default.yaml"
 NEW_NAMES = (
     "callbacks.",
     "logger.",
@@ -36,6 +42,10 @@ def complete(config: DictConfig) -> None:
     """
     given = [str(text) for text in HydraConfig.get().overrides.task]
     _drop_unused(config, given)
+    _check_local(config)
+    for group in groups(config.job):
+        if not isinstance(config.get(group), (DictConfig, NoneType)):
+            raise UserError(f"{group}={config[group]} must hold settings: choose one of the group by {group}=NAME")
     with open_dict(config):
         for group in ("logger", "callbacks", "metric"):
             if group in groups(config.job) and config.get(group) is None:
@@ -75,25 +85,44 @@ def _chose_prompts(config: DictConfig, given: Sequence[str]) -> bool:
 
 def _check_added(config: DictConfig, given: Sequence[str]) -> None:
     """`+KEY=VALUE` adds anything. A key that nothing could read, most likely a misspelt one, is refused."""
-    words: set[str] = set()
-    for override in given:
-        match = ARGUMENT.fullmatch(override)
-        if match is None or not match["prefix"] or is_group(key := match["key"]) or key.startswith(NEW_NAMES):
-            continue
-        *outer, leaf = key.split(".")
-        nodes = (OmegaConf.select(config, ".".join(outer[: i + 1])) for i in range(len(outer)))
-        if any("_target_" in node for node in nodes if isinstance(node, DictConfig)):
-            continue  # its class says which options it takes
-        words = words or _words()
-        if leaf not in words:
-            raise UserError(f"{override}: no setting {key}{suggestion(key, config.job)}; --help lists all")
+    for match in filter(None, map(ARGUMENT.fullmatch, given)):
+        if match["prefix"] and not is_group(match["key"]) and not _may_be_read(config, match["key"]):
+            key = match["key"]
+            raise UserError(f"{match[0]}: no setting {key}{suggestion(key, config.job)}; --help lists all")
+
+
+def _check_local(config: DictConfig) -> None:
+    """This machine's own settings are merged as they are: whatever is misspelt there would be without effect."""
+    for group in ("local", "experiment"):
+        if group in config:
+            raise UserError(
+                f"a file in {group}/ lacks its first line '# @package _global_': {[*config[group]]} count not"
+            )
+    if not LOCAL.exists():
+        return
+    own: Any = OmegaConf.to_container(OmegaConf.load(LOCAL), resolve=False)
+    others = {key for key in own if key != "defaults" and key not in config}
+    for key in [*others, *(key for key in _keys(own) if key.partition(".")[0] in config)]:
+        if not _may_be_read(config, key):
+            raise UserError(f"{LOCAL}: no setting {key}{suggestion(key, config.job)}; --help lists all")
+
+
+def _may_be_read(config: DictConfig, key: str) -> bool:
+    """Whether some code may read a setting that was added: its last word occurs in the config files, or a class gets it."""
+    if key.startswith(NEW_NAMES):
+        return True
+    *outer, leaf = key.split(".")
+    nodes = (OmegaConf.select(config, ".".join(outer[: i + 1])) for i in range(len(outer)))
+    takes_options = any("_target_" in node for node in nodes if isinstance(node, DictConfig))
+    return takes_options or leaf in _words()
 
 
 def suggestion(key: str, job: str) -> str:
     """The known setting that a misspelt one was meant to be, if one is near: `: did you mean seed?`"""
     choices = [a for a in sys.argv[1:] if (CONF / a.partition("=")[0]).is_dir() and not a.startswith(("-", "+", "~"))]
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        started = GlobalHydra.instance().is_initialized()
+        with nullcontext() if started else initialize_config_dir(str(CONF), version_base="1.3"):
             known = list(_keys(OmegaConf.to_container(compose(job, choices), resolve=False)))
     except HydraException:  # in a multirun, choices are lists
         return ""
@@ -109,8 +138,10 @@ def _keys(node: object, prefix: str = "") -> Iterator[str]:
         yield from _keys(value, f"{prefix}{key}.")
 
 
+@cache
 def _words() -> set[str]:
-    """Every word of the config files, the user's own (`--config-dir`) included."""
+    """Every word of the config files, the user's own (`--config-dir`) included, but for this machine's."""
     own = get_args_parser().parse_args(sys.argv[1:]).config_dir
     files = [path for folder in (CONF, *filter(None, [own])) for path in Path(folder).rglob("*.yaml")]
+    files = [path for path in files if path != LOCAL]
     return {word for path in files for word in re.findall(r"[A-Za-z_]\w*", path.read_text("utf-8", "replace"))}

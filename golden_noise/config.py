@@ -94,6 +94,7 @@ def check(config: DictConfig) -> None:
     _check_mode(config)
     if config.job == "train":
         _check_name(config)
+        _check_processes(config)
 
 
 def _check_name(config: DictConfig) -> None:
@@ -108,6 +109,13 @@ def _check_name(config: DictConfig) -> None:
             "torchrun, SLURM and trainer.num_nodes start several processes, which need one run folder: add name=NAME; "
             "started again with it, the run goes on"
         )
+
+
+def _check_processes(config: DictConfig) -> None:
+    """Lightning would say so in a traceback of every process, and late."""
+    started, devices = per_machine(0), config.trainer.devices
+    if started_several_times() and started and isinstance(devices, int) and devices != started and devices > 1:
+        raise UserError(f"devices={devices}, but torchrun or SLURM start {started} processes here: leave devices out")
 
 
 def _check_kinds(config: DictConfig) -> None:

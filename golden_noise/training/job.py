@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from hydra.utils import instantiate
 from lightning import Callback, LightningDataModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
@@ -18,8 +19,9 @@ from golden_noise.evaluation.compare import check_methods, evaluate, load_npnet
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.base import Pipeline
+from golden_noise.processes import telling_of_a_wait
 from golden_noise.tracking import build_loggers, log_config, log_in, report_training, wandb_run
-from golden_noise.training.callbacks import SampleGrid
+from golden_noise.training.callbacks import SampleGrid, SaveNPNet
 from golden_noise.training.card import write_card
 from golden_noise.training.module import NPNetModule
 from golden_noise.training.record import describe
@@ -54,13 +56,16 @@ def train(config: DictConfig) -> None:
         instantiate(config.model.scheduler),
     )
     loggers = build_loggers(config)
-    trainer: Trainer = instantiate(config.trainer, logger=loggers, callbacks=build_callbacks(config, load_pipeline))
+    callbacks = build_callbacks(config, load_pipeline, logs=bool(loggers))
+    trainer: Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks)
     # Before the Trainer does the same for all ranks, so that a run is not logged where the pairs do not fit.
     rank_zero_only(data.prepare_data)()
     rank_zero_only(data.setup)("fit")
     log_config(trainer.loggers, config)
     last = folder / "checkpoints/last.ckpt"
-    trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
+    with telling_of_a_wait("devices=1") as timer:
+        trainer.callbacks.append(LambdaCallback(setup=lambda *_, **__: timer.cancel()))  # type: ignore[attr-defined]
+        trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return  # Lightning saves nothing then
     if trainer.is_global_zero:
@@ -89,8 +94,18 @@ def build_data(config: DictConfig, load_pipeline: LoadPipeline) -> LightningData
     )
 
 
-def build_callbacks(config: DictConfig, load_pipeline: LoadPipeline) -> list[Callback]:
-    callbacks = list(instantiate(config.callbacks).values())
+def build_callbacks(config: DictConfig, load_pipeline: LoadPipeline, logs: bool) -> list[Callback]:
+    """The callbacks of the config.
+
+    Args:
+        logs: whether there is a logger, without which Lightning refuses to monitor learning rates.
+
+    Raises:
+        UserError: none of them saves the network.
+    """
+    callbacks = [c for c in instantiate(config.callbacks).values() if logs or not isinstance(c, LearningRateMonitor)]
+    if not config.trainer.get("fast_dev_run") and not any(isinstance(callback, SaveNPNet) for callback in callbacks):
+        raise UserError("callbacks.save_npnet is missing: nothing would be left of the training")
     if config.sample_every_n_epochs:
         folder = Path(config.folder) / "samples"
         callbacks.append(SampleGrid(grid_sampler(config, load_pipeline), folder, config.sample_every_n_epochs))
