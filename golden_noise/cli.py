@@ -126,7 +126,7 @@ def _mistake(error: Exception, config_name: str) -> str | None:
             return f"no setting {unknown[1]}{suggestion(unknown[1], config_name)}; --help lists all"
         if missing := re.search("Missing mandatory value: (.+)", text):
             return f"{missing[1]} is missing: add {missing[1]}=VALUE; --help says what it is"
-        return _one_line(text) or _one_line(str(error))
+        return _one_line(text) or _one_line(str(error.__cause__))
     if isinstance(error, ValueError) and _raised_in(error) == "lightning":
         return _one_line(str(error))
     if isinstance(error, MarkedYAMLError) and error.problem_mark:

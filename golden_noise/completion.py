@@ -94,13 +94,12 @@ def _check_added(config: DictConfig, given: Sequence[str]) -> None:
 def _check_local(config: DictConfig) -> None:
     """This machine's own settings are merged as they are: whatever is misspelt there would be without effect."""
     for group in ("local", "experiment"):
-        if group in config:
-            raise UserError(
-                f"a file in {group}/ lacks its first line '# @package _global_': {[*config[group]]} count not"
-            )
+        if config.get(group):
+            names = ", ".join(map(str, config[group]))
+            raise UserError(f"a file in {group}/ lacks the first line '# @package _global_', so {names} had no effect")
     if not LOCAL.exists():
         return
-    own: Any = OmegaConf.to_container(OmegaConf.load(LOCAL), resolve=False)
+    own: Any = OmegaConf.to_container(OmegaConf.load(LOCAL))
     others = {key for key in own if key != "defaults" and key not in config}
     for key in [*others, *(key for key in _keys(own) if key.partition(".")[0] in config)]:
         if not _may_be_read(config, key):
@@ -108,7 +107,7 @@ def _check_local(config: DictConfig) -> None:
 
 
 def _may_be_read(config: DictConfig, key: str) -> bool:
-    """Whether some code may read a setting that was added: its last word occurs in the config files, or a class gets it."""
+    """Whether some code may read a setting that was added: a class gets it, or config files know its last word."""
     if key.startswith(NEW_NAMES):
         return True
     *outer, leaf = key.split(".")
@@ -123,7 +122,7 @@ def suggestion(key: str, job: str) -> str:
     try:
         started = GlobalHydra.instance().is_initialized()
         with nullcontext() if started else initialize_config_dir(str(CONF), version_base="1.3"):
-            known = list(_keys(OmegaConf.to_container(compose(job, choices), resolve=False)))
+            known = list(_keys(OmegaConf.to_container(compose(job, [*choices, "local=[]"]), resolve=False)))
     except HydraException:  # in a multirun, choices are lists
         return ""
     leaf = key.rpartition(".")[2]
