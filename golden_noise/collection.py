@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
@@ -27,6 +28,7 @@ from golden_noise.pairs import Failure, NoisePair, Result, ShardIndex, ShardWrit
 from golden_noise.pairs.source import is_url
 from golden_noise.pipelines.base import Pipeline, PromptEmbedding
 from golden_noise.pipelines.loading import model_dtype
+from golden_noise.processes import telling_of_a_wait
 from golden_noise.prompts import Prompt
 from golden_noise.search.base import NoiseSearch
 from golden_noise.selection import Selection
@@ -142,9 +144,11 @@ def collect_job(config: DictConfig) -> bool:
     folder = target(config)
     for name in ("lightning.fabric", "lightning.pytorch"):  # they tell at length how the processes met
         logging.getLogger(name).setLevel(logging.WARNING)
-    fabric: Fabric = instantiate(config.fabric)
+    alone = config.fabric.devices == config.fabric.num_nodes == 1  # whatever started this process
+    fabric: Fabric = instantiate(config.fabric, plugins=[LightningEnvironment()] if alone else None)
     try:
-        fabric.launch()
+        with telling_of_a_wait("fabric.devices=1 fabric.num_nodes=1"):
+            fabric.launch()
     except ValueError as error:
         raise UserError(f"fabric.devices and fabric.num_nodes do not fit how this was started: {error}") from error
     if fabric.world_size > 1:

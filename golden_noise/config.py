@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from golden_noise.errors import UserError
+from golden_noise.processes import per_machine, started_several_times
 from golden_noise.selection import Selection
 from golden_noise.weights import looks_local
 
@@ -57,7 +58,7 @@ REAL: dict[str, tuple[float | None, float | None]] = {
 }
 MODES = ("resume", "extend", "retry", "overwrite")  # of collect.py
 SWITCHES = ("evaluate", "collection.store_embeds")
-TEXT = ("data_dir", "folder", "paths.outputs", "pipeline.model.source", "npnet")
+TEXT = ("name", "data_dir", "folder", "paths.outputs", "pipeline.model.source", "npnet")
 EMPTY = ("pipeline.negative_prompt",)  # text that may be empty
 OPTIONAL = ("num_threads", "npnet", "trainer.max_epochs")  # null, too
 NOISES = ("standard", "golden", "search")
@@ -66,6 +67,15 @@ RECIPE_KEY = re.compile(r"[+~]*pipeline\.recipe\.(\w+)")  # of an override
 RECIPE_READ = re.compile(r"\$\{(?:oc\.select:)?pipeline\.recipe(?:\.(\w+))?")  # of an interpolation
 
 OmegaConf.register_new_resolver("run_group", lambda name: name.rpartition("/")[0] or name, replace=True)
+OmegaConf.register_new_resolver("home", lambda path: str(Path(path).expanduser()), replace=True)
+OmegaConf.register_new_resolver(
+    "processes", lambda chosen, default: per_machine(default) if chosen is None else chosen, replace=True
+)
+OmegaConf.register_new_resolver(
+    "wandb_tags",
+    lambda tag: list(dict.fromkeys([tag, *filter(None, os.environ.get("WANDB_TAGS", "").split(","))])),
+    replace=True,
+)
 OmegaConf.register_new_resolver("eighth", lambda pixels: pixels // 8, replace=True)
 OmegaConf.register_new_resolver(
     "accelerator", lambda device: {"cuda": "gpu"}.get(kind := device.split(":")[0], kind), replace=True
@@ -90,12 +100,7 @@ def check(config: DictConfig) -> None:
     _check_recipe(config)
     if config.job == "train":
         _check_name(config)
-
-
-def started_several_times() -> bool:
-    """Whether torchrun or SLURM start this command as several processes."""
-    torchrun = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE") != "1"
-    return torchrun or os.environ.get("SLURM_NTASKS", "1") != "1"
+        _check_processes(config)
 
 
 def _check_name(config: DictConfig) -> None:
@@ -110,6 +115,13 @@ def _check_name(config: DictConfig) -> None:
             "torchrun, SLURM and trainer.num_nodes start several processes, which need one run folder: add name=NAME; "
             "started again with it, the run goes on"
         )
+
+
+def _check_processes(config: DictConfig) -> None:
+    """Lightning would say so in a traceback of every process, and late."""
+    started, devices = per_machine(0), config.trainer.devices
+    if started_several_times() and started and isinstance(devices, int) and devices != started and devices > 1:
+        raise UserError(f"devices={devices}, but torchrun or SLURM start {started} processes here: leave devices out")
 
 
 def _check_kinds(config: DictConfig) -> None:

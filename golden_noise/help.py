@@ -7,14 +7,15 @@ from omegaconf import DictConfig, OmegaConf
 
 CONF = Path(__file__).parents[1] / "conf"
 INTERNAL = ("hydra", "paths")  # groups without a choice
-TRAIN = "train"  # the only job that builds a network: the others' group `model` is there for pipelines and presets
+#: Groups that a job has no use for: they are there for pipelines, presets and this machine's own settings.
+UNUSED = {"collect": ("model", "trainer"), "evaluate": ("model", "trainer"), "generate": ("model", "trainer", "logger")}
 ABOUT = ("job", "about", "example")  # settings that are there for the help itself
 
 
 def job_help(_root_: DictConfig) -> str:
     """Choices of the job's groups, its own settings with their comments, and the settings of the chosen groups."""
     file = CONF / f"{_root_.job}.yaml"
-    shown_apart = {*OmegaConf.load(file), *_unused(file), "hydra"}
+    shown_apart = {*OmegaConf.load(file), *unused(file.stem), "hydra"}
     rest = OmegaConf.masked_copy(_root_, [str(name) for name in _root_ if name not in shown_apart])
     text = (
         f"Groups, chosen with GROUP=CHOICE:\n\n{_groups(file)}\n\n"
@@ -28,13 +29,13 @@ def _groups(file: Path) -> str:
     """The choices of every group in the file's defaults, a line each."""
     defaults = [entry for entry in OmegaConf.load(file).defaults if isinstance(entry, DictConfig)]
     names = {str(name).partition("@")[0] for entry in defaults for name in entry}
-    groups = sorted(name for name in names if name not in (*INTERNAL, *_unused(file)) and (CONF / name).is_dir())
+    groups = sorted(name for name in names if name not in (*INTERNAL, *unused(file.stem)) and (CONF / name).is_dir())
     return "\n".join(f"{group}: {', '.join(sorted(p.stem for p in (CONF / group).iterdir()))}" for group in groups)
 
 
-def _unused(file: Path) -> tuple[str, ...]:
-    """The groups that a job has for pipelines and presets only."""
-    return () if file.stem == TRAIN else ("model",)
+def unused(job: str) -> tuple[str, ...]:
+    """The groups that a job has for pipelines, presets and this machine's own settings only."""
+    return UNUSED.get(job, ())
 
 
 def _settings(file: Path) -> str:

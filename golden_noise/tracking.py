@@ -13,6 +13,7 @@ from PIL import Image
 from golden_noise.errors import UserError
 from golden_noise.evaluation.gallery import chosen
 from golden_noise.evaluation.scores import ALL, Scores
+from golden_noise.npnet.checkpoint import best_of_run
 from golden_noise.pairs.index import INDEX_NAME, ShardIndex
 from golden_noise.pairs.source import ShardSource
 from golden_noise.pipelines.loading import first_line
@@ -133,9 +134,10 @@ def report_training(run: "Run", data_dir: str, weights: Path) -> None:
 
 
 def report_weights_used(run: "Run", source: str | None) -> None:
-    """Report which NPNet was evaluated, where that is a folder from a training."""
-    if source and Path(source, "config.json").is_file():
-        use_artifact(run, weights_artifact(Path(source)))
+    """Report which NPNet was evaluated, where that is a folder from a training: the run's, or one of its NPNets."""
+    folder = Path(best_of_run(str(Path(source).expanduser()))) if source else None
+    if folder and (folder / "config.json").is_file():
+        use_artifact(run, weights_artifact(folder))
 
 
 def pairs_artifact(folder: Path) -> "Artifact":

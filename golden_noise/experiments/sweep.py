@@ -28,8 +28,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from golden_noise import record
-from golden_noise.config import started_several_times
 from golden_noise.errors import UserError
+from golden_noise.processes import started_several_times
 
 LONGEST = 120  # characters of a folder's name
 OWN_TO_THE_SWEEP = ("hydra.mode=", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra.run.dir=")

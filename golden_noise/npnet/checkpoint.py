@@ -73,7 +73,7 @@ def _load_folder(
 ) -> NPNet | DenoiserNPNet:
     """Loads a diffusers folder or what the hub has of one."""
     file = Path(source).expanduser()
-    place = str(file.parent) if file.is_file() else _best_of_run(locate(source, option))
+    place = str(file.parent) if file.is_file() else best_of_run(locate(source, option))
     problem = hub_problem(place)
     cached = problem is not None
     try:
@@ -96,7 +96,7 @@ def _load_folder(
         ) from error
 
 
-def _best_of_run(place: str) -> str:
+def best_of_run(place: str) -> str:
     """The folder of the best NPNet where `place` is the folder of a training run, else `place` itself."""
     inside = [Path(place), Path(place) / "npnet/best", Path(place) / "best"]
     return str(next((folder for folder in inside if (folder / "config.json").is_file()), place))
@@ -111,7 +111,7 @@ def _load_own(name: str, source: str, option: str, **options: Any) -> Any:
     is_network = isinstance(kind, type) and issubclass(kind, ModelMixin) and callable(getattr(kind, "golden", None))
     if not is_network:
         raise UserError(f"{option}={name}:{source}: {name} is no diffusers ModelMixin with golden(noise, prompt)")
-    place = _best_of_run(locate(source, option))
+    place = best_of_run(locate(source, option))
     problem = hub_problem(place)
     try:
         return kind.from_pretrained(place, local_files_only=problem is not None, **options).eval()

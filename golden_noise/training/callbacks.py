@@ -18,7 +18,8 @@ from golden_noise.npnet import AnyNPNet
 class SaveNPNet(Callback):
     """Writes NPNets as diffusers folders when training ends: `last/` and, from the best checkpoint, `best/`.
 
-    The best is the one that the trainer's (first) ModelCheckpoint monitors. With a callback that averages
+    The best is the one that the trainer's (first) ModelCheckpoint monitors, and the last of a training without
+    validation. With a callback that averages
     weights, both hold the averaged ones.
 
     Args:
@@ -42,6 +43,8 @@ class SaveNPNet(Callback):
                 npnet.load_state_dict({k.removeprefix(prefix): v for k, v in weights if k.startswith(prefix)})
                 _save(npnet, self.dirpath / "best")
                 npnet.load_state_dict(last)
+            elif trainer.global_step:  # never validated: the last is the best that is known
+                _save(npnet, self.dirpath / "best")
         trainer.strategy.barrier()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from lightning import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
@@ -26,9 +27,10 @@ from golden_noise.pairs import NoisePairDataModule, ShardIndex
 from golden_noise.pairs.order import Split
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.loading import device_kind, model_dtype
+from golden_noise.processes import telling_of_a_wait
 from golden_noise.prompts import Prompt
 from golden_noise.tracking import build_loggers, log_config, log_in, report_training, wandb_run
-from golden_noise.training.callbacks import SampleGrid
+from golden_noise.training.callbacks import SampleGrid, SaveNPNet
 from golden_noise.training.card import write_card
 from golden_noise.training.checkpoints import AtomicCheckpointIO, resumable
 from golden_noise.training.module import NPNetModule
@@ -73,7 +75,9 @@ def train(config: DictConfig) -> None:
     rank_zero_only(data.setup)("fit")
     begin(config, folder, data, trainer)
     log_config(trainer.loggers, config)
-    trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+    with telling_of_a_wait("devices=1") as timer:
+        trainer.callbacks.append(LambdaCallback(setup=lambda *_, **__: timer.cancel()))  # type: ignore[attr-defined]
+        trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return  # Lightning saves nothing then
     if trainer.is_global_zero:
@@ -84,10 +88,9 @@ def build_trainer(
     config: DictConfig, loggers: list[Logger], data: NoisePairDataModule, load_pipeline: LoadPipeline
 ) -> Trainer:
     """The Trainer of the config, whose checkpoints are written whole or not at all."""
+    callbacks = build_callbacks(config, data, load_pipeline, logs=bool(loggers))
     plugins = [AtomicCheckpointIO(), *instantiate(config.trainer.get("plugins") or [])]
-    return instantiate(
-        config.trainer, logger=loggers, callbacks=build_callbacks(config, data, load_pipeline), plugins=plugins
-    )
+    return instantiate(config.trainer, logger=loggers, callbacks=callbacks, plugins=plugins)
 
 
 def check_settings(config: DictConfig, folder: Path) -> None:
@@ -172,8 +175,20 @@ def build_data(config: DictConfig, load_pipeline: LoadPipeline) -> NoisePairData
     )
 
 
-def build_callbacks(config: DictConfig, data: NoisePairDataModule, load_pipeline: LoadPipeline) -> list[Callback]:
-    callbacks = list(instantiate(config.callbacks).values())
+def build_callbacks(
+    config: DictConfig, data: NoisePairDataModule, load_pipeline: LoadPipeline, logs: bool
+) -> list[Callback]:
+    """The callbacks of the config.
+
+    Args:
+        logs: whether there is a logger, without which Lightning refuses to monitor learning rates.
+
+    Raises:
+        UserError: none of them saves the network.
+    """
+    callbacks = [c for c in instantiate(config.callbacks).values() if logs or not isinstance(c, LearningRateMonitor)]
+    if not config.trainer.get("fast_dev_run") and not any(isinstance(callback, SaveNPNet) for callback in callbacks):
+        raise UserError("callbacks.save_npnet is missing: nothing would be left of the training")
     if config.sample_every_n_epochs:
         folder = Path(config.folder) / "samples"
         callbacks.append(SampleGrid(grid_sampler(config, data, load_pipeline), folder, config.sample_every_n_epochs))

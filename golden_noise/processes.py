@@ -1,0 +1,55 @@
+"""The processes of one job: which of them this is, and what to say when the others do not come."""
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+PATIENCE = 5.0  # seconds until a wait is told
+
+
+def started_several_times() -> bool:
+    """Whether torchrun or SLURM start this command as several processes."""
+    torchrun = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE") != "1"
+    return torchrun or os.environ.get("SLURM_NTASKS", "1") != "1"
+
+
+def per_machine(default: int | str) -> int | str:
+    """How many processes of this job a machine has, where torchrun or SLURM start them."""
+    count = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE")
+    return int(count) if count else default
+
+
+def is_first() -> bool:
+    """Whether this is the first of a job's processes, whoever starts them: the one that logs and tidies."""
+    if "RANK" in os.environ:
+        return os.environ["RANK"] == "0"
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+
+
+@contextmanager
+def telling_of_a_wait(one_process: str) -> Iterator[threading.Timer]:
+    """Says on stderr that this process waits for others, unless they are there within seconds.
+
+    SLURM's variables in a job without `srun`, or torchrun's set by hand, let one process wait for ever. Cancel the
+    timer where the processes have met.
+
+    Args:
+        one_process: the settings for a job in one process.
+    """
+    asked = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS")
+    slurm = "SLURM_NTASKS" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
+    text = (
+        f"waiting for {f'all {asked}' if asked else 'the other'} processes of this job, as "
+        + ("SLURM_NTASKS says: start them with srun" if slurm else "the environment says: start them with torchrun")
+        + f", or give {one_process} for one process"
+    )
+    timer = threading.Timer(PATIENCE, lambda: print(text, file=sys.stderr, flush=True))
+    timer.daemon = True
+    if is_first() and (started_several_times() or "LOCAL_RANK" in os.environ):
+        timer.start()
+    try:
+        yield timer
+    finally:
+        timer.cancel()

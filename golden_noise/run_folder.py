@@ -1,0 +1,60 @@
+"""What a run finds at the place of its folder, and what it takes away again if it comes to nothing."""
+
+import contextlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from golden_noise.processes import is_first
+from golden_noise.run_log import LOG
+
+SETTINGS = ".hydra"
+BEGINNINGS = {SETTINGS, "config.yaml", LOG}  # what jobs write before they make anything
+
+
+class RunFolder:
+    """A folder as it was before this process began to use it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder.absolute()
+        self.before = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
+        self.new = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
+
+    def tidy(self) -> None:
+        """Take back what this process began, if nothing came of it. What was there before stays, whatever it is."""
+        try:
+            made = {path.name for path in self.folder.iterdir()} - self.before
+        except OSError:
+            return  # another process of this job has removed it
+        if is_first() and made <= BEGINNINGS:
+            for name in made:
+                path = self.folder / name
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty, or another process was faster
+            for folder in self.new:
+                folder.rmdir()
+
+
+class Watch(Callback):
+    """Notes how the run folder was, before Hydra makes it."""
+
+    found: RunFolder | None = None
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Hydra's word that a single run, no multirun, begins."""
+        with contextlib.suppress(OSError, OmegaConfBaseException):  # Hydra says so itself, in a moment
+            Watch.found = RunFolder(Path(config.hydra.run.dir))
+
+
+def write_settings(config: DictConfig, folder: Path) -> None:
+    """Write the composed config and the command line's part of it: as Hydra does, but not before they are checked."""
+    place = folder / SETTINGS
+    place.mkdir(exist_ok=True)
+    hydra: Any = HydraConfig.get()
+    for name, content in {"config": config, "hydra": {"hydra": hydra}, "overrides": hydra.overrides.task}.items():
+        OmegaConf.save(content, place / f"{name}.yaml")
