@@ -18,14 +18,15 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
+from golden_noise import identity
 from golden_noise.background import consume
-from golden_noise.config import without_device
 from golden_noise.errors import UserError
 from golden_noise.metrics.base import Metric
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.pairs import Failure, NoisePair, Result, ShardIndex, ShardWriter, prepare, prompts_digest
 from golden_noise.pairs.source import is_url
 from golden_noise.pipelines.base import Pipeline, PromptEmbedding
+from golden_noise.pipelines.loading import model_dtype
 from golden_noise.prompts import Prompt
 from golden_noise.search.base import NoiseSearch
 from golden_noise.selection import Selection
@@ -244,31 +245,17 @@ def load_collector(config: DictConfig, count: int) -> Collector:
 
 def provenance(config: DictConfig) -> dict[str, Any]:
     """The settings that decide what the pairs are, without those that only decide how fast they come."""
-    plain = without_device(OmegaConf.to_container(config, resolve=True))
-    model, options = plain["pipeline"]["model"], plain["collection"]
-    sampler = {name: model.pop(name) for name in ("steps", "guidance")}  # no image, no influence on the pairs
-    selection = {
-        "metrics": plain["metric"],
-        "by": options["select_by"],
-        "margin": options["margin"],
-        "sampler": sampler,
-    }
-    return {
-        "pipeline": pipeline_identity(config),
-        "model": model,
-        "search": plain["search"],
-        "prompts": plain["prompts"],
-        "shard_size": options["shard_size"],
-        "store_embeds": options["store_embeds"],
-        "selection": selection if options["select_by"] is not None else {"by": None},
-    }
+    return identity.pairs(_plain(config), model_dtype(config.pipeline.model, config.device))
 
 
 def pipeline_identity(config: DictConfig) -> dict[str, Any]:
     """What pairs and the training that reads them must agree on."""
-    plain = OmegaConf.to_container(config.pipeline, resolve=True)
-    assert isinstance(plain, dict)
-    return {name: plain[name] for name in ("name", "latent_shape", "embeds_shape")}
+    return identity.pipeline(_plain(config))
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return plain
 
 
 class CollectionProgress(tqdm):

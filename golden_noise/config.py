@@ -229,10 +229,3 @@ def _check_prompts(config: DictConfig) -> None:
             f"pipeline={config.pipeline.name} needs prompts of its own: add prompts=file prompts.path=FILE "
             "(.csv, .jsonl or .txt) and a metric such as metric=pickscore"
         )
-
-
-def without_device(node: Any) -> Any:
-    """The same settings on another device are the same settings."""
-    if isinstance(node, dict):
-        return {key: without_device(value) for key, value in node.items() if key not in ("device", "memory")}
-    return node

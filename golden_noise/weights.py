@@ -1,17 +1,20 @@
 """Where weights are: a folder, a hub id, or a folder that ships with this package."""
 
+import contextlib
+import re
 import ssl
 from functools import cache
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
+from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE, HF_HUB_OFFLINE
 
 from golden_noise.errors import UserError
 
 PACKAGE = Path(__file__).parent
 BUNDLED = "package:"
+REPOSITORY, COMMIT = re.compile(r"[\w-][\w.-]*/[\w.-]+"), re.compile("[0-9a-f]{40}")
 
 
 def looks_local(source: str) -> bool:
@@ -46,6 +49,29 @@ def hub_problem(source: str) -> str | None:
     if HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     return None if answers(ENDPOINT) else f"{ENDPOINT} does not answer"
+
+
+@cache
+def hub_commit(source: str, revision: str | None) -> str | None:
+    """The commit that a revision (None: main) of a hub id stands for, as the hub says or else the last download.
+
+    None where neither knows it, and for what is on this machine.
+    """
+    if not REPOSITORY.fullmatch(source) or Path(source).exists():
+        return None
+    revision = revision or "main"
+    if COMMIT.fullmatch(revision):
+        return revision
+    if hub_problem(source) is None:
+        from huggingface_hub import HfApi  # takes a second
+        from huggingface_hub.errors import HfHubHTTPError
+
+        with contextlib.suppress(HfHubHTTPError, OSError, ValueError):
+            return HfApi().model_info(source, revision=revision, timeout=10).sha
+    reference = Path(HF_HUB_CACHE) / f"models--{source.replace('/', '--')}" / "refs" / revision
+    with contextlib.suppress(OSError):
+        return reference.read_text().strip() or None
+    return None
 
 
 @cache

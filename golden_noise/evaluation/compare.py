@@ -15,10 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 import golden_noise
-from golden_noise.config import without_device
+from golden_noise import identity
 from golden_noise.errors import UserError
 from golden_noise.evaluation import report, results
-from golden_noise.evaluation.cache import local_files
 from golden_noise.evaluation.drawing import Drawing, network_settings, weights_digest
 from golden_noise.evaluation.folders import Folders
 from golden_noise.evaluation.measuring import ImageSource, Measurement
@@ -28,7 +27,7 @@ from golden_noise.images import read_image
 from golden_noise.metrics.base import Metric
 from golden_noise.npnet import AnyNPNet, NPNet, checkpoint
 from golden_noise.pipelines.base import Pipeline
-from golden_noise.pipelines.loading import pick_device
+from golden_noise.pipelines.loading import device_kind, model_dtype, pick_device
 from golden_noise.prompts import Prompt
 from golden_noise.search.base import NoiseSearch
 from golden_noise.search.best_of_n import BestOfN
@@ -85,7 +84,7 @@ def evaluate(
         source = found_images(config)
         metrics = instantiate(config.metric)
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    scores = Measurement(source, metrics, without_device(plain["metric"]), folder).scores(config.evaluation.batch_size)
+    scores = Measurement(source, metrics, plain["metric"], folder).scores(config.evaluation.batch_size)
     if isinstance(source, Drawing):
         scores.noise.update(source.noise_measures())
     summary = results.summarise(scores, plain, versions(), shlex.join(["python", *sys.argv]))
@@ -165,23 +164,26 @@ def drawing_settings(
     config: DictConfig, names: list[str], networks: Mapping[str, AnyNPNet]
 ) -> dict[str, dict[str, Any]]:
     """What decides the images of each method, beside the prompts and their seeds."""
-    plain = without_device(OmegaConf.to_container(config, resolve=True))
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    kind = device_kind(config.device)
+    model = identity.model(plain["pipeline"]["model"], model_dtype(plain["pipeline"]["model"], config.device))
     digests = {name: weights_digest(network) for name, network in networks.items()}
-    shared = local_files(plain["pipeline"]["model"])
     searches = {SEARCH: plain["search"], **plain.get("evaluation", {}).get("searches", {})}  # generate.py has one only
-    settings: dict[str, dict[str, Any]] = {name: {"pipeline": plain["pipeline"]["model"]} for name in names}
+    settings = {}
     for name in names:
+        parts: dict[str, Any] = {}
         if name in digests or name in CONTROLS:
             network = name if name in digests else NPNET
-            settings[name] |= {"npnet": digests[network], "npnet_settings": network_settings(networks[network])}
+            own = network_settings(networks[network])
+            parts |= {"npnet": digests[network], "npnet_settings": own, "device": identity.sign_device(own, kind)}
         if name in searches:
-            settings[name]["search"] = searches[name]
+            parts["search"] = identity.without_device(searches[name])
         if name == BEST_OF_N:
             best_of = plain["evaluation"]["best_of"]
             metric = best_of["metric"] or next(iter(plain["metric"]))
-            settings[name]["best_of"] = {"count": best_of["count"], "metric": {metric: plain["metric"][metric]}}
-        own = {part: settings[name].get(part) for part in ("search", "best_of")}
-        settings[name]["files"] = shared | local_files(own)
+            chosen = {metric: identity.without_device(plain["metric"][metric])}
+            parts["best_of"] = {"count": best_of["count"], "metric": chosen}
+        settings[name] = identity.images(model, **parts)
     return settings
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from golden_noise import identity
 from golden_noise.errors import UserError
 from golden_noise.evaluation.gaussianity import noise_measures
 from golden_noise.evaluation.methods import Methods
@@ -20,12 +21,6 @@ from golden_noise.pipelines.base import Pipeline
 from golden_noise.prompts import Prompt
 
 MADE_BY = "made_by.json"
-# Settings that only a hash tells, by their names' start, and what it means if they change.
-HASHED = {
-    "files.": "the files in {} were others",
-    "npnet": "npnet had other weights",
-    "prompts.texts": "the prompts were others, or in another order",
-}
 
 
 class Drawing:
@@ -105,7 +100,7 @@ def claim(folder: Path, settings: dict[str, Any], replace: bool) -> None:
     """Record what makes the images in a folder, so that they never mix with those of other settings.
 
     Args:
-        settings: plain containers.
+        settings: their identity, see `identity.images`.
         replace: delete images of other settings instead of refusing them.
 
     Raises:
@@ -113,43 +108,29 @@ def claim(folder: Path, settings: dict[str, Any], replace: bool) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / MADE_BY
-    text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
     if record.exists():
-        old = record.read_text("utf-8")
-        if old == text:
+        try:
+            old = _read(record)
+            identity.check(folder, old, settings, "give another name=NAME or delete that folder")
             return
-        if not replace and any(folder.glob("*.png")):
-            raise UserError(
-                f"{folder} holds images of other settings ({_difference(old, settings)}): "
-                "give another name=NAME or delete that folder"
-            )
+        except UserError:
+            if not replace and any(folder.glob("*.png")):
+                raise
     elif any(folder.glob("*.png")):  # perhaps the user's own, so neither used nor deleted
         raise UserError(f"{folder} holds images that this job did not draw: give another name=NAME or move them away")
     for path in folder.glob("*.png"):  # of other settings
         path.unlink()
-    write_atomically(record, text)
+    write_atomically(record, json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
-def _difference(old: str, new: dict[str, Any]) -> str:
-    """The first setting that differs, as `pipeline.steps: 10, now 20`; what only a hash tells, in words."""
+def _read(record: Path) -> dict[str, Any]:
     try:
-        before, after = _flat(json.loads(old)), _flat(new)
+        found = json.loads(record.read_text("utf-8"))
+        if isinstance(found, dict):
+            return found
     except ValueError:
-        return f"{MADE_BY} is damaged"
-    name = next(key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key))
-    for prefix, words in HASHED.items():
-        if name == prefix or (prefix.endswith(".") and name.startswith(prefix)):
-            return words.format(name.removeprefix(prefix))
-    return f"{name}: {before.get(name)}, now {after.get(name)}"
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, str]:
-    if not isinstance(node, dict):
-        return {prefix: json.dumps(node)}
-    flat: dict[str, str] = {}
-    for key, value in node.items():
-        flat |= _flat(value, f"{prefix}.{key}".lstrip("."))
-    return flat
+        pass
+    raise UserError(f"{record} is damaged: give another name=NAME or delete {record.parent}")
 
 
 def _rows(noise: Tensor, standard: Tensor) -> list[dict[str, float]]:

@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from golden_noise import identity
 from golden_noise.errors import UserError
-from golden_noise.evaluation.cache import Cache, file_digest, key, local_files
+from golden_noise.evaluation.cache import Cache
 from golden_noise.evaluation.diversity import feature_distance, pixel_distance, seed_groups
 from golden_noise.evaluation.scores import Scores
 from golden_noise.images import from_pil, read_image
@@ -40,19 +41,18 @@ class Measurement:
 
     Args:
         metrics: by name.
-        identities: what each metric is, in plain containers: a change makes it measure again, and so do other files
-            where they name files or folders.
+        settings: of each metric, in plain containers: a change makes it measure again, and so do other files where
+            they name files or folders (see `identity.scores`).
         folder: of the evaluation; `scores.jsonl` there keeps what was measured.
     """
 
-    def __init__(self, source: ImageSource, metrics: Mapping[str, Metric], identities: Mapping[str, Any], folder: Path):
+    def __init__(self, source: ImageSource, metrics: Mapping[str, Metric], settings: Mapping[str, Any], folder: Path):
         self.source, self.metrics, self.folder = source, metrics, folder
         self.identities = {
-            name: (identities.get(name), local_files(identities.get(name)), metric.version)
-            for name, metric in metrics.items()
+            name: identity.scores(settings.get(name, {}), metric.version) for name, metric in metrics.items()
         }
         self.cache = Cache(folder / "scores.jsonl")
-        self._digest = cache(lambda method, i: file_digest(source.path(method, i)))
+        self._digest = cache(lambda method, i: identity.file_digest(source.path(method, i)))
 
     def scores(self, batch_size: int) -> Scores:
         """Scores of every image, on the same items for every method and metric, and the images' diversity."""
@@ -84,7 +84,7 @@ class Measurement:
         found: dict[str, list[float]] = {}
         for name, metric in self.metrics.items():
             keys = [
-                key("score", self.identities[name], text, self._digest(method, i))
+                identity.digest("score", self.identities[name], text, self._digest(method, i))
                 for text, i in zip(texts, positions, strict=True)
             ]
             known = self.cache.get(keys)
@@ -111,7 +111,7 @@ class Measurement:
         }
 
     def _distance(self, space: str, metric: EmbedsImages | None, method: str, group: list[int]) -> float:
-        name = key("diversity", space, self.identities.get(space), [self._digest(method, i) for i in group])
+        name = identity.digest("diversity", space, self.identities.get(space), [self._digest(method, i) for i in group])
         known = self.cache.get([name])
         if known is None:
             images = [self._open(method, i) for i in group]

@@ -9,9 +9,10 @@ import torch
 from lightning import LightningDataModule
 
 from golden_noise.errors import UserError
+from golden_noise.identity import differences
 from golden_noise.pairs.buffers import Buffers
 from golden_noise.pairs.embeddings import Encode, PromptEncoder
-from golden_noise.pairs.index import INDEX_NAME, ShardIndex, differences
+from golden_noise.pairs.index import INDEX_NAME, ShardIndex
 from golden_noise.pairs.loader import Batch, NoisePairLoader
 from golden_noise.pairs.order import Split
 from golden_noise.pairs.reader import OpenShard, format_shape

@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from golden_noise import identity
 from golden_noise.errors import UserError
 from golden_noise.files import atomic_file
 from golden_noise.pairs.pair import REDO, Failure
 
 INDEX_NAME = "index.json"
 _VERSION = 1
-_ABSENT = "(absent)"
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class ShardIndex:
         Raises:
             UserError: if the folder cannot be written or holds pairs that another configuration made.
         """
-        wanted = json.loads(json.dumps(config))  # tuples become lists, as they will when read back
+        wanted = identity.plain(config)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with _locked(folder):
@@ -151,17 +151,13 @@ class ShardIndex:
                     cls(folder, wanted).save()
                 index = cls.load(folder)
                 renewed = index.config | ({"prompts": wanted.get("prompts")} if other_prompts else {})
-                # Without shards the folder has no other than a mistake's, noticed before the first pair.
-                if index.config != wanted and (not index.shards or renewed == wanted):
-                    index = cls(folder, wanted, index.shards)
+                if not index.shards:  # then the folder has no other settings than a mistake's
+                    renewed = wanted
+                if index.config != renewed and not identity.changes(renewed, wanted):
+                    index = cls(folder, renewed, index.shards)
                     index.save()
-        if changes := differences(index.config, wanted):
-            have = ", ".join(f"{key}={old}" for key, old, _ in changes[:3])
-            want = ", ".join(f"{key}={new}" for key, _, new in changes[:3])
-            raise UserError(
-                f"{folder} was collected with {have}, but this run asks for {want}:"
-                " choose another folder or delete that one (mode=overwrite of collect.py does)"
-            )
+        advice = "choose another data_dir or delete that folder (mode=overwrite of collect.py does)"
+        identity.check(folder, index.config, wanted, advice)
         return index
 
     def add(self, entry: ShardEntry) -> None:
@@ -172,7 +168,7 @@ class ShardIndex:
         """
         with writing(self.folder), _locked(self.folder):
             current = ShardIndex.load(self.folder)
-            if differences(current.config, self.config):
+            if identity.changes(current.config, self.config):
                 raise UserError(f"another process collects other pairs into {self.folder}: choose another folder")
             others = [shard for shard in current.shards if shard.name != entry.name]
             self.shards = sorted([*others, entry], key=lambda shard: shard.name)
@@ -194,17 +190,6 @@ class ShardIndex:
         content = {"version": _VERSION, "config": self.config, "shards": shards}
         with atomic_file(self.folder / INDEX_NAME) as file:
             file.write(json.dumps(content, sort_keys=True).encode())
-
-
-def differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
-    """(dotted key, old value, new value) wherever two nested configurations differ."""
-    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
-        return [] if old == new else [(key, old, new)]
-    changes = []
-    for name in [*old, *(name for name in new if name not in old)]:
-        inner_key = f"{key}.{name}" if key else name
-        changes += differences(old.get(name, _ABSENT), new.get(name, _ABSENT), inner_key)
-    return changes
 
 
 @contextlib.contextmanager

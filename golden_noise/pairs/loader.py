@@ -14,7 +14,7 @@ from torch import Tensor
 
 from golden_noise.pairs.buffers import Buffers
 from golden_noise.pairs.index import ShardEntry
-from golden_noise.pairs.order import Order, Split, deal, epoch_order, steps_per_rank, stored_order
+from golden_noise.pairs.order import Order, Split, dealt, epoch_order, steps_per_rank, stored_order
 from golden_noise.pairs.reader import OpenShard
 from golden_noise.pairs.source import ShardSource
 
@@ -66,7 +66,7 @@ class NoisePairLoader:
         self.batch_size, self.shapes = batch_size, dict(shapes)
         self.shuffle_shards, self.num_workers, self.seed = shuffle_shards, num_workers, seed
         self.rank, self.world_size = rank, world_size
-        self.epoch, self.batch = epoch, 0
+        self.epoch, self.pairs = epoch, 0
         self.buffers = buffers or Buffers(batch_size)
         self._resumed = False
         self._stored = stored_order([shard.prompts for shard in self.shards], split, val_fraction)
@@ -83,20 +83,25 @@ class NoisePairLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         # An iterator that was never used does not count as an epoch: Lightning sometimes makes one too many.
-        if self.batch and not self._resumed:
-            self.epoch, self.batch = self.epoch + 1, 0
+        if self.pairs and not self._resumed:
+            self.epoch, self.pairs = self.epoch + 1, 0
         self._resumed = False
         return self._batches()
 
     def _batches(self) -> Iterator[Batch]:
-        for batch in _read_ahead(self, self.plan(self.epoch)[self.batch :]):
-            self.batch += 1
+        steps = self._steps(self.epoch, self.pairs)
+        for step, batch in zip(steps, _read_ahead(self, [step[self.rank] for step in steps]), strict=True):
+            self.pairs += sum(map(len, step))
             yield batch
 
     def plan(self, epoch: int) -> Sequence[Order]:
         """The pairs of every batch of an epoch."""
+        return [step[self.rank] for step in self._steps(epoch)]
+
+    def _steps(self, epoch: int, start: int = 0) -> Sequence[Sequence[Order]]:
+        """The batches of all ranks, from the `start`th pair of an epoch on."""
         order = epoch_order(self._stored, self.shuffle_shards, self.seed, epoch)
-        return deal(order, self.split, self.batch_size, self.rank, self.world_size)
+        return dealt(order[start:], self.split, self.batch_size, self.world_size)
 
     def open(self, shard: int) -> OpenShard:
         """A shard by its number.
@@ -109,14 +114,25 @@ class NoisePairLoader:
         self._places[shard] = opened.places
         return opened
 
+    @property
+    def left(self) -> int:
+        """Batches of this rank from the current position to the end of the epoch."""
+        return steps_per_rank(self.num_pairs - self.pairs, self.split, self.batch_size, self.world_size)
+
     def state_dict(self) -> dict[str, int]:
-        """The next batch to return, as the epoch and the number of this rank's batches before it."""
-        return {"epoch": self.epoch, "batch": self.batch}
+        """The next pair to return, as the epoch and the number of pairs that all ranks together have had in it.
+
+        It holds for any number of ranks. The end of an epoch is the next one's start.
+        """
+        if self.left == 0:
+            return {"epoch": self.epoch + 1, "pairs": 0}
+        return {"epoch": self.epoch, "pairs": self.pairs}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Make the next iteration begin at a stored position; the end of an epoch is the next one's start."""
-        epochs, self.batch = divmod(state["batch"], len(self))
-        self.epoch = state["epoch"] + epochs
+        """Make the next iteration begin at a stored position, perhaps of another number of ranks."""
+        self.epoch, self.pairs = state["epoch"], state["pairs"]
+        if self.left == 0:
+            self.epoch, self.pairs = self.epoch + 1, 0
         self._resumed = True
 
 

@@ -55,9 +55,15 @@ def deal(order: Order, split: Split, batch_size: int, rank: int, world_size: int
     In training every batch is full, and the tail that does not fill one on each rank is dropped. In validation nothing
     is: batches are as equal as can be, which leaves each rank the same number of them, too.
     """
+    return [batches[rank] for batches in dealt(order, split, batch_size, world_size)]
+
+
+def dealt(order: Order, split: Split, batch_size: int, world_size: int) -> Sequence[Sequence[Order]]:
+    """The batches of every step, one for each rank; see `deal`."""
     steps = steps_per_rank(len(order), split, batch_size, world_size)
     if steps == 0:
         return []
     if split == "train":
         order = order[: steps * world_size * batch_size]
-    return np.array_split(order, steps * world_size)[rank::world_size]
+    batches = np.array_split(order, steps * world_size)
+    return [batches[start : start + world_size] for start in range(0, len(batches), world_size)]

@@ -1,6 +1,7 @@
 """Loading diffusers pipelines with errors that say what to do."""
 
 import logging
+from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from diffusers import DiffusionPipeline
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import GatedRepoError
 from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+from hydra.utils import get_method
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
@@ -30,14 +32,19 @@ def pick_device(device: str) -> torch.device:
     Raises:
         UserError: there is no such device here.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        return torch.empty(0, device=device).device
+        return torch.empty(0, device=device_kind(device) if device == "auto" else device).device
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"device={device} cannot be used ({first_line(error)}): try device=auto or device=cpu"
         ) from error
+
+
+def device_kind(device: str) -> str:
+    """What kind of device a setting means here, such as cuda; nothing is started on it."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return device.partition(":")[0]
 
 
 def hide_reading() -> None:
@@ -65,11 +72,26 @@ def pick_dtype(dtype: str, device: torch.device, half: str) -> torch.dtype:
     Raises:
         UserError: it is none that a pipeline can run in.
     """
+    return getattr(torch, dtype_name(dtype, device.type, half))
+
+
+def dtype_name(dtype: str, kind: str, half: str) -> str:
+    """The name of what `pick_dtype` gives on a kind of device."""
     if dtype == "auto":
-        dtype = half if device.type == "cuda" else "float32"
+        dtype = half if kind == "cuda" else "float32"
     if dtype not in ("float16", "bfloat16", "float32"):
         raise UserError(f"pipeline.model.dtype={dtype} must be auto, float16, bfloat16 or float32")
-    return getattr(torch, dtype)
+    return dtype
+
+
+def model_dtype(model: Mapping[str, Any], device: str) -> str:
+    """The dtype that `pipeline.model` runs in, on `device` if it names none of its own.
+
+    `auto` stays where the class does not say what it stands for.
+    """
+    dtype, kind = model.get("dtype", "auto"), device_kind(model.get("device") or device)
+    half = getattr(getattr(get_method(model["_target_"]), "__self__", None), "half", None)
+    return dtype if half is None else dtype_name(dtype, kind, half)
 
 
 def load_diffusers(

@@ -1,6 +1,7 @@
 """Training NPNet on noise pairs."""
 
 from golden_noise.training.callbacks import SampleGrid, SaveNPNet
+from golden_noise.training.checkpoints import AtomicCheckpointIO, SaveLast
 from golden_noise.training.module import Explained, NPNetModule
 
-__all__ = ["Explained", "NPNetModule", "SampleGrid", "SaveNPNet"]
+__all__ = ["AtomicCheckpointIO", "Explained", "NPNetModule", "SampleGrid", "SaveLast", "SaveNPNet"]

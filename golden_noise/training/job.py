@@ -1,30 +1,39 @@
 """The train job: noise pairs become an NPNet, which is then compared on held-out prompts."""
 
+import json
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.utils import instantiate
 from lightning import Callback, LightningDataModule, Trainer, seed_everything
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from golden_noise import record
-from golden_noise.collection import collect, pipeline_identity
+from golden_noise import identity, record
+from golden_noise.collection import collect, pipeline_identity, provenance
 from golden_noise.errors import UserError
 from golden_noise.evaluation.compare import check_methods, evaluate, load_npnet
+from golden_noise.files import write_atomically
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.npnet import AnyNPNet
+from golden_noise.pairs import ShardIndex
 from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.loading import device_kind, model_dtype
 from golden_noise.tracking import build_loggers, log_config, log_in, report_training, wandb_run
 from golden_noise.training.callbacks import SampleGrid
 from golden_noise.training.card import write_card
+from golden_noise.training.checkpoints import AtomicCheckpointIO, resumable
 from golden_noise.training.module import NPNetModule
 from golden_noise.training.record import describe
 
 GRID_PROMPTS = 8
+IDENTITY = "identity.json"
+ADVICE = "give another name=NAME or delete that folder"
 
 LoadPipeline = Callable[[], Pipeline]
 
@@ -33,18 +42,17 @@ def train(config: DictConfig) -> None:
     """Train, from the run folder's last checkpoint if there is one, save NPNet, and evaluate it.
 
     Raises:
-        UserError: no pairs, pairs of another pipeline, a precision that cannot be trained in, or an evaluation that
-            cannot follow.
+        UserError: no pairs, pairs of another pipeline, a precision that cannot be trained in, an evaluation that
+            cannot follow, or a folder with a training of other settings or a damaged checkpoint.
     """
     if config.evaluate and config.evaluation.get("images") is None:
         check_methods(config)  # now rather than after the training
+    folder = Path(config.folder)
+    check_settings(config, folder)
     log_in(config)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     seed_everything(config.seed, workers=True, verbose=False)
-    folder = Path(config.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, folder / "config.yaml", resolve=True)
 
     load_pipeline: LoadPipeline = cache(partial(instantiate, config.pipeline.model))
     data = build_data(config, load_pipeline)
@@ -53,18 +61,87 @@ def train(config: DictConfig) -> None:
         instantiate(config.model.optimizer),
         instantiate(config.model.scheduler),
     )
+    last = resumable(folder / "checkpoints", module, config.trainer.max_epochs)
     loggers = build_loggers(config)
-    trainer: Trainer = instantiate(config.trainer, logger=loggers, callbacks=build_callbacks(config, load_pipeline))
+    trainer = build_trainer(config, loggers, load_pipeline)
     # Before the Trainer does the same for all ranks, so that a run is not logged where the pairs do not fit.
     rank_zero_only(data.prepare_data)()
     rank_zero_only(data.setup)("fit")
+    begin(config, folder, data, trainer)
     log_config(trainer.loggers, config)
-    last = folder / "checkpoints/last.ckpt"
-    trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
+    trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return  # Lightning saves nothing then
     if trainer.is_global_zero:
         finish(config, folder, trainer, load_pipeline)
+
+
+def build_trainer(config: DictConfig, loggers: list[Logger], load_pipeline: LoadPipeline) -> Trainer:
+    """The Trainer of the config, whose checkpoints are written whole or not at all."""
+    plugins = [AtomicCheckpointIO(), *instantiate(config.trainer.get("plugins") or [])]
+    return instantiate(
+        config.trainer, logger=loggers, callbacks=build_callbacks(config, load_pipeline), plugins=plugins
+    )
+
+
+def check_settings(config: DictConfig, folder: Path) -> None:
+    """Compare the settings with those of the training in the folder, if there is one, before any work.
+
+    Raises:
+        UserError: they are others.
+    """
+    if (old := made_by(folder)) is None:
+        return
+    pairs = old.get("pairs", {})
+    if config.pipeline.bundled:  # the pairs are collected on demand: what they will be is known
+        pairs = pairs | {"made_by": provenance(config)}
+    identity.check(folder, old, run_identity(config, pairs), ADVICE)
+
+
+def begin(config: DictConfig, folder: Path, data: LightningDataModule, trainer: Trainer) -> None:
+    """Record what decides the training in its folder, unless the folder holds another.
+
+    Raises:
+        UserError: it does.
+    """
+    if not trainer.is_global_zero:
+        return  # only the first rank has looked at the pairs
+    index: ShardIndex | None = getattr(data, "index", None)
+    shards = {shard.name: shard.sha256 for shard in index.shards} if index else {}
+    new = run_identity(config, identity.pairs_read(index.config if index else {}, shards))
+    if (old := made_by(folder)) is not None:
+        identity.check(folder, old, new, ADVICE)
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        write_atomically(folder / IDENTITY, json.dumps(new, indent=2) + "\n")
+
+
+def run_identity(config: DictConfig, pairs: dict[str, Any]) -> dict[str, Any]:
+    """What decides the weights of this training, see `identity.run`."""
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    dtype = model_dtype(config.pipeline.model, config.device)
+    return identity.run(plain, dtype, device_kind(config.device), pairs)
+
+
+def made_by(folder: Path) -> dict[str, Any] | None:
+    """The identity of the training in a folder; None if nothing was trained there.
+
+    Raises:
+        UserError: it does not say what made it.
+    """
+    if not any((folder / name).exists() for name in ("checkpoints/last.ckpt", "npnet")):
+        return None
+    try:
+        found = json.loads((folder / IDENTITY).read_text("utf-8"))
+        if isinstance(found, dict):
+            return found
+        reason = "is damaged"
+    except FileNotFoundError:
+        reason = "is missing, which earlier versions did not write"
+    except (OSError, ValueError):
+        reason = "is damaged"
+    raise UserError(f"{folder / IDENTITY} {reason}: what trained {folder} is not known; {ADVICE}")
 
 
 def build_npnet(config: DictConfig, load_pipeline: LoadPipeline) -> AnyNPNet:

@@ -109,7 +109,7 @@ def test_pairs_of_another_pipeline_are_refused(compose_job):
 
 def test_pairs_of_other_prompts_are_refused_before_a_run_is_logged(compose_job, tmp_path):
     collect(compose_job("collect", "prompts.count=100", "collection.shard_size=100"))
-    with pytest.raises(UserError, match=r"prompts\.count=100, but this run asks for prompts\.count=200"):
+    with pytest.raises(UserError, match=r"was made with prompts\.count=100, now prompts\.count=200"):
         train(compose_job("train", *SMALL, "logger=[csv,wandb]"))
     assert not list(tmp_path.rglob("wandb")) and not list(tmp_path.rglob("csv"))
 

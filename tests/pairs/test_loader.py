@@ -84,7 +84,7 @@ def test_an_epoch_can_begin_in_the_middle(tmp_path, workers):
     options = {"shuffle_shards": 2, "rank": 1, "world_size": 2, "num_workers": workers}
     whole = batch_keys(loader(tmp_path, **options))
     resumed = loader(tmp_path, **options)
-    resumed.load_state_dict({"epoch": 0, "batch": 2})
+    resumed.load_state_dict({"epoch": 0, "pairs": 2 * 2 * 2})  # of two ranks
     assert batch_keys(resumed) == whole[2:] != []
     assert batch_keys(resumed) == batch_keys(loader(tmp_path, epoch=1, **options)) != whole
 

@@ -91,10 +91,21 @@ def test_offloaded_pipelines_draw_and_predict(tiny_sdxl, offload):
     assert torch.equal(again.embeds, prompt.embeds)
 
 
-def test_memory_decides_nothing_about_pairs():
+@pytest.mark.parametrize(
+    ("change", "select_by", "same"),
+    [
+        ("offload=model", "pickscore", True),
+        ("vae_slicing=true", "pickscore", True),
+        ("vae_tiling=true", "null", True),  # no image is drawn
+        ("vae_tiling=true", "pickscore", False),
+        ("attention=sage", "null", False),
+    ],
+)
+def test_only_memory_options_that_change_pixels_decide_about_pairs(change, select_by, same):
     choices = ["pipeline=sdxl", "prompts=file", "prompts.path=x.txt", "metric=pickscore", "data_dir=pairs"]
-    changes = ["pipeline.model.memory.vae_tiling=true", "pipeline.model.memory.offload=model"]
+    choices.append(f"collection.select_by={select_by}")
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        plain, small = (compose("collect", [*choices, *change]) for change in ([], changes))
-    assert small.pipeline.model.memory.offload == "model"
-    assert provenance(plain) == provenance(small)
+        plain, changed = (
+            compose("collect", [*choices, *more]) for more in ([], [f"pipeline.model.memory.{change}"])
+        )
+    assert (provenance(plain) == provenance(changed)) == same

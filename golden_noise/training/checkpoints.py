@@ -1,0 +1,172 @@
+"""Checkpoints of a training: written whole or not at all, every few minutes, and checked before they are used."""
+
+import time
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from golden_noise.errors import UserError
+from golden_noise.files import atomic_file
+from golden_noise.pairs import NoisePairDataModule
+from golden_noise.pairs.loader import NoisePairLoader
+
+LAST = "last.ckpt"
+LOOK = 20  # batches between two looks at the clock where the ranks have to agree on it
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that replace the old ones only once they are whole and on the disk.
+
+    Lightning's own are written in the folder for temporary files, from which they are copied if it is on another disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Writes a file of `torch.save`."""
+        assert storage_options is None, "no storage options are known"
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(target) as file:
+            torch.save(checkpoint, file)
+
+
+class SaveLast(Checkpoint):
+    """Writes `last.ckpt`, from which a killed training goes on, at the end of every epoch and every few minutes.
+
+    Inside an epoch, it is written only where an optimizer step has just ended: gradients that wait are not saved.
+
+    Args:
+        dirpath: folder of the checkpoints.
+        minutes: between two checkpoints inside an epoch; None for none.
+    """
+
+    def __init__(self, dirpath: str | Path, minutes: float | None = 5):
+        self.path = Path(dirpath) / LAST
+        self.minutes = minutes
+        self._saved_at = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        self._saved_at = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves if it is time; the last batch is left to the end of the epoch, where its validation counts, too."""
+        waiting = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
+        if self.minutes is None or waiting or trainer.is_last_batch:
+            return
+        if trainer.world_size > 1 and batch_idx % LOOK:
+            return
+        due = time.monotonic() - self._saved_at >= 60 * self.minutes
+        if trainer.strategy.broadcast(due):
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves after the callbacks that keep the best, whose findings are part of it."""
+        self._save(trainer)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Fits a checkpoint to another number of ranks, and to a run folder that was moved."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, NoisePairDataModule):
+            fit_position(checkpoint["loops"]["fit_loop"], data.train_dataloader())
+        for callback in trainer.checkpoint_callbacks:
+            state = checkpoint.get("callbacks", {}).get(callback.state_key)
+            if isinstance(callback, ModelCheckpoint) and state:
+                move_paths(state, str(callback.dirpath))
+
+    def _save(self, trainer: Trainer) -> None:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.save_checkpoint(self.path)
+        self._saved_at = time.monotonic()
+
+
+def fit_position(loop: dict[str, Any], loader: NoisePairLoader) -> None:
+    """Make Lightning's count of an epoch's batches agree with the loader's count of its pairs.
+
+    Lightning counts the batches of a rank. On another number of ranks these are others, while the pairs stay.
+
+    Args:
+        loop: the stored state of the fit loop, changed in place.
+        loader: as the training goes on with it.
+    """
+    progress, states = loop["epoch_loop.batch_progress"], loop["state_dict"].get("combined_loader")
+    if not states or "pairs" not in states[0]:
+        return
+    state = states[0]
+    loader.load_state_dict(state)
+    over = progress["is_last_batch"] or loader.epoch > state["epoch"]  # too few pairs are left for a step of all ranks
+    if over:
+        # With limit_train_batches an epoch ends before the loader does.
+        states[0] = {"epoch": state["epoch"] + (state["pairs"] > 0), "pairs": 0}
+    before = progress["current"]["ready"]
+    ready = max(before, len(loader)) if over else len(loader) - loader.left
+    progress["is_last_batch"] = over
+    progress["current"] = {name: count + ready - before for name, count in progress["current"].items()}
+
+
+def move_paths(state: dict[str, Any], folder: str) -> None:
+    """Let the state of a ModelCheckpoint name the files of the folder in which they are now."""
+    state["dirpath"] = folder
+    for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+        state[name] = _moved(state.get(name), folder)
+    state["best_k_models"] = {_moved(path, folder): score for path, score in state.get("best_k_models", {}).items()}
+
+
+def _moved(path: str | None, folder: str) -> str:
+    return str(Path(folder) / Path(path).name) if path else ""
+
+
+def resumable(folder: Path, module: LightningModule, max_epochs: int | None) -> Path | None:
+    """The checkpoint from which a training goes on; None if there is none.
+
+    Raises:
+        UserError: it is damaged, of another network, or has trained more epochs than are wanted, or the best checkpoint
+            is lost.
+    """
+    path = folder / LAST
+    if not path.exists():
+        return None
+    best = folder / "best.ckpt"
+    instead = f"put {best} in its place to go on from there, or delete" if best.is_file() else "delete"
+    checkpoint = load(path, f"{instead} {folder.parent} to start again")
+    have = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+    want = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    if have != want:
+        name = next(name for name in [*want, *have] if have.get(name) != want.get(name))
+        raise UserError(
+            f"{path} is of another network ({name} has shape {have.get(name)}, not {want.get(name)}): "
+            f"{instead} {folder.parent} to start again"
+        )
+    done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    if max_epochs is not None and 0 <= max_epochs < done:
+        raise UserError(
+            f"{folder.parent} has trained {done} epochs, more than trainer.max_epochs={max_epochs}: "
+            "raise it, or give another name=NAME"
+        )
+    for state in checkpoint.get("callbacks", {}).values():
+        if isinstance(state, dict) and state.get("best_model_path"):
+            load(folder / Path(state["best_model_path"]).name, f"delete {folder.parent} to start again")
+    return path
+
+
+def load(path: Path, advice: str) -> dict[str, Any]:
+    """The content of a checkpoint; nothing of its tensors is read into memory.
+
+    Raises:
+        UserError: it is damaged or no checkpoint.
+    """
+    try:
+        with ZipFile(path) as file:  # as torch.save writes it, with checksums that torch.load does not look at
+            damaged = file.testzip()
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if damaged is None and {"state_dict", "loops", "optimizer_states"} <= checkpoint.keys():
+            return checkpoint
+    except Exception:  # damaged and foreign files fail in every way
+        pass
+    raise UserError(f"{path} is damaged or no checkpoint: {advice}")
