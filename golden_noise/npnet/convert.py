@@ -21,9 +21,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("source", metavar="IN")
     parser.add_argument("target", metavar="OUT")
+    told = parser.add_argument_group("what a file of the authors' training code does not tell")
+    told.add_argument("--attention", choices=["true", "false"], help="false: trained as svd_unet+unet")
+    told.add_argument("--target", dest="predicts", help="absolute: trained as vit; difference: as e_unet")
     options = parser.parse_args(arguments)
     try:
-        npnet = checkpoint.load(options.source, "IN")
+        attention = None if options.attention is None else options.attention == "true"
+        npnet = checkpoint.load(options.source, "IN", attention=attention, target=options.predicts)
         checkpoint.save(npnet, options.target)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -23,9 +23,9 @@ class DenoiserNPNet(StrictModel):
     """Golden noise = noise + denoiser'(noise, T, c): one call more than the sampler's own, at the noisiest timestep T.
 
     denoiser' is the pipeline's denoiser with low-rank adapters (LoRA) and an output layer that starts at zero, so that
-    a new one is exactly the identity. It has modules of its own but the pipeline's weights, which stay frozen: no
-    memory is spent on a copy, and nothing that happens here reaches the pipeline's sampling. The adapters are float32
-    whatever the pipeline's dtype. They alone are parameters here, and all that is saved.
+    a new one is exactly the identity. It has modules and frozen parameters of its own, whose storage is the pipeline's:
+    no memory is spent on a copy, and nothing that happens here reaches the pipeline or its sampling. The adapters are
+    float32 whatever the pipeline's dtype. They alone are parameters here, and all that is saved.
 
     Args:
         pipeline: whose denoiser it is; not saved, so `from_pretrained` needs it again.
@@ -35,11 +35,9 @@ class DenoiserNPNet(StrictModel):
         gradient_checkpointing: train in less memory and more time. Not saved.
 
     Raises:
-        UserError: a rank below 1, names that fit no layer, a denoiser with adapters of its own, or one that takes
-            more of a prompt than pairs hold.
+        UserError: a rank below 1, names that fit no layer, a denoiser with adapters of its own, one that is offloaded
+            layer by layer, or one that takes more of a prompt than pairs hold.
     """
-
-    _supports_param_buffer_assignment = False  # loaded values must go into the parameters that the denoiser holds
 
     def __init__(
         self,
@@ -55,10 +53,16 @@ class DenoiserNPNet(StrictModel):
                 f"model=denoiser_lora cannot be trained for a {type(pipeline.pipe).__name__}: pairs do not hold its "
                 f"{', '.join(sorted(unknown))}; choose another model"
             )
+        if any(parameter.is_meta for parameter in pipeline.denoiser.parameters()):
+            raise UserError(
+                "a denoiser that is offloaded layer by layer has no weights to share: choose "
+                "pipeline.model.memory.offload=model (or none), or an NPNet that is no denoiser_lora"
+            )
         if rank is not None and rank < 1:
             raise UserError(f"rank={rank} must be a whole number >= 1, or null for a full copy of the denoiser")
         self.pipeline, self.twin = pipeline, _with_own_denoiser(pipeline, share_weights=rank is not None)
         denoiser, output = self.twin.denoiser, _output(pipeline)
+        self.tied = [] if rank is None else _tied_modules(denoiser, pipeline.denoiser, output)
         for parameter in denoiser.get_submodule(output).parameters():
             parameter.data.zero_()  # not torch.nn.init, which from_pretrained switches off
         if rank is not None:
@@ -102,7 +106,9 @@ class DenoiserNPNet(StrictModel):
             )
         place = (self.device, self.twin.dtype)
         move = self.twin.denoise(noise.to(*place), self.twin.schedule.noisiest, prompt.to(*place))
-        return noise + move.to(noise)
+        if self._is_offloaded:
+            _tie(self.tied)  # its hook moved the weights to the GPU: the pipeline's own will come there next
+        return (noise + move.to(noise.device)).to(noise.dtype)
 
     def golden(self, noise: Tensor, prompt: PromptEmbedding) -> Tensor:
         """Golden noise in the dtype and on the device of the noise: the method that every kind of NPNet has."""
@@ -113,6 +119,7 @@ class DenoiserNPNet(StrictModel):
         denoiser = self.twin.denoiser
         shared = [self.pipeline, *(part for part in self.twin.pipe.components.values() if part is not denoiser)]
         shared += [weight for weight in (*denoiser.parameters(), *denoiser.buffers()) if not weight.requires_grad]
+        shared += [theirs for _, theirs in self.tied]
         memo |= {id(item): item for item in shared}
         other = memo[id(self)] = type(self).__new__(type(self))
         other.__dict__ |= copy.deepcopy(self.__dict__, memo)
@@ -126,26 +133,58 @@ class DenoiserNPNet(StrictModel):
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Moves the parameters, and the rest of the pipeline to the same device."""
+        """Moves the parameters, and the rest of the pipeline to the same device unless hooks of its own move it."""
         super()._apply(fn, recurse)
-        for pipeline in (self.pipeline, self.twin):
-            pipeline.pipe.to(self.device)
+        if not self._is_offloaded:
+            self.pipeline.pipe.to(self.device)
+            _tie(self.tied)  # first, so that the device never holds two copies
+            self.twin.pipe.to(self.device)
+            if self.tied:  # the output layer's zeros follow to the dtype that the weights now have
+                self.twin.denoiser.get_submodule(_output(self.pipeline)).base_layer.to(self.pipeline.dtype)
         return self
+
+    @property
+    def _is_offloaded(self) -> bool:
+        """Whether hooks move the pipeline's parts to a device and back."""
+        return any(hasattr(part, "_hf_hook") for part in self.pipeline.pipe.components.values())
 
 
 def _with_own_denoiser(pipeline: Pipeline, share_weights: bool) -> Pipeline:
     """The same pipeline, all parts shared but the denoiser: that one's modules are copied, with or without weights.
 
-    The output layer always gets weights of its own.
+    Weights that are not copied are frozen parameters over the pipeline's storage. The output layer always gets weights
+    of its own.
     """
     denoiser = pipeline.denoiser
-    shared: list[Any] = [part for part in pipeline.pipe.components.values() if part is not denoiser]
+    memo: dict[int, Any] = {id(part): part for part in pipeline.pipe.components.values() if part is not denoiser}
     if share_weights:
-        tensors, output = [*denoiser.named_parameters(), *denoiser.named_buffers()], _output(pipeline)
-        shared += [tensor for name, tensor in tensors if not name.startswith(f"{output}.")]
-    twin = copy.deepcopy(pipeline, {id(item): item for item in shared})
+        own = f"{_output(pipeline)}."
+        memo |= {id(p): _frozen(p) for name, p in denoiser.named_parameters() if not name.startswith(own)}
+        memo |= {id(buffer): buffer for name, buffer in denoiser.named_buffers() if not name.startswith(own)}
+    twin = copy.deepcopy(pipeline, memo)
     twin.denoiser.requires_grad_(not share_weights)
     return twin
+
+
+def _frozen(parameter: nn.Parameter) -> nn.Parameter:
+    """A parameter without gradient over the same storage. Quantised weights, of classes of their own, have none."""
+    plain = type(parameter) is nn.Parameter
+    return nn.Parameter(parameter.detach(), requires_grad=False) if plain else parameter
+
+
+def _tied_modules(own: nn.Module, theirs: nn.Module, output: str) -> list[tuple[nn.Module, nn.Module]]:
+    """The modules of a copied denoiser beside those whose weights they share: all but the output layer's."""
+    pairs = zip(own.named_modules(), theirs.modules(), strict=True)
+    return [(mine, other) for (name, mine), other in pairs if name.split(".")[0] != output]
+
+
+def _tie(modules: Sequence[tuple[nn.Module, nn.Module]]) -> None:
+    """Shares the weights again, after those of the second modules have moved to another device."""
+    for own, theirs in modules:
+        for name, parameter in theirs.named_parameters(recurse=False):
+            setattr(own, name, _frozen(parameter))
+        for name, buffer in theirs.named_buffers(recurse=False):
+            setattr(own, name, buffer)
 
 
 def _output(pipeline: Pipeline) -> str:

@@ -45,7 +45,8 @@ class NPNet(StrictModel):
         backbone_size: side of the square the noise is resized to for a timm model; None feeds it as it is.
         layout: how the timm model's features are read, `map`, or `rows` for weights published by the paper's authors.
         gates: alpha and beta. Without them the move is `g(x + t)`, plus f's if there is f.
-        target: what the parts add up to, x' - x (`golden`) or x - x' (`difference`).
+        target: what the parts add up to: x' - x (`golden`), x - x' (`difference`), or x' itself (`absolute`), which
+            weights of the published training code for `unet` and `vit` need. Such a network is new no identity.
         unit_variance: scale every golden noise to the standard deviation of its noise.
         fit: what to do with noise of another H x W: refuse it (`exact`), or `tile`, `crop` or `resize` it, which
             also keeps its standard deviation (golden_noise.npnet.sizes).
@@ -74,20 +75,22 @@ class NPNet(StrictModel):
         backbone_size: int | None = None,
         layout: Literal["map", "rows"] = "map",
         gates: bool = True,
-        target: Literal["golden", "difference"] = "golden",
+        target: Literal["golden", "difference", "absolute"] = "golden",
         unit_variance: bool = False,
         fit: Literal["exact", "tile", "crop", "resize"] = "exact",
         long_prompt: LongPrompt = "truncate",
         pretrained: Pretrained = False,
     ):
         super().__init__()
-        _check_choice("target", target, ("golden", "difference"))
+        _check_choice("target", target, ("golden", "difference", "absolute"))
         _check_choice("fit", fit, ("exact", *FITS))
         _check_choice("long_prompt", long_prompt, ("truncate", "average", "chain"))
         if not gates and backbone is None:
             raise UserError("gates: without them the prompt acts in the residual branch only, set a backbone")
+        if target == "absolute" and svd:
+            raise UserError("target=absolute: the SVD branch moves the noise, set svd=false or another target")
         self.latent_shape, self.embeds_shape = tuple(latent_shape), tuple(embeds_shape)
-        self.sign = 1 if target == "golden" else -1
+        self.target = target
         self.unit_variance, self.fit, self.long_prompt = unit_variance, fit, long_prompt
         arguments = backbone_args or {}
         self.text_injection = TextInjection(latent_shape[0], embeds_shape) if text else None
@@ -106,14 +109,15 @@ class NPNet(StrictModel):
 
         Args:
             dtype: of the parameters, float32 by default whatever the file has.
-            options: those of NPNet that have no weights, such as `fit`.
+            options: those of NPNet that have no weights, such as `fit`, and those that no file tells, see
+                `golden_noise.npnet.published.load`.
 
         Raises:
             UserError: no such file, or it holds anything else.
         """
-        from golden_noise.npnet.checkpoint import load_published  # which itself builds NPNets
+        from golden_noise.npnet import published  # which itself builds NPNets
 
-        npnet = load_published(source, **options)
+        npnet = published.load(source, **options)
         return npnet if dtype is None else npnet.to(dtype)
 
     def forward(self, noise: Tensor, prompt_embeds: Tensor, svd: SVD | None = None) -> Tensor:
@@ -133,11 +137,12 @@ class NPNet(StrictModel):
         self._check_shapes(noise, prompt_embeds)
         if noise.numel() == 0:  # neither timm nor diffusers takes an empty batch
             return noise
-        golden = noise
+        # Noise of half precision is rounded once, at the end.
+        golden = noise.to(torch.promote_types(noise.dtype, torch.float32))
         for embeds in shorten(prompt_embeds, self.embeds_shape[0], self.long_prompt):
             golden = self._at_any_size(golden, embeds, svd)
             svd = None  # of the first noise only
-        return golden
+        return golden.to(noise.dtype)
 
     def _at_any_size(self, noise: Tensor, embeds: Tensor, svd: SVD | None) -> Tensor:
         size = self.latent_shape[1], self.latent_shape[2]
@@ -161,7 +166,9 @@ class NPNet(StrictModel):
         if self.residual_branch is not None:
             g = self.residual_branch(x + t)
             move = move + (g if self.beta is None else self.beta * g)
-        return noise + self.sign * move.to(noise.dtype)
+        if self.target == "absolute":
+            return move.to(noise.dtype)
+        return noise + move if self.target == "golden" else noise - move
 
     def golden(self, noise: Tensor, prompt: PromptEmbedding) -> Tensor:
         """Golden noise in the dtype and on the device of the noise: the method that every kind of NPNet has."""

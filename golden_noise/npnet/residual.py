@@ -14,9 +14,11 @@ from golden_noise.pipelines.loading import first_line
 
 
 class ResidualBranch(nn.Module):
-    """`g`: 1x1 conv -> features of a timm model -> nearest resize to the noise's size -> 1x1 conv.
+    """`g`: 1x1 conv -> features of a timm model -> 1x1 conv -> nearest resize to the noise's size.
 
-    The last conv starts at zero, so that a new branch changes nothing.
+    The published network resizes before the last conv. That is the same function, since a 1x1 conv treats every place
+    alike, but it resizes hundreds of channels instead of a few. The last conv starts at zero, so that a new branch
+    changes nothing.
 
     Args:
         latent_shape: (C, H, W) of the noise.
@@ -78,7 +80,7 @@ class ResidualBranch(nn.Module):
         )
         if self.layout == "rows":
             features = features.permute(0, 2, 3, 1)
-        return self.conv_out(F.interpolate(features, size=x_BCHW.shape[-2:], mode="nearest"))
+        return F.interpolate(self.conv_out(features), size=x_BCHW.shape[-2:], mode="nearest")
 
 
 def _timm_model(name: str, arguments: Mapping[str, Any], pretrained: Pretrained) -> Any:

@@ -15,6 +15,9 @@ class StrictModel(ModelMixin, ConfigMixin):
     """
 
     config_name = "config.json"
+    # Loaded values are copied into the parameters. Those as they lie in a file are not aligned in memory, on which the
+    # last bits of results depend; and adapters' parameters are also those of the denoiser that holds them.
+    _supports_param_buffer_assignment = False
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike | None, **kwargs: Any) -> Self:

@@ -81,6 +81,93 @@ def test_a_full_copy_shares_nothing_but_the_other_parts(pipeline):
         assert getattr(npnet.twin.pipe, name) is getattr(pipeline.pipe, name)
 
 
+def state(pipeline):
+    """All that building or training a network could change in a pipeline's models."""
+    parts = [part for part in pipeline.pipe.components.values() if isinstance(part, torch.nn.Module)]
+    modules = [
+        (module, module.training, getattr(module, "gradient_checkpointing", None))
+        for p in parts
+        for module in p.modules()
+    ]
+    tensors = [tensor for part in parts for tensor in (*part.parameters(), *part.buffers())]
+    flags = [(id(t), t.requires_grad, t.data_ptr(), t._version, t.grad is None, t.dtype) for t in tensors]
+    return modules, flags, [tensor.detach().clone() for tensor in tensors]
+
+
+@pytest.mark.parametrize("rank", [4, None])
+def test_the_callers_pipeline_is_left_as_it_is(pipeline, prompt, tmp_path, rank):
+    """Of whatever mode and trainability it is: built, loaded, trained, averaged, judged and gone again."""
+    pipeline.denoiser.down_blocks.train().requires_grad_(False)
+    before = state(pipeline)
+    npnet = make(pipeline, rank, gradient_checkpointing=True).train()
+    npnet.save_pretrained(tmp_path)
+    networks = [npnet, copy.deepcopy(npnet), DenoiserNPNet.from_pretrained(tmp_path, pipeline)]
+    optimizer = torch.optim.AdamW(npnet.parameters(), lr=0.1)
+    npnet.golden(NOISE, prompt).square().mean().backward()
+    optimizer.step()
+    networks[1].eval().golden(NOISE, prompt)
+    networks[2].to("cpu")
+    del npnet, networks, optimizer
+    after = state(pipeline)
+    assert after[:2] == before[:2]
+    assert all(torch.equal(*pair) for pair in zip(after[2], before[2], strict=True))
+
+
+def test_no_parameter_is_the_pipelines_own(pipeline):
+    npnet = make(pipeline)
+    own, theirs = ([*part.denoiser.parameters()] for part in (npnet.twin, pipeline))
+    assert not {id(parameter) for parameter in own} & {id(parameter) for parameter in theirs}
+    pipeline.denoiser.requires_grad_(True)
+    assert {id(p) for p in own if p.requires_grad} == {id(p) for p in npnet.parameters()}
+
+
+@pytest.mark.parametrize("move", [lambda x: x.to("cpu"), lambda x: x.double(), lambda x: x.to("meta")])
+def test_weights_stay_shared_where_it_moves(pipeline, move):
+    """Also where the pipeline was converted in between, and its parameters are no longer the same objects."""
+    npnet = make(pipeline)
+    pipeline.pipe.to(torch.float64)
+    move(npnet)
+    shared = [p for n, p in pipeline.denoiser.named_parameters() if not n.startswith("conv_out.")]
+    frozen = [p for n, p in npnet.twin.denoiser.named_parameters() if not p.requires_grad and "conv_out" not in n]
+    assert len(shared) == len(frozen)
+    assert [p.data_ptr() for p in shared] == [p.data_ptr() for p in frozen]
+    assert {p.device for p in shared} == {p.device for p in frozen} == {npnet.device}
+    assert {p.dtype for p in frozen} == {torch.float64}
+
+
+def test_a_pipeline_that_moves_on_its_own_leaves_it_usable(pipeline, prompt):
+    npnet = disturb(make(pipeline))
+    with torch.no_grad():
+        golden = npnet.golden(NOISE, prompt)
+        pipeline.pipe.to(torch.float16)
+        assert torch.equal(npnet.golden(NOISE, prompt), golden)
+        torch.testing.assert_close(npnet.to("cpu").golden(NOISE, prompt), golden, atol=0.15, rtol=0)
+    assert npnet.twin.dtype == torch.float16
+
+
+def test_an_offloaded_pipeline_stays_where_its_hooks_put_it(pipeline, prompt):
+    from accelerate import cpu_offload, cpu_offload_with_hook
+
+    expected = disturb(make(pipeline)).golden(NOISE, prompt)
+    cpu_offload_with_hook(pipeline.denoiser, "cpu")
+    npnet = disturb(make(pipeline))
+    torch.testing.assert_close(npnet.to("cpu").golden(NOISE, prompt), expected)
+    assert storages(pipeline.denoiser.parameters()) - storages(npnet.twin.denoiser.parameters()) == storages(
+        pipeline.denoiser.conv_out.parameters()
+    )
+    cpu_offload(pipeline.denoiser, "cpu")
+    with pytest.raises(UserError, match="offload=model"):
+        make(pipeline)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_noise_of_half_precision_is_rounded_once(pipeline, prompt, dtype):
+    npnet = disturb(make(pipeline))
+    noise = NOISE.to(dtype)
+    with torch.no_grad():
+        assert torch.equal(npnet.golden(noise, prompt), npnet.golden(noise.float(), prompt).to(dtype))
+
+
 @pytest.mark.parametrize("rank", [4, None])
 def test_sampling_is_bit_identical_with_and_without_it(pipeline, rank):
     prompt = pipeline.encode(PROMPTS)

@@ -324,7 +324,8 @@ def test_wrong_shapes_are_refused(noise_shape, embeds_shape, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target": "noise"}, "target: .*golden or difference.*noise"),
+        ({"target": "noise"}, "target: .*golden, difference or absolute.*noise"),
+        ({"target": "absolute"}, "target=absolute: .*svd=false"),
         ({"gates": False}, "gates: .*backbone"),
         ({"signs": "any"}, "signs: .*fixed or raw.*any"),
         ({"fit": "stretch"}, "fit: .*exact, tile, crop or resize.*stretch"),
