@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from golden_noise.claims import alone
 from golden_noise.errors import UserError
-from golden_noise.pairs.claims import alone
 from golden_noise.pairs.index import INDEX_NAME, ShardIndex, writing
 from golden_noise.pairs.pair import prompts_digest
 from golden_noise.prompts import Prompt
@@ -42,7 +42,7 @@ def delete_pairs(folder: Path) -> None:
     """
     if not folder.exists():
         return
-    with writing(folder), alone(folder):
+    with writing(folder), alone(folder, "pairs"):
         if _is_imported(folder):
             raise UserError(f"the pairs in {folder} were imported: choose another folder with data_dir=FOLDER")
         (folder / INDEX_NAME).unlink(missing_ok=True)  # first: killed here, nothing lists what is left

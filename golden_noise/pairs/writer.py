@@ -2,19 +2,17 @@
 
 import contextlib
 import hashlib
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from golden_noise.claims import Claims
 from golden_noise.errors import UserError
 from golden_noise.files import atomic_file
 from golden_noise.pairs import tar
-from golden_noise.pairs.claims import Claims
 from golden_noise.pairs.index import ShardEntry, ShardIndex, writing
 from golden_noise.pairs.pair import Failure, NoisePair, Result, prompt_hash
 
-POLL = 0.5  # seconds between two looks at what other processes have finished
 PIECE = 1 << 20  # bytes that are hashed and written at a time
 
 
@@ -40,7 +38,7 @@ class ShardWriter:
     def __init__(self, folder: str | Path, config: Mapping[str, Any]):
         self.folder, self.config = Path(folder), config
         self.index = ShardIndex.open(self.folder, config)
-        self.claims = Claims(self.folder)
+        self.claims = Claims(self.folder, "pairs")
 
     def is_finished(self, unit: int, asked: str = "") -> bool:
         """Whether the unit's shard was recorded, of the prompts with this digest, and is still there with its size."""
@@ -68,28 +66,13 @@ class ShardWriter:
         with contextlib.ExitStack() as stack:
             with writing(self.folder):
                 stack.enter_context(self.claims)
-            yield self._take(asked, waiting)
+            left = (unit for unit in range(len(asked)) if not self.is_finished(unit, asked[unit]))
+            yield self.claims.share(left, lambda unit: self._was_finished(unit, asked[unit]), waiting)
             self.claims.sweep()
 
-    def _take(self, asked: Sequence[str], waiting: Callable[[], object]) -> Iterator[int]:
-        given: set[int] = set()
-        while left := [
-            unit for unit in range(len(asked)) if unit not in given and not self.is_finished(unit, asked[unit])
-        ]:
-            found = False
-            for unit in left:
-                if self.claims.take(unit):
-                    self.index = ShardIndex.load(self.folder)
-                    if self.is_finished(unit, asked[unit]):  # meanwhile, by another process
-                        self.claims.finish(unit)
-                    else:
-                        found = True
-                        given.add(unit)
-                        yield unit
-            if not found:
-                waiting()
-                time.sleep(POLL)
-            self.index = ShardIndex.load(self.folder)
+    def _was_finished(self, unit: int, asked: str) -> bool:
+        self.index = ShardIndex.load(self.folder)
+        return self.is_finished(unit, asked)
 
     def write(self, unit: int, results: Iterable[Result], asked: str = "") -> ShardEntry:
         """Write one shard and record it; the same pairs give the same bytes.

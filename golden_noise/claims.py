@@ -1,32 +1,38 @@
-"""Which process collects which unit: locks that end with their process, on one machine or on several."""
+"""Which process does which unit of a job: locks that end with their process, on one machine or on several."""
 
 import contextlib
 import errno
 import fcntl
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Self
 
 from golden_noise.errors import UserError
 
-_PRESENCE = ".collecting"  # collectors share its lock, whoever deletes their pairs must have it alone
+POLL = 0.5  # seconds between two looks at what other processes have finished
+_PRESENCE = ".working-on-{}"  # workers share it; whoever deletes what they made must have it alone
 
 
 class Claims:
-    """The units of a folder that this process collects, each a locked file `.pairs-NNNNNN.claim`.
+    """The units of a folder that this process works on, each a locked file `.NAME-NNNNNN.claim`.
 
     It is the lock that counts, not the file: the system drops it whatever ends its process, also on NFS (since Linux
     2.6.12), while only clocks or process numbers, which differ between machines, could tell a dead process's file
     from a live one's. To be used as a context, at whose end all claims are given back.
+
+    Args:
+        folder: that the processes share.
+        name: of what the units are, such as "pairs".
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, name: str):
+        self.folder, self.name = folder, name
         self._presence = contextlib.ExitStack()
         self._held: dict[int, IO[str]] = {}
 
     def __enter__(self) -> Self:
-        self._presence.enter_context(_lock(self.folder / _PRESENCE, fcntl.LOCK_SH))
+        self._presence.enter_context(_lock(self.folder / _PRESENCE.format(self.name), fcntl.LOCK_SH))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -34,6 +40,40 @@ class Claims:
             file.close()
         self._held.clear()
         self._presence.close()
+
+    def share(
+        self,
+        units: Iterable[int],
+        is_finished: Callable[[int], bool],
+        waiting: Callable[[], object] = lambda: None,
+    ) -> Iterator[int]:
+        """Gives unfinished units, each claimed for this process, until all are finished or were given here.
+
+        Units of other processes are waited for: one whose process dies is given, too. Whoever takes a unit calls
+        `finish` once it is done.
+
+        Args:
+            units: those that were not finished at the last look.
+            is_finished: looks again, at a unit that is claimed now: another process may have finished it meanwhile.
+            waiting: called when there is nothing left to do but to wait for other processes.
+
+        Raises:
+            UserError: the file system has no locks.
+        """
+        left = list(units)
+        while left:
+            others = []
+            for unit in left:
+                if not self.take(unit):
+                    others.append(unit)
+                elif is_finished(unit):
+                    self.finish(unit)
+                else:
+                    yield unit
+            if len(others) == len(left):
+                waiting()
+                time.sleep(POLL)
+            left = others
 
     def take(self, unit: int) -> bool:
         """Claim a unit; False if it is somebody's already.
@@ -56,21 +96,21 @@ class Claims:
 
     def sweep(self) -> None:
         """Delete the files of killed processes' claims, once all units are finished."""
-        for path in self.folder.glob(".pairs-*.claim"):
+        for path in self.folder.glob(f".{self.name}-*.claim"):
             path.unlink(missing_ok=True)
 
     def _path(self, unit: int) -> Path:
-        return self.folder / f".pairs-{unit:06d}.claim"
+        return self.folder / f".{self.name}-{unit:06d}.claim"
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Work in a folder into which nobody collects.
+def alone(folder: Path, name: str) -> Iterator[None]:
+    """Work in a folder in which nobody shares units of that name.
 
     Raises:
         UserError: somebody does, or the file system has no locks.
     """
-    with _lock(folder / _PRESENCE, fcntl.LOCK_EX):
+    with _lock(folder / _PRESENCE.format(name), fcntl.LOCK_EX):
         yield
 
 
