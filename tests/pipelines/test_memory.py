@@ -105,7 +105,5 @@ def test_only_memory_options_that_change_pixels_decide_about_pairs(change, selec
     choices = ["pipeline=sdxl", "prompts=file", "prompts.path=x.txt", "metric=pickscore", "data_dir=pairs"]
     choices.append(f"collection.select_by={select_by}")
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        plain, changed = (
-            compose("collect", [*choices, *more]) for more in ([], [f"pipeline.model.memory.{change}"])
-        )
+        plain, changed = (compose("collect", [*choices, *more]) for more in ([], [f"pipeline.model.memory.{change}"]))
     assert (provenance(plain) == provenance(changed)) == same
