@@ -213,7 +213,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, A
     Earlier versions recorded neither what `ADDED` names nor what `dtype=auto` stood for, and the hub does not always
     tell a commit.
     """
-    new = plain(new)
+    old, new = plain(old), plain(new)
     if "algorithm" not in old:
         new = {name: value for name, value in new.items() if name in old or name not in ADDED}
         found = [each for each in differences(old, new) if not (each[0] in DTYPES and each[1] in ("auto", ABSENT))]
@@ -276,7 +276,7 @@ def _commits(settings: Any) -> Iterator[tuple[str, str]]:
             repository = "/".join(value.split("/")[:2])
             revision = settings.get(f"{name}_revision", settings.get("revision"))
             if commit := hub_commit(repository, revision):
-                yield repository, commit
+                yield f"{repository}@{revision or 'main'}", commit
 
 
 def local_files(settings: Any) -> dict[str, str]:

@@ -128,7 +128,7 @@ def test_images_of_other_settings_weights_or_prompts_are_refused(compose_job, np
         evaluate(compose_job("evaluate", *SMALL, methods, f"npnet={npnets[1]}"))
     with pytest.raises(UserError, match=r"000000.png is of .* give another name"):
         evaluate(compose_job("evaluate", *SMALL, methods, f"npnet={npnets[0]}", "seed=1"))
-    with pytest.raises(UserError, match=r"npnet_settings.fit=exact, now npnet_settings.fit=tile"):
+    with pytest.raises(UserError, match=r"npnet_settings\.fit=exact, now npnet_settings\.fit=tile"):
         evaluate(compose_job("evaluate", *SMALL, methods, f"npnet={npnets[0]}", "fit=tile"))
 
 
