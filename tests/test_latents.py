@@ -73,6 +73,18 @@ def test_latents_have_the_pipelines_dtype(npnet, tiny_sdxl):
     half(PROMPTS, latents=latents, num_inference_steps=1, output_type="latent")
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_half_precision_pipeline_gets_noise_that_is_rounded_once(npnet, tiny_sdxl, dtype):
+    half = StableDiffusionXLPipeline.from_pretrained(tiny_sdxl, add_watermarker=False, dtype=dtype)
+    seen = []
+    hook = npnet.register_forward_hook(lambda _, given, golden: seen.append((given[0], golden)))
+    latents = golden_latents(npnet, half, PROMPTS, [3, 4])
+    hook.remove()
+    ((noise, golden),) = seen
+    assert torch.equal(noise, draw_noise([3, 4], (4, 8, 8))) and golden.dtype == torch.float32
+    assert torch.equal(latents, golden.to(dtype))
+
+
 def test_stable_diffusion_gets_latents_too(tiny_sd):
     pipe = StableDiffusionPipeline.from_pretrained(tiny_sd)
     pipe.set_progress_bar_config(disable=True)

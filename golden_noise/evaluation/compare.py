@@ -295,7 +295,8 @@ def load_npnet(config: DictConfig, source: str | None, load_pipeline: Callable[[
         raise UserError(
             f"pipeline={config.pipeline.name} has no NPNet of its own: give npnet=FOLDER from a training run"
         )
-    npnet = checkpoint.load(source, "npnet", load_pipeline, OmegaConf.select(config, "fit"))
+    told = {name: OmegaConf.select(config, name) for name in ("fit", "attention", "target")}
+    npnet = checkpoint.load(source, "npnet", load_pipeline, **told)
     if isinstance(npnet, NPNet):
         check_shapes(npnet, source, config)
     # Lightning leaves what it trained on the CPU, and with it a pipeline that shares its denoiser.

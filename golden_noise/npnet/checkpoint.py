@@ -49,14 +49,17 @@ def load(
     fits = {"fit": fit} if fit else {}
     if own := OWN_CLASS.fullmatch(source):
         npnet = _load_own(own["name"], own["place"], option, **fits)
+        built |= fits  # diffusers passes over options that a class does not have
     elif _is_weights(source):
         return published.load(source, option, **fits, **built)
     else:
         npnet = _load_folder(source, option, load_pipeline, fits)
     for name, value in built.items():
-        have = npnet.config.get(name)
-        if have != value:
-            raise UserError(f"{name}={value}: {source} says itself that it has {name}={have}: leave {name} out")
+        if name not in npnet.config:
+            raise UserError(f"{name}={value}: {source} is a network without that option, leave it out")
+        if npnet.config[name] != value:
+            have = npnet.config[name]
+            raise UserError(f"{name}={value}: {source} says itself that it has {name}={have}, leave {name} out")
     return npnet
 
 

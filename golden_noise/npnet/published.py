@@ -61,6 +61,7 @@ ATTENTION = "unet_svd.attention."
 MEASURED = {
     "unet_embedding.upconv.weight": 4,
     "conv.conv1.weight": 4,
+    "conv.conv1.bias": 1,
     "unet_svd.mlp1.0.weight": 2,
     "unet_svd.mlp2.0.weight": 2,
     QKV: 2,

@@ -51,7 +51,8 @@ image = pipe(prompt, latents=latents).images[0]
 
 def _training(npnet: AnyNPNet, config: DictConfig) -> str:
     values: Any = OmegaConf.to_container(config, resolve=True)
-    settings = {
+    start = values.get("npnet")
+    settings = ({"trained on from": _public(start)} if start else {}) | {
         "pipeline": values["pipeline"]["model"]["source"],
         "noise": " x ".join(map(str, values["pipeline"]["latent_shape"])),
         "prompt embedding": " x ".join(map(str, values["pipeline"]["embeds_shape"])),
@@ -65,6 +66,12 @@ def _training(npnet: AnyNPNet, config: DictConfig) -> str:
     }
     rows = "\n".join(f"| {setting} | {value} |" for setting, value in settings.items())
     return f"## Training\n\n| setting | value |\n| --- | --- |\n{rows}\n\nThe whole config is in `training.yaml`."
+
+
+def _public(source: str) -> str:
+    """A source without what is particular to this machine."""
+    source = source.replace(f"{Path.cwd()}/", "")
+    return Path(source).name if source.startswith(("/", "~")) else source
 
 
 def _inline(options: dict[str, Any]) -> str:

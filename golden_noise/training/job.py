@@ -29,12 +29,13 @@ from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.loading import device_kind, model_dtype
 from golden_noise.processes import telling_of_a_wait
 from golden_noise.prompts import Prompt
-from golden_noise.tracking import build_loggers, log_config, log_in, report_training, wandb_run
+from golden_noise.tracking import build_loggers, log_config, log_in, report_training, report_weights_used, wandb_run
 from golden_noise.training.callbacks import SampleGrid, SaveNPNet
 from golden_noise.training.card import write_card
 from golden_noise.training.checkpoints import AtomicCheckpointIO, resumable
 from golden_noise.training.module import NPNetModule
 from golden_noise.training.record import describe
+from golden_noise.training.start import check_precision, trained_before
 
 GRID_PROMPTS = 8
 IDENTITY = "identity.json"
@@ -155,11 +156,12 @@ def made_by(folder: Path) -> dict[str, Any] | None:
 
 def build_npnet(config: DictConfig, load_pipeline: LoadPipeline) -> AnyNPNet:
     """The network of the config, on the pipeline's own denoiser if it is one that shares it."""
+    if config.get("npnet"):
+        return trained_before(config, load_pipeline)
     npnet = instantiate(config.model.npnet)
     if not isinstance(npnet, partial):
         return npnet
-    if load_pipeline().dtype == torch.float16:
-        raise UserError("in float16 the gradients of a denoiser vanish: add pipeline.model.dtype=bfloat16 (or float32)")
+    check_precision(load_pipeline())
     return npnet(load_pipeline())
 
 
@@ -248,6 +250,7 @@ def finish(
     described = describe(config, trainer, npnet)
     if run:
         run.summary.update({f"run/{name}": value for name, value in described.items() if value is not None})
+        report_weights_used(run, config.get("npnet"))
         report_training(run, config.data_dir, best)
         run.finish()
     record.write(folder, described)

@@ -72,6 +72,22 @@ def variant(request):
     return request.param
 
 
+def test_new_network_is_in_training_mode_throughout(variant):
+    assert [name for name, module in make(variant).named_modules() if not module.training] == []
+
+
+@pytest.mark.parametrize("chance", ["drop_path_rate", "proj_drop_rate"])
+def test_backbone_is_random_in_training_alone(chance):
+    arguments = {**VIT["backbone_args"], chance: 0.5}
+    torch.manual_seed(0)
+    npnet = NPNet(LATENT, EMBEDS, **{**VIT, "backbone_args": arguments})
+    torch.nn.init.normal_(npnet.residual_branch.conv_out.weight)
+    noise, embeds = inputs()
+    assert not torch.equal(npnet(noise, embeds), npnet(noise, embeds))
+    npnet.eval()
+    assert torch.equal(npnet(noise, embeds), npnet(noise, embeds))
+
+
 def test_new_network_is_exactly_the_identity(variant):
     noise, embeds = inputs()
     assert torch.equal(make(variant)(noise, embeds), noise)
@@ -130,6 +146,27 @@ def test_half_precision(variant, dtype):
     assert (half.float() - full).norm() / (full - noise.float()).norm() < 0.1
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("options", [{}, {"unit_variance": True}, {"long_prompt": "chain"}])
+def test_noise_of_half_precision_is_rounded_once(variant, dtype, options):
+    npnet = trained(variant)
+    for name, value in options.items():
+        setattr(npnet, name, value)
+    noise, embeds = inputs()
+    noise, embeds = noise.to(dtype), embeds.repeat(1, 2, 1)
+    with torch.no_grad():
+        assert torch.equal(npnet(noise, embeds), npnet(noise.float(), embeds).to(dtype))
+
+
+@pytest.mark.parametrize("fit", ["tile", "crop", "resize"])
+def test_noise_of_half_precision_and_another_size_is_rounded_once(fit):
+    npnet = trained("svd_unet")
+    npnet.fit = fit
+    noise, embeds = inputs(latent_shape=(4, 12, 6))
+    with torch.no_grad():
+        assert torch.equal(npnet(noise.half(), embeds), npnet(noise.half().float(), embeds).half())
+
+
 def test_golden_noise_is_the_formula():
     npnet = trained()
     noise, embeds = inputs()
@@ -141,6 +178,13 @@ def test_golden_noise_is_the_formula():
         + npnet.beta * npnet.residual_branch(noise + t)
     )
     torch.testing.assert_close(npnet(noise, embeds), expected)
+
+
+def test_absolute_is_the_golden_noise_itself():
+    vit, absolute = trained("vit"), trained("vit")
+    absolute.target = "absolute"
+    noise, embeds = inputs()
+    torch.testing.assert_close(absolute(noise, embeds), vit(noise, embeds) - noise, atol=1e-5, rtol=0)
 
 
 def test_difference_is_subtracted():
@@ -244,6 +288,15 @@ def test_rows_layout_reads_channels_last_as_if_channels_came_first():
     assert features.shape == (3, 4, 4, 16)  # rows, columns, features: taken for channels, height, width
     resized = features.repeat_interleave(2, -2)[..., ::2]
     torch.testing.assert_close(branch(noise), branch.conv_out(resized), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["swin", "rows"])
+def test_residual_branch_resizes_few_channels(name):
+    """The last conv reads the features as they are, which gives the same and costs less."""
+    branch, seen = trained(name).residual_branch, []
+    branch.conv_out.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape[2:])))
+    branch(inputs()[0])
+    assert seen == [(4, 4) if name == "swin" else (4, 16)]
 
 
 def test_conv_branch_is_the_formula():

@@ -120,6 +120,21 @@ def test_signs_of_mirrored_noise_are_determined():
     assert torch.einsum("bmk,m->bk", u, weights).abs().min() > 1e-3
 
 
+@pytest.mark.parametrize("axis", [-2, -1])
+def test_rounding_does_not_decide_the_signs_of_mirrored_noise(axis):
+    """Its singular vectors are antisymmetric, and a plain sum of their components is nothing but rounding."""
+    for seed in range(8):
+        half = noise((4, 8, 8), seed=seed)
+        x = torch.cat([half, -half.flip(axis)], dim=axis)
+        u, s, vh = decompose(x if axis == -2 else x.mT)
+        determined = s > 1e-3
+        rounding = 1e-6 * torch.randn(u.shape, generator=torch.Generator().manual_seed(seed))
+        (exact, _), (rounded, _) = fix_signs(u, vh), fix_signs(u + rounding, vh)
+        agree = (exact * rounded).sum(dim=1) > 0
+        assert u.sum(dim=1).abs()[determined].max() < 1e-4
+        assert agree[determined].all()
+
+
 def test_another_backend_gives_the_same_move():
     """`torch.linalg.svd` in float64 stands for another backend: other signs, other rounding."""
     x = noise((4, 16, 16), batch=32)
