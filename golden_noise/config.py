@@ -30,6 +30,7 @@ WHOLE: dict[str, tuple[int, int | None]] = {
     "data.num_workers": (0, None),
     "evaluation.batch_size": (1, None),
     "evaluation.prompts.count": (1, None),
+    "evaluation.prompts.seed": (0, 2**32 - 1),
     "pipeline.steps": (1, 1000),  # a schedule has no more levels
     "pipeline.model.steps": (1, 1000),
     "search.steps": (1, 1000),
@@ -61,6 +62,9 @@ NOISES = ("standard", "golden", "search")
 ABSENT = object()
 
 OmegaConf.register_new_resolver("run_group", lambda name: name.rpartition("/")[0] or name, replace=True)
+OmegaConf.register_new_resolver(
+    "use_of", lambda job: "learning" if job in ("collect", "train") else "evaluation", replace=True
+)
 OmegaConf.register_new_resolver("eighth", lambda pixels: pixels // 8, replace=True)
 OmegaConf.register_new_resolver(
     "accelerator", lambda device: {"cuda": "gpu"}.get(kind := device.split(":")[0], kind), replace=True

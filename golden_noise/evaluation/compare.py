@@ -30,6 +30,7 @@ from golden_noise.npnet import AnyNPNet, NPNet, checkpoint
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.loading import pick_device
 from golden_noise.prompts import Prompt
+from golden_noise.prompts.job import load_prompts
 from golden_noise.search.base import NoiseSearch
 from golden_noise.search.best_of_n import BestOfN
 from golden_noise.tracking import log_evaluation, log_in, report_weights_used, start_run
@@ -77,7 +78,7 @@ def evaluate(
     start = time.perf_counter()
     if config.evaluation.get("images") is None:
         check_methods(config)
-        prompts, networks = instantiate(config.evaluation.prompts), load_networks(config, npnet, load_pipeline)
+        prompts, networks = load_prompts(config.evaluation.prompts), load_networks(config, npnet, load_pipeline)
         metrics: dict[str, Metric] = instantiate(config.metric)
         pipeline, replace = load_pipeline(), npnet is not None
         source: ImageSource = drawing(config, pipeline, prompts, networks, metrics, folder, replace)
@@ -117,7 +118,8 @@ def found_images(config: DictConfig) -> Folders:
     folders = dict(config.evaluation.images)
     if STANDARD not in folders:
         raise UserError(f"evaluation.images lacks '{STANDARD}': every method is compared with it")
-    return Folders(folders, instantiate(config.evaluation.prompts))
+    named = config.evaluation.prompts is None
+    return Folders(folders, None if named else load_prompts(config.evaluation.prompts))
 
 
 def load_networks(

@@ -38,6 +38,7 @@ def train(config: DictConfig) -> None:
     """
     if config.evaluate and config.evaluation.get("images") is None:
         check_methods(config)  # now rather than after the training
+        instantiate(config.evaluation.prompts)  # likewise
     log_in(config)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
