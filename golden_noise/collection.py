@@ -30,6 +30,7 @@ from golden_noise.pipelines.base import Pipeline, PromptEmbedding
 from golden_noise.pipelines.loading import model_dtype
 from golden_noise.processes import telling_of_a_wait
 from golden_noise.prompts import Prompt
+from golden_noise.prompts.job import load_prompts
 from golden_noise.search.base import NoiseSearch
 from golden_noise.selection import Selection
 
@@ -153,7 +154,7 @@ def collect_job(config: DictConfig) -> bool:
         raise UserError(f"fabric.devices and fabric.num_nodes do not fit how this was started: {error}") from error
     if fabric.world_size > 1:
         config.device = str(fabric.device)
-    units = work_units(config)
+    units = work_units(config, quiet=not fabric.is_global_zero)
     mistake = None
     if fabric.is_global_zero:
         try:
@@ -190,9 +191,9 @@ def target(config: DictConfig) -> Path:
     return Path(config.data_dir)
 
 
-def work_units(config: DictConfig) -> list[Sequence[Prompt]]:
-    """The prompts of every unit of work, a shard's worth each."""
-    prompts: list[Prompt] = instantiate(config.prompts)
+def work_units(config: DictConfig, quiet: bool = False) -> list[Sequence[Prompt]]:
+    """The prompts of every unit of work, a shard's worth each; unless `quiet`, says what they are."""
+    prompts = load_prompts(config.prompts, quiet=quiet)
     size = config.collection.shard_size
     return [prompts[start : start + size] for start in range(0, len(prompts), size)]
 

@@ -34,6 +34,7 @@ WHOLE: dict[str, tuple[int, int | None]] = {
     "evaluation.prompts.count": (1, None),
     "evaluation.constant.count": (1, None),
     "evaluation.constant.prompts.count": (1, None),
+    "evaluation.prompts.seed": (0, 2**32 - 1),
     "pipeline.steps": (1, 1000),  # a schedule has no more levels
     "pipeline.model.steps": (1, 1000),
     "search.steps": (1, 1000),
@@ -75,6 +76,9 @@ OmegaConf.register_new_resolver(
     "wandb_tags",
     lambda tag: list(dict.fromkeys([tag, *filter(None, os.environ.get("WANDB_TAGS", "").split(","))])),
     replace=True,
+)
+OmegaConf.register_new_resolver(
+    "use_of", lambda job: "learning" if job in ("collect", "train") else "evaluation", replace=True
 )
 OmegaConf.register_new_resolver("eighth", lambda pixels: pixels // 8, replace=True)
 OmegaConf.register_new_resolver(

@@ -31,6 +31,7 @@ from golden_noise.npnet import AnyNPNet, NPNet, checkpoint
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.loading import device_kind, model_dtype, pick_device
 from golden_noise.prompts import Prompt
+from golden_noise.prompts.job import load_prompts
 from golden_noise.search.base import NoiseSearch
 from golden_noise.search.best_of_n import BestOfN
 from golden_noise.search.rescale import Rescale
@@ -128,16 +129,17 @@ def found_images(config: DictConfig) -> Folders:
     folders = dict(config.evaluation.images)
     if STANDARD not in folders:
         raise UserError(f"evaluation.images lacks '{STANDARD}': every method is compared with it")
-    return Folders(folders, instantiate(config.evaluation.prompts))
+    named = config.evaluation.prompts is None
+    return Folders(folders, None if named else load_prompts(config.evaluation.prompts))
 
 
-def evaluated_prompts(config: DictConfig) -> tuple[list[Prompt], list[Prompt]]:
-    """The prompts to evaluate, and for the control `shuffled` another one for each.
+def evaluated_prompts(config: DictConfig, quiet: bool = False) -> tuple[list[Prompt], list[Prompt]]:
+    """The prompts to evaluate, and for the control `shuffled` another one for each; unless `quiet`, says what they are.
 
     Raises:
         UserError: they cannot be read, or there are no others.
     """
-    prompts: list[Prompt] = instantiate(config.evaluation.prompts)
+    prompts = load_prompts(config.evaluation.prompts, quiet=quiet)
     return prompts, other_prompts(prompts) if SHUFFLED in config.evaluation.methods else prompts
 
 

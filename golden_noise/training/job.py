@@ -53,7 +53,7 @@ def train(config: DictConfig) -> None:
     """
     if config.evaluate and config.evaluation.get("images") is None:
         check_methods(config)  # now rather than after the training
-        evaluated_prompts(config)
+        evaluated_prompts(config, quiet=True)
     folder = Path(config.folder)
     check_settings(config, folder)
     log_in(config)

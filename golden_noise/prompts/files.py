@@ -1,0 +1,141 @@
+"""Files of prompts, read whole or refused with the line that is uncertain."""
+
+import codecs
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from golden_noise.errors import UserError
+from golden_noise.prompts.objects import read_json, read_json_lines
+from golden_noise.prompts.parquet import read_parquet
+from golden_noise.prompts.prompt import Prompt
+from golden_noise.prompts.row import Row
+from golden_noise.prompts.seeds import NoiseSeeds, Use
+from golden_noise.prompts.tables import read_table
+
+KINDS = ".csv, .tsv, .jsonl, .json, .parquet or .txt"
+TEXT = ("", ".txt", ".text", ".prompt", ".prompts", ".list", ".lst")
+PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip, as Excel's .xlsx is",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
+MARKED = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+def read_prompts(
+    path: str, seed: int = 0, repeats: int = 1, limit: int | None = None, use: Use = "learning"
+) -> list[Prompt]:
+    """Read the prompts of a file: each as it is written there, or none and the line that is uncertain.
+
+    A category becomes the prompt's "task", the name of an image its "file". Space around a caption is dropped, and a
+    row without one passed over. Text is UTF-8, or UTF-16 with a byte-order mark.
+
+    - `.csv`: a header with a caption column, of several the first of `CAPTION_COLUMNS`, in any case. Cells are quoted
+      as in RFC 4180, or not at all: a mark within a cell is text, and so are unquoted commas where they can belong to
+      the caption only (see `Commas`). A header with `;` or tabs makes these the delimiter.
+    - `.tsv`: marks are text, unless every one stands at a cell's border.
+    - `.jsonl`: an object per line, in JSON or as a Python literal. Only a line feed ends a line.
+    - `.json`: a list of captions or objects, `{id: caption}`, `{id: object}`, `{"prompts": list}` or one object. Each
+      of these endings may hold what the other does.
+    - `.parquet`: needs the extra `parquet`.
+    - `.txt` or no ending: a prompt per line, whatever is in it.
+
+    Noise follows from the prompt, not from its place: a prompt without a seed of its own gets one by a hash of `seed`,
+    `use`, its text, how many equal ones precede it, and the repeat.
+
+    Args:
+        seed: another one gives other noises.
+        repeats: noises per prompt; the first is that of the prompt's own seed if it has one.
+        limit: at most so many prompts of the file.
+        use: noises for learning are never those for evaluation.
+
+    Raises:
+        UserError: the file is missing, empty, or a line cannot be read for certain; `repeats` or `limit` is below 1.
+    """
+    for name, value in {"repeats": repeats, "limit": 1 if limit is None else limit}.items():
+        if type(value) is not int or value < 1:
+            raise UserError(f"prompts.{name}={value} must be a whole number >= 1")
+    seeds = NoiseSeeds(seed, use)
+    rows = list(_rows(_existing(path)))[:limit]
+    if not rows:
+        raise UserError(f"{path} holds no prompts")
+    return _prompts(rows, repeats, seeds)
+
+
+def _existing(path: Any) -> Path:
+    if not isinstance(path, str | os.PathLike) or not str(path).strip():
+        raise UserError(f"prompts.path={path} must be a file, in quotation marks twice if it is a number: '\"123\"'")
+    try:
+        file = Path(path).expanduser()
+        found = file.is_file()
+    except (OSError, RuntimeError, ValueError):  # too long a name, or no such user
+        found = False
+    if not found:
+        raise UserError(f"no prompt file {path}: give prompts.path an existing {KINDS} file")
+    return file
+
+
+def _rows(file: Path) -> Iterator[Row]:
+    """Every prompt in the file."""
+    kind = file.suffix.lower()
+    if kind in (".parquet", ".pq"):
+        return read_parquet(file)
+    text = _text(file)
+    if kind in (".csv", ".tsv"):
+        return read_table(file, text, "," if kind == ".csv" else "\t")
+    if kind == ".json":
+        return read_json(file, text)
+    if kind in (".jsonl", ".ndjson"):
+        return read_json_lines(file, text)
+    if kind in TEXT:
+        return _lines(file, text)
+    raise UserError(f"{file} is of no kind that is read: give a {KINDS} file")
+
+
+def _text(file: Path) -> str:
+    data = file.read_bytes()
+    for start, name in PACKED.items():
+        if data.startswith(start):
+            raise UserError(f"{file} is packed ({name}): unpack it to a {KINDS} file")
+    if data[:4] == data[-4:] == b"PAR1":
+        raise UserError(f"{file} is a Parquet file: call it {file.stem}.parquet")
+    encoding = next((name for mark, name in MARKED.items() if data.startswith(mark)), "utf-8-sig")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"{file} is no UTF-8 text ({error.reason} at byte {error.start}, line {line}): save it as UTF-8"
+        ) from error
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise UserError(f"{file}, line {line}: a NUL character: save the file as UTF-8 text")
+    return text
+
+
+def _lines(file: Path, text: str) -> Iterator[Row]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        caption = line.strip()
+        if "\r" in caption:
+            raise UserError(f"{file}, line {number}: a carriage return within the line: end lines with \\n")
+        if caption:
+            yield Row(caption, None, {})
+
+
+def _prompts(rows: list[Row], repeats: int, seeds: NoiseSeeds) -> list[Prompt]:
+    for row in rows:
+        if row.seed is not None:
+            seeds.keep(row.text, row.seed)
+    prompts: list[Prompt] = []
+    earlier: dict[str, int] = {}
+    for row in rows:
+        occurrence = earlier[row.text] = earlier.get(row.text, -1) + 1
+        for repeat in range(repeats):
+            own = row.seed if repeat == 0 else None
+            seed = seeds.draw(row.text, occurrence, repeat) if own is None else own
+            prompts.append(Prompt(len(prompts), row.text, seed, row.tags))
+    return prompts

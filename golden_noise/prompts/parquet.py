@@ -1,0 +1,43 @@
+"""Prompts from a Parquet file, as Hugging Face's data sets come."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from golden_noise.errors import UserError
+from golden_noise.prompts.row import CAPTION_COLUMNS, KNOWN_COLUMNS, Row, check_columns, read_row
+
+
+def read_parquet(file: Path) -> Iterator[Row]:
+    """The rows of a Parquet file; of its columns only those with a meaning are read, images never.
+
+    Raises:
+        UserError: pyarrow is missing, the file is damaged, it has no caption column, or a row cannot be read.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet, types
+    except ImportError as error:
+        raise UserError(f"{file} needs the package pyarrow: pip install 'golden_noise[parquet]'") from error
+
+    def is_text(kind: pyarrow.DataType) -> bool:
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+    try:
+        with parquet.ParquetFile(file) as source:
+            names = [name.strip().lower() for name in source.schema_arrow.names]
+            check_columns(str(file), names)
+            fields = [field for field, name in zip(source.schema_arrow, names, strict=True) if name in KNOWN_COLUMNS]
+            for field in fields:
+                if field.name.strip().lower() in CAPTION_COLUMNS and not is_text(field.type):
+                    raise UserError(f"{file}: the captions in the column {field.name!r} are no text ({field.type})")
+            plain = [field.name for field in fields if not types.is_nested(field.type)]
+            number = 0
+            for batch in source.iter_batches(columns=plain):
+                for values in batch.to_pylist():
+                    number += 1
+                    row = read_row(f"{file}, row {number}", {name.strip().lower(): v for name, v in values.items()})
+                    if row:
+                        yield row
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{file} is no whole Parquet file ({' '.join(str(error).split())[:150]})") from error

@@ -1,0 +1,97 @@
+"""One prompt as a file gives it, whatever the file's format: a caption, perhaps a seed, a category, a file name."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from golden_noise.errors import UserError
+
+CAPTION_COLUMNS = ("caption", "prompt", "prompts", "text")
+TAG_COLUMNS = ("category", "tag", "task")
+FILE_COLUMNS = ("file_name", "filename", "file", "image")
+KNOWN_COLUMNS = (*CAPTION_COLUMNS, *TAG_COLUMNS, *FILE_COLUMNS, "seed")
+LARGEST_SEED = 2**62
+LARGEST_WHOLE_FLOAT = 2**53  # beyond it floats skip whole numbers
+WHOLE = re.compile(r"([+-]?[0-9]+)(\.0*)?")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A prompt of a file; `seed` is None where the file gives none."""
+
+    text: str
+    seed: int | None
+    tags: dict[str, str]
+
+
+def check_columns(place: str, names: Sequence[str]) -> None:
+    """Check the names of columns or keys, in lower case.
+
+    Raises:
+        UserError: a column that is read is there twice, or none holds captions.
+    """
+    doubled = [name for name in KNOWN_COLUMNS if names.count(name) > 1]
+    if doubled:
+        raise UserError(f"{place} has two columns {doubled[0]!r}: rename the one that is not meant")
+    if not {*CAPTION_COLUMNS} & {*names}:
+        found = " ".join(", ".join(names).split())[:200] or "none"
+        raise UserError(
+            f"{place} has no caption column: it needs one of {', '.join(CAPTION_COLUMNS)} (columns: {found})"
+        )
+
+
+def caption_column(names: Sequence[str]) -> int | None:
+    """Place of the column that holds the captions: of several the first of `CAPTION_COLUMNS`."""
+    return next((names.index(name) for name in CAPTION_COLUMNS if name in names), None)
+
+
+def read_row(place: str, values: Mapping[str, Any]) -> Row | None:
+    """The prompt in the values of the columns, whose names are in lower case; None where the caption is empty.
+
+    Args:
+        place: file and line, for errors.
+
+    Raises:
+        UserError: the caption is no text, or the seed no whole number below 2^62.
+    """
+    values = {name: None if _is_nan(value) else value for name, value in values.items()}
+    caption = next((values[name] for name in CAPTION_COLUMNS if name in values), None)
+    if not isinstance(caption, str | None):
+        raise UserError(f"{place}: the caption {str(caption)[:50]!r} is no text")
+    if not caption or not caption.strip():
+        return None
+    if any("\ud800" <= letter <= "\udfff" for letter in caption):
+        raise UserError(f"{place}: the caption {caption[:50]!r} holds half a character (a surrogate)")
+    if "\0" in caption:
+        raise UserError(f"{place}: the caption {caption[:50]!r} holds a NUL character")
+    return Row(caption.strip(), _seed(place, values.get("seed")), _tags(values))
+
+
+def _is_nan(value: Any) -> bool:
+    """pandas writes NaN for what is missing."""
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or str(value).strip().lower() in ("", "nan")
+
+
+def _seed(place: str, seed: Any) -> int | None:
+    if _is_missing(seed):
+        return None
+    if isinstance(seed, float) and seed.is_integer() and abs(seed) < LARGEST_WHOLE_FLOAT:
+        return int(seed)
+    whole = None if isinstance(seed, bool | float) else WHOLE.fullmatch(str(seed).strip())
+    if whole is None:
+        raise UserError(f"{place}: seed {str(seed)[:50]!r} is no whole number")
+    if len(whole[1]) > 25 or abs(int(whole[1])) >= LARGEST_SEED:
+        raise UserError(f"{place}: seed {str(seed)[:50]} is too large, it must be below 2^62")
+    return int(whole[1])
+
+
+def _tags(values: Mapping[str, Any]) -> dict[str, str]:
+    task = next((str(values[name]).strip() for name in TAG_COLUMNS if not _is_missing(values.get(name))), "")
+    file = next((values[name].strip() for name in FILE_COLUMNS if isinstance(values.get(name), str)), "")
+    return {name: value for name, value in (("task", task), ("file", file)) if value}

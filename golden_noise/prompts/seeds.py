@@ -1,0 +1,47 @@
+"""Noise seeds of prompts that bring none: equal captions never get one twice, learning and evaluation share none."""
+
+import hashlib
+import itertools
+import json
+from collections import defaultdict
+from typing import Literal, get_args
+
+from golden_noise.errors import UserError
+
+Use = Literal["learning", "evaluation"]
+BITS = 32  # torch's CPU generator reads no more
+
+
+class NoiseSeeds:
+    """Draws seeds by a hash of what they are for, so that no prompt's depends on the other prompts around it.
+
+    The lowest bit tells the uses apart. The seeds of one caption are distinct; two captions may meet by chance.
+
+    Args:
+        seed: any whole number; another one gives other seeds.
+        use: what the noises are for.
+
+    Raises:
+        UserError: there is no such use.
+    """
+
+    def __init__(self, seed: int, use: Use) -> None:
+        if use not in get_args(Use):
+            raise UserError(f"prompts.use={use} must be one of {', '.join(get_args(Use))}")
+        self.seed, self.use = seed, use
+        self._taken: defaultdict[str, set[int]] = defaultdict(set)
+
+    def keep(self, text: str, seed: int) -> None:
+        """Never draw `seed` for this caption: it is its own already."""
+        self._taken[text].add(seed % 2**BITS)
+
+    def draw(self, text: str, *place: int) -> int:
+        """A seed from 0 to 2^32 - 1 for a caption, new to it; `place` tells its noises apart."""
+        for attempt in itertools.count():
+            what = json.dumps([self.seed, self.use, text, *place, attempt])
+            bits = int.from_bytes(hashlib.sha256(what.encode()).digest()[: BITS // 8], "big")
+            seed = bits & ~1 | get_args(Use).index(self.use)
+            if seed not in self._taken[text]:
+                self._taken[text].add(seed)
+                return seed
+        raise AssertionError  # a caption has not used up 2^31 seeds

@@ -1,0 +1,64 @@
+"""Noise follows from the prompt: equal captions, repeats, learning and evaluation share none."""
+
+import json
+
+import pytest
+
+from golden_noise.prompts import read_prompts
+from golden_noise.prompts.seeds import NoiseSeeds
+
+
+def seeds(path, **options):
+    return [prompt.seed for prompt in read_prompts(path, **options)]
+
+
+def test_equal_captions_and_repeats_never_share_a_noise(write):
+    path = write("a.txt", "one\ntwo\none\none\n")
+    found = seeds(path, repeats=50)
+    assert len({*found}) == 200
+    assert all(0 <= seed < 2**32 for seed in found)
+    assert found == seeds(path, repeats=50)
+    assert [p.seed for p in read_prompts(path, repeats=60) if p.text == "two"][:50] == found[50:100]
+
+
+def test_learning_and_evaluation_never_share_a_noise(write):
+    path = write("a.txt", "\n".join(f"caption {i}" for i in range(1000)))
+    learning, evaluation = seeds(path, repeats=3), seeds(path, repeats=3, use="evaluation")
+    assert not {*learning} & {*evaluation}
+    assert not {*learning} & {*seeds(path, repeats=3, seed=1, use="evaluation")}  # whatever the seeds of the jobs
+    assert not {*learning} & {*seeds(path, repeats=3, seed=1)}
+
+
+def test_a_further_line_changes_no_other_noise(write):
+    few, more = write("a.txt", "one\ntwo\none\n"), write("b.txt", "zero\none\nhalf\ntwo\none\none\n")
+    before, after = read_prompts(few), read_prompts(more)
+    assert {(p.text, p.seed) for p in before} < {(p.text, p.seed) for p in after}
+    assert len({p.seed for p in after}) == 6
+
+
+def test_a_prompts_own_seed_stays_and_its_repeats_meet_no_other(write):
+    rows = [{"caption": "x", "seed": seed} for seed in (1, 2, 3, 2**32 + 7, -1)] + [{"caption": "x"}]
+    path = write("a.jsonl", "\n".join(map(json.dumps, rows)))
+    assert seeds(path)[:5] == [1, 2, 3, 2**32 + 7, -1]
+    found = seeds(path, repeats=3)
+    assert found[:15:3] == [1, 2, 3, 2**32 + 7, -1]
+    assert len({seed % 2**32 for seed in found}) == 18  # the bits that torch reads
+
+
+def test_a_seed_that_is_taken_is_drawn_again():
+    first = NoiseSeeds(0, "learning").draw("a", 0)
+    drawn = NoiseSeeds(0, "learning")
+    drawn.keep("a", first + 2**32)
+    assert drawn.draw("a", 0) != first
+    assert drawn.draw("b", 0) == NoiseSeeds(0, "learning").draw("b", 0)
+
+
+def test_seeds_are_the_same_on_every_machine(write):
+    path = write("a.txt", "a red circle\na red circle\n")
+    assert seeds(path) == [2820448498, 925139218]
+    assert seeds(path, seed=1, use="evaluation") == [1289429539, 2156333337]
+
+
+@pytest.mark.parametrize("use", ["learning", "evaluation"])
+def test_the_lowest_bit_tells_the_use(write, use):
+    assert {seed % 2 for seed in seeds(write("a.txt", "a\nb\nc"), use=use)} == {int(use == "evaluation")}
