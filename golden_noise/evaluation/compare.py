@@ -26,6 +26,7 @@ from golden_noise.evaluation.methods import METHODS, Method, Methods
 from golden_noise.evaluation.scores import BEST_OF_N, CONTROLS, NPNET, SEARCH, STANDARD
 from golden_noise.images import read_image
 from golden_noise.metrics.base import Metric
+from golden_noise.metrics.limits import report_cuts
 from golden_noise.npnet import AnyNPNet, NPNet, checkpoint
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.loading import pick_device
@@ -84,11 +85,13 @@ def evaluate(
     else:
         source = found_images(config)
         metrics = instantiate(config.metric)
+    cuts = report_cuts(metrics, [prompt.text for prompt in source.prompts])
     plain: Any = OmegaConf.to_container(config, resolve=True)
     scores = Measurement(source, metrics, without_device(plain["metric"]), folder).scores(config.evaluation.batch_size)
     if isinstance(source, Drawing):
         scores.noise.update(source.noise_measures())
     summary = results.summarise(scores, plain, versions(), shlex.join(["python", *sys.argv]))
+    summary["notes"] += cuts
     results.write(folder, scores, summary)
 
     def image(method: str, position: int) -> Image.Image:
@@ -147,7 +150,8 @@ def drawing(
         best_of = config.evaluation.best_of
         best = BestOfN(metrics[best_of.metric or next(iter(metrics))], best_of.count)
         extra[BEST_OF_N] = lambda noise, prompt, seeds: best.choose(noise, prompt, pipeline, seeds)
-    methods = Methods(names, pipeline, instantiate(config.search), networks.get(NPNET), extra)
+    search = instantiate(config.search) if SEARCH in names else None
+    methods = Methods(names, pipeline, search, networks.get(NPNET), extra)
     return Drawing(pipeline, methods, prompts, folder, drawing_settings(config, names, networks), replace)
 
 
