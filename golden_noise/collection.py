@@ -2,133 +2,34 @@
 
 import itertools
 import logging
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 from tqdm import tqdm
 
 from golden_noise import identity
 from golden_noise.background import consume
+from golden_noise.collector import Collector
 from golden_noise.errors import UserError
-from golden_noise.metrics.base import Metric
-from golden_noise.noise import draw_noise, sampler_generators
+from golden_noise.metrics.limits import report_cuts
 from golden_noise.pairs import Failure, NoisePair, Result, ShardIndex, ShardWriter, prepare, prompts_digest
 from golden_noise.pairs.source import is_url
-from golden_noise.pipelines.base import Pipeline, PromptEmbedding
 from golden_noise.pipelines.loading import model_dtype
 from golden_noise.processes import telling_of_a_wait
 from golden_noise.prompts import Prompt
 from golden_noise.prompts.job import load_prompts
-from golden_noise.search.base import NoiseSearch
 from golden_noise.selection import Selection
 
-TENSORS = ("noise", "golden", "embeds", "pooled")
 AHEAD = 4  # batches that may wait for being written
-
-
-class Collector:
-    """Turns prompts into noise pairs, a batch at a time.
-
-    Args:
-        selection: which pairs are kept. None keeps every pair and draws no images, which is several times faster.
-        settings: of the search, for the record.
-        store_embeds: whether pairs carry their prompt's embedding.
-        failures_in_a_row: so many failed prompts one after another are no fault of theirs.
-    """
-
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        search: NoiseSearch,
-        metrics: dict[str, Metric],
-        selection: Selection | None,
-        batch_size: int,
-        settings: dict[str, Any],
-        failures_in_a_row: int,
-        store_embeds: bool = True,
-    ):
-        self.pipeline, self.search, self.metrics = pipeline, search, metrics
-        self.selection, self.batch_size, self.settings = selection, batch_size, settings
-        self.failures_in_a_row, self._failed = failures_in_a_row, 0
-        self.store_embeds = store_embeds
-
-    def results(self, prompts: Sequence[Prompt]) -> Iterator[list[Result]]:
-        """A pair per prompt, in order, each from the noise of the prompt's own seed; a failure where there is none.
-
-        Raises:
-            UserError: too many prompts failed one after another.
-        """
-        for start in range(0, len(prompts), self.batch_size):
-            results = self._results(prompts[start : start + self.batch_size])
-            self._count_failures(results)
-            yield results
-
-    def _results(self, prompts: Sequence[Prompt]) -> list[Result]:
-        """The results of a batch, by halves if it fails: less memory is needed, and a bad prompt found out."""
-        try:
-            return self._batch(prompts)
-        except Exception as error:  # whatever models, metrics and libraries raise
-            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        if len(prompts) == 1:
-            return [Failure.of(prompts[0], reason)]
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        middle = len(prompts) // 2
-        return [*self._results(prompts[:middle]), *self._results(prompts[middle:])]
-
-    def _batch(self, prompts: Sequence[Prompt]) -> list[Result]:
-        noise = draw_noise([prompt.seed for prompt in prompts], self.pipeline.latent_shape)
-        embedding = self.pipeline.encode([prompt.text for prompt in prompts])
-        golden = self.search.search(noise, embedding, self.pipeline)
-        scores = self._scores(prompts, embedding, noise, golden) if self.selection else [{} for _ in prompts]
-        stored: dict[str, Tensor | None] = {"noise": noise, "golden": golden}
-        if self.store_embeds:
-            stored |= {"embeds": embedding.embeds, "pooled": embedding.pooled}
-        halves = {name: tensor.to("cpu", torch.float16) for name, tensor in stored.items() if tensor is not None}
-        finite = {name: half.isfinite().flatten(1).all(1).tolist() for name, half in halves.items()}
-        results: list[Result] = []
-        for i, prompt in enumerate(prompts):
-            bad = [name for name in finite if not finite[name][i]]
-            bad += [name for name, pair in scores[i].items() if not all(map(math.isfinite, pair))]
-            if bad:
-                results.append(Failure.of(prompt, f"not finite in float16: {', '.join(bad)}"))
-                continue
-            accepted = self.selection is None or self.selection.accepts(scores[i])
-            tensors = {name: halves[name][i] if name in halves else None for name in TENSORS}
-            results.append(NoisePair(prompt, scores=scores[i], accepted=accepted, search=self.settings, **tensors))
-        return results
-
-    def _count_failures(self, results: Sequence[Result]) -> None:
-        for result in results:
-            self._failed = self._failed + 1 if isinstance(result, Failure) else 0
-            if isinstance(result, Failure) and self._failed >= self.failures_in_a_row:
-                raise UserError(
-                    f"the last {self._failed} prompts all failed (collection.failures_in_a_row):"
-                    f" prompt {result.index} {result.prompt!r} with {result.reason}"
-                )
-
-    def _scores(
-        self, prompts: Sequence[Prompt], embedding: PromptEmbedding, noise: Tensor, golden: Tensor
-    ) -> list[dict[str, tuple[float, float]]]:
-        """(standard, golden) per metric for every prompt; both images see the same sampler noise."""
-        texts, seeds = [prompt.text for prompt in prompts], [prompt.seed for prompt in prompts]
-        images = [self.pipeline.sample(embedding, x, generator=sampler_generators(seeds)) for x in (noise, golden)]
-        columns = {
-            name: [metric.score(texts, side).tolist() for side in images] for name, metric in self.metrics.items()
-        }
-        return [{name: (old[i], new[i]) for name, (old, new) in columns.items()} for i in range(len(prompts))]
 
 
 def collect_job(config: DictConfig) -> bool:
@@ -213,7 +114,10 @@ def work(config: DictConfig, units: Sequence[Sequence[Prompt]], quiet: bool = Fa
     def results() -> Iterator[tuple[int, list[Result]]]:
         collector = None
         for unit in taken:
-            collector = collector or load_collector(config, total)
+            if collector is None:
+                collector = load_collector(config, total)
+                if not quiet:
+                    report_cuts(collector.metrics, [prompt.text for prompts in units for prompt in prompts])
             bar.look(writer.index)
             for batch in collector.results(units[unit]):
                 bar.count(batch)

@@ -20,11 +20,12 @@ from golden_noise.errors import UserError
 from golden_noise.evaluation.compare import drawing_settings, load_npnet, versions
 from golden_noise.evaluation.drawing import claim
 from golden_noise.evaluation.methods import Methods
-from golden_noise.evaluation.scores import NPNET
+from golden_noise.evaluation.scores import NPNET, SEARCH
 from golden_noise.files import write_atomically
 from golden_noise.images import TEXT, about, contact_sheet, save_png, side_by_side, to_pil
-from golden_noise.noise import draw_noise, sampler_generators
+from golden_noise.noise import sampler_generators
 from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.overflow import check_images
 from golden_noise.prompts import Prompt
 from golden_noise.prompts.job import load_prompts
 from golden_noise.prompts.seeds import NoiseSeeds
@@ -40,7 +41,7 @@ def generate(config: DictConfig) -> None:
     items, and `metadata.jsonl` with a line per image. Every PNG says what made it.
 
     Raises:
-        UserError: no NPNet, a noise that is not finite, or images of other settings in the folder.
+        UserError: no NPNet, a noise or an image that is not finite, or images of other settings in the folder.
     """
     noises = [config.noise] if isinstance(config.noise, str) else list(config.noise)
     items = wanted(config)
@@ -49,7 +50,8 @@ def generate(config: DictConfig) -> None:
     # Evaluations call golden noise by the network that it comes from.
     methods = {noise: NPNET if noise == GOLDEN else noise for noise in noises}
     settings = drawing_settings(config, list(methods.values()), networks)
-    compute = Methods(list(methods.values()), load_pipeline(), instantiate(config.search), networks.get(NPNET))
+    search = instantiate(config.search) if SEARCH in noises else None
+    compute = Methods(list(methods.values()), load_pipeline(), search, networks.get(NPNET))
     folder = Path(config.folder)
     images = Images(items, methods, compute, {noise: settings[method] for noise, method in methods.items()}, folder)
     warn_of_unknown_words(items, config.pipeline.get("vocabulary"))
@@ -121,7 +123,7 @@ class Images:
         """Draw what is missing; `origin` goes into the PNGs. A batch is computed whole, so that it is always the same.
 
         Raises:
-            UserError: a noise is not finite.
+            UserError: a noise or an image is not finite.
         """
         total = len(self.items) * len(self.methods)
         with tqdm(desc="drawing", unit="image", total=total, initial=total - len(self.missing)) as bar:
@@ -141,14 +143,15 @@ class Images:
         if not lacking:
             return
         seeds = [item.seed for item in batch]
-        noise = draw_noise(seeds, self.pipeline.latent_shape)
+        noise = self.pipeline.draw_noise(seeds)
         embedding = self.pipeline.encode([item.text for item in batch])
         noises = self.compute.noises(noise, embedding, embedding, seeds)
         for name in lacking:
             latents = noises[self.methods[name]]
             _check_finite(name, latents, batch)
-            images = to_pil(self.pipeline.sample(embedding, latents, generator=sampler_generators(seeds)))
-            for item, image in zip(batch, images, strict=True):
+            drawn = self.pipeline.sample(embedding, latents, generator=sampler_generators(seeds))
+            check_images(drawn, batch, name)
+            for item, image in zip(batch, to_pil(drawn), strict=True):
                 if (name, item.index) in self.missing:
                     yield name, item, image
 

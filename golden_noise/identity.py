@@ -165,9 +165,10 @@ def model(settings: Mapping[str, Any], dtype: str, visible: Sequence[str] = VISI
 
 
 def without_device(node: Any) -> Any:
-    """The same settings on another device are the same settings."""
+    """The same settings on another device are the same settings; so are those of before there was a choice of VAEs."""
     if isinstance(node, Mapping):
-        return {key: without_device(value) for key, value in node.items() if key not in ("device", "memory")}
+        kept = {key: value for key, value in node.items() if (key, value) != ("vae", None)}
+        return {key: without_device(value) for key, value in kept.items() if key not in ("device", "memory")}
     return node
 
 

@@ -13,13 +13,21 @@ from PIL import Image, ImageDraw, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from golden_noise.errors import UserError
+
 TEXT = "golden-noise"  # what a PNG's own text is filed under
 LEAST, THUMBNAIL = 256, 288  # pixels: sheets enlarge what is smaller, and a contact sheet shrinks what is higher
 MARGIN = 12
 
 
 def to_pil(images: Tensor) -> list[Image.Image]:
-    """8-bit RGB images of a tensor (B, 3, H, W) in [0, 1]."""
+    """8-bit RGB images of a tensor (B, 3, H, W) in [0, 1].
+
+    Raises:
+        UserError: a pixel is no number; it would become black.
+    """
+    if not images.isfinite().all():
+        raise UserError("an image has pixels that are no numbers")
     pixels = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(image) for image in pixels]
 

@@ -27,6 +27,7 @@ from golden_noise.evaluation.methods import METHODS, Method, Methods
 from golden_noise.evaluation.scores import BEST_OF_N, CONSTANT, NETWORK_CONTROLS, NPNET, SEARCH, SHUFFLED, STANDARD
 from golden_noise.images import read_image
 from golden_noise.metrics.base import Metric
+from golden_noise.metrics.limits import report_cuts
 from golden_noise.npnet import AnyNPNet, NPNet, checkpoint
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.loading import device_kind, model_dtype, pick_device
@@ -93,6 +94,7 @@ def evaluate(
     else:
         source = found_images(config)
         metrics = instantiate(config.metric)
+    cuts = report_cuts(metrics, [prompt.text for prompt in source.prompts])
     plain: Any = OmegaConf.to_container(config, resolve=True)
     scores = Measurement(source, metrics, plain["metric"], folder).scores(config.evaluation.batch_size)
     if isinstance(source, Drawing):
@@ -100,6 +102,7 @@ def evaluate(
         scores.constant.update(constant.report() if constant else {})
         if CONSTANT in config.evaluation.methods and not constant:
             scores.remarks.append(UNKNOWN)
+    scores.remarks.extend(cuts)
     summary = results.summarise(scores, plain, versions(), shlex.join(["python", *sys.argv]))
     results.write(folder, scores, summary)
 
@@ -188,7 +191,8 @@ def drawing(
         settings[CONSTANT]["factor"] = constant.factor
     elif CONSTANT in names:
         names.remove(CONSTANT)
-    methods = Methods(names, pipeline, instantiate(config.search), networks.get(NPNET), extra)
+    search = instantiate(config.search) if SEARCH in names else None
+    methods = Methods(names, pipeline, search, networks.get(NPNET), extra)
     return Drawing(pipeline, methods, prompts, others, folder, settings, replace)
 
 

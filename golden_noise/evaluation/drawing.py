@@ -16,8 +16,9 @@ from golden_noise.evaluation.methods import Methods
 from golden_noise.evaluation.scores import SHUFFLED, image_path
 from golden_noise.files import write_atomically
 from golden_noise.images import TEXT, about, save_png, to_pil
-from golden_noise.noise import draw_noise, sampler_generators
+from golden_noise.noise import sampler_generators
 from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.overflow import check_images
 from golden_noise.prompts import Prompt
 
 MADE_BY = "made_by.json"
@@ -61,7 +62,8 @@ class Drawing:
         """Draw what is missing for a range of prompts. A method's batch is drawn whole, so that it is always the same.
 
         Raises:
-            UserError: an image of that name belongs to another prompt or seed, or a noise is not finite.
+            UserError: an image of that name belongs to another prompt or seed, or a noise or an image is not
+                finite.
         """
         end = min(end, len(self.prompts))
         missing = [name for name in self.methods if not all(self._exists(name, i) for i in range(start, end))]
@@ -69,13 +71,14 @@ class Drawing:
             return
         prompts, others = self.prompts[start:end], self.others[start:end]
         texts, seeds = [prompt.text for prompt in prompts], [prompt.seed for prompt in prompts]
-        noise = draw_noise(seeds, self.pipeline.latent_shape)
+        noise = self.pipeline.draw_noise(seeds)
         embedding = self.pipeline.encode(texts)
         other_embedding = self.pipeline.encode([prompt.text for prompt in others])
         noises = self._noises.noises(noise, embedding, other_embedding, seeds)
         for name in missing:
             _check_finite(name, noises[name], texts)
             drawn = self.pipeline.sample(embedding, noises[name], generator=sampler_generators(seeds))
+            check_images(drawn, prompts, name)
             for i, (image, measures) in enumerate(zip(to_pil(drawn), _rows(noises[name], noise), strict=True)):
                 facts = {"prompt": texts[i], "seed": seeds[i], "noise": measures}
                 save_png(image, self.path(name, start + i), {TEXT: json.dumps(facts)})

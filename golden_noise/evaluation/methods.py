@@ -41,6 +41,7 @@ class Methods:
 
     Args:
         names: which of METHODS and `extra`.
+        search: needed by `search`.
         npnet: needed by `npnet` and the controls that are made from it.
         extra: further methods by name; `constant` is always one of them.
     """
@@ -49,7 +50,7 @@ class Methods:
         self,
         names: list[str],
         pipeline: Pipeline,
-        search: NoiseSearch,
+        search: NoiseSearch | None,
         npnet: AnyNPNet | None,
         extra: Mapping[str, Method] | None = None,
     ):
@@ -74,7 +75,7 @@ class Methods:
         """
         compute: dict[str, Callable[[], Tensor]] = {
             STANDARD: lambda: noise,
-            SEARCH: lambda: self.search.search(noise, prompt, self.pipeline),
+            SEARCH: lambda: self._search(noise, prompt),
             NPNET: lambda: golden,
             SHUFFLED: lambda: self._predict(noise, others),
             "random_shift": lambda: shifted(noise, golden, seeds),
@@ -85,6 +86,10 @@ class Methods:
             name: (self.extra[name](noise, prompt, seeds) if name in self.extra else compute[name]()).float().cpu()
             for name in self.names
         }
+
+    def _search(self, noise: Tensor, prompt: PromptEmbedding) -> Tensor:
+        assert self.search is not None
+        return self.search.search(noise, prompt, self.pipeline)
 
     def _predict(self, noise: Tensor, prompt: PromptEmbedding) -> Tensor:
         assert self.npnet is not None

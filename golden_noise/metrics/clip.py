@@ -10,6 +10,7 @@ from torchvision.transforms import InterpolationMode, v2
 from transformers import AutoTokenizer, BatchEncoding, CLIPConfig, CLIPModel
 
 from golden_noise.images import to_pil
+from golden_noise.metrics.limits import count_cut
 from golden_noise.metrics.loading import build, load
 from golden_noise.weights import locate
 
@@ -70,6 +71,7 @@ class CLIP:
             )
         self.device, self.dtype = device, dtype
         self.size: int = self.model.config.vision_config.image_size
+        self.limit: int = self.model.config.text_config.max_position_embeddings
         self.model.eval().to(device, dtype)
 
     @property
@@ -97,11 +99,29 @@ class CLIP:
 
     def tokens(self, prompts: Sequence[str]) -> BatchEncoding:
         """Tokens of prompts, cut and padded to the model's length."""
-        length = self.model.config.text_config.max_position_embeddings
         tokens = self.tokenizer(
-            list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+            list(prompts), padding="max_length", truncation=True, max_length=self.limit, return_tensors="pt"
         )
         return tokens.to(self.device)
+
+    def cut(self, prompts: Sequence[str]) -> int:
+        """How many prompts are longer than the model's length of `limit` tokens."""
+        return count_cut(self.tokenizer, prompts, self.limit)
+
+
+class ReadsCLIPTokens:
+    """A metric that reads as much of a prompt as its CLIP does; see `CutsPrompts`."""
+
+    clip: CLIP
+
+    @property
+    def limit(self) -> int:
+        """Tokens that are read."""
+        return self.clip.limit
+
+    def cut(self, prompts: Sequence[str]) -> int:
+        """How many prompts are longer."""
+        return self.clip.cut(prompts)
 
 
 def clip_pixels(images: Tensor, size: int) -> Tensor:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from golden_noise.metrics.clip import CLIP, clip_pixels
+from golden_noise.metrics.clip import CLIP, ReadsCLIPTokens, clip_pixels
 from golden_noise.metrics.loading import pick_dtype, version_of
 from golden_noise.pipelines.loading import pick_device
 
 
-class CLIPScore:
+class CLIPScore(ReadsCLIPTokens):
     """2.5 * max(cos(text, image), 0); about 0.8 for images from Stable Diffusion XL.
 
     Args:
@@ -35,5 +35,11 @@ class CLIPScore:
 
     def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
         """Scores (B,) float32; see `Metric`."""
-        texts = [self.prefix + prompt for prompt in prompts]
-        return 2.5 * self.clip.cosine(texts, clip_pixels(images, self.clip.size)).clamp(min=0)
+        return 2.5 * self.clip.cosine(self._texts(prompts), clip_pixels(images, self.clip.size)).clamp(min=0)
+
+    def cut(self, prompts: Sequence[str]) -> int:
+        """How many prompts are too long with their prefix."""
+        return super().cut(self._texts(prompts))
+
+    def _texts(self, prompts: Sequence[str]) -> list[str]:
+        return [self.prefix + prompt for prompt in prompts]

@@ -8,13 +8,13 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import normalize, resize
 
 from golden_noise.images import from_pil, to_pil
-from golden_noise.metrics.clip import CLIP, MEAN, STD, from_open_clip
+from golden_noise.metrics.clip import CLIP, MEAN, STD, ReadsCLIPTokens, from_open_clip
 from golden_noise.metrics.loading import find_file, pick_dtype, read_tensors, version_of
 from golden_noise.pipelines.loading import pick_device
 from golden_noise.weights import locate
 
 
-class HPSv2:
+class HPSv2(ReadsCLIPTokens):
     """100 * cos(text, image); about 26 to 30. Scores of v2.0 and v2.1 cannot be compared with each other.
 
     The published code cleans prompts with ftfy before it tokenizes them; that differs only for text that was decoded

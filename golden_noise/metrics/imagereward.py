@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, BlipTextConfig, BlipTextModel, BlipVisio
 from golden_noise.errors import UserError
 from golden_noise.metrics.clip import clip_pixels
 from golden_noise.metrics.head import fold_head
+from golden_noise.metrics.limits import count_cut
 from golden_noise.metrics.loading import build, find_file, load, part, pick_dtype, read_tensors, version_of
 from golden_noise.pipelines.loading import pick_device
 from golden_noise.weights import locate
@@ -44,6 +45,7 @@ class ImageReward:
     """
 
     range = (-float("inf"), float("inf"))
+    limit = TOKENS
 
     def __init__(
         self,
@@ -83,6 +85,10 @@ class ImageReward:
             tokens.input_ids, attention_mask=tokens.attention_mask, encoder_hidden_states=seen
         ).last_hidden_state[:, 0]
         return (judged.float().cpu() @ self.weight + self.bias - MEAN) / STD
+
+    def cut(self, prompts: Sequence[str]) -> int:
+        """How many prompts are longer than `limit` tokens; see `CutsPrompts`."""
+        return count_cut(self.tokenizer, prompts, self.limit)
 
 
 def rename(name: str) -> str:

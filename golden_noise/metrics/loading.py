@@ -37,20 +37,25 @@ def version_of(source: str, revision: str | None) -> str:
     return f"{Path(source).name}@{revision or 'main'}"
 
 
-def load(kind: Any, source: str, **options) -> Any:
+def load(kind: Any, source: str, **options: Any) -> Any:
     """`kind.from_pretrained` of a folder or hub id: a model, tokenizer, config or processor.
 
     Raises:
-        UserError: it cannot be loaded from there.
+        UserError: it cannot be loaded from there, or a model whose weights are not all there.
     """
     hide_reading()
     problem = hub_problem(source)
+    options["local_files_only"] = problem is not None
     try:
-        return kind.from_pretrained(source, local_files_only=problem is not None, **options)
+        if not issubclass(kind, PreTrainedModel):
+            return kind.from_pretrained(source, **options)
+        model, report = kind.from_pretrained(source, output_loading_info=True, **options)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot load the metric's weights {source}: {why_missing(error, problem)}") from error
     except DAMAGED as error:
         raise UserError(f"cannot load the metric's weights {source}: damaged, or more than plain tensors") from error
+    _refuse_misfits(source, kind.__name__, {*report["missing_keys"]})  # transformers would make them up
+    return model
 
 
 def find_file(source: str, revision: str | None = None, sha256: str | None = None) -> Path:

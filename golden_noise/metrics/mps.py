@@ -10,7 +10,7 @@ from transformers import CLIPImageProcessorPil
 
 from golden_noise.errors import UserError
 from golden_noise.images import to_pil
-from golden_noise.metrics.clip import CLIP
+from golden_noise.metrics.clip import CLIP, ReadsCLIPTokens
 from golden_noise.metrics.loading import fill, find_file, load, part, pick_dtype, read_tensors, version_of
 from golden_noise.pipelines.loading import pick_device
 from golden_noise.weights import locate
@@ -18,7 +18,7 @@ from golden_noise.weights import locate
 COUNTERS = (".position_ids", ".inv_freq", ".pos_emb")  # buffers of older libraries; they only count from 0
 
 
-class MPS:
+class MPS(ReadsCLIPTokens):
     """exp(logit_scale) * cos(text, image), the image seen through those words of the text that the condition is about.
 
     A word counts if its similarity to the condition exceeds `threshold` times that of the text's most similar word.

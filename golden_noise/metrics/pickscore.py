@@ -6,13 +6,13 @@ from torch import Tensor
 from transformers import CLIPImageProcessorPil
 
 from golden_noise.images import to_pil
-from golden_noise.metrics.clip import CLIP
+from golden_noise.metrics.clip import CLIP, ReadsCLIPTokens
 from golden_noise.metrics.loading import load, pick_dtype, version_of
 from golden_noise.pipelines.loading import pick_device
 from golden_noise.weights import locate
 
 
-class PickScore:
+class PickScore(ReadsCLIPTokens):
     """exp(logit_scale) * cos(text, image); about 20 to 23 with the published weights.
 
     Args:

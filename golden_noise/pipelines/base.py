@@ -15,15 +15,11 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import resca
 from torch import Tensor
 
 from golden_noise.errors import UserError
-from golden_noise.pipelines.loading import (
-    load_diffusers,
-    load_lora,
-    load_unet,
-    pick_device,
-    pick_dtype,
-    set_scheduler,
-)
+from golden_noise.noise import draw_noise
+from golden_noise.pipelines.loading import load_diffusers, pick_device, pick_dtype
 from golden_noise.pipelines.memory import place
+from golden_noise.pipelines.overflow import keep_overflow
+from golden_noise.pipelines.parts import check_scheduler, load_lora, load_unet, load_vae, set_scheduler
 from golden_noise.pipelines.schedules import DDIM, Schedule
 
 
@@ -88,6 +84,7 @@ class Pipeline(ABC):
         diffusers_class: the pipelines of diffusers that a family reads.
         denoiser_name: their part that predicts the noise.
         conditions: parts of a PromptEmbedding that it takes.
+        flow: whether the models were trained by flow matching, and not by diffusion.
         half: the dtype that the models were made to run in on a GPU.
         parts: arguments of theirs that replace what a folder or the hub holds.
     """
@@ -95,6 +92,7 @@ class Pipeline(ABC):
     diffusers_class: ClassVar[type[DiffusionPipeline]]
     denoiser_name: ClassVar[str] = "unet"
     conditions: ClassVar[tuple[str, ...]] = ("embeds",)
+    flow: ClassVar[bool] = False
     half: ClassVar[str] = "float16"
     parts: ClassVar[dict[str, Any]] = {}
 
@@ -113,6 +111,7 @@ class Pipeline(ABC):
         self.steps, self.guidance, self.guidance_rescale = steps, guidance, guidance_rescale
         self.negative_prompt = negative_prompt
         pipe.set_progress_bar_config(disable=True)
+        keep_overflow(pipe)
 
     @classmethod
     def load(
@@ -123,6 +122,7 @@ class Pipeline(ABC):
         variant: str | None = None,
         revision: str | None = None,
         scheduler: Mapping[str, Any] | None = None,
+        vae: Mapping[str, Any] | None = None,
         unet: Mapping[str, Any] | None = None,
         lora: Mapping[str, Any] | None = None,
         memory: Mapping[str, Any] | None = None,
@@ -134,9 +134,10 @@ class Pipeline(ABC):
             source: folder written by `save_pretrained`, or a hub id.
             device: "auto" takes a GPU if there is one.
             dtype: "auto" is the family's half precision on a GPU and float32 elsewhere.
-            variant: file variant on the hub, such as "fp16".
+            variant: files to prefer where there are such, like "fp16".
             revision: branch, tag or commit on the hub; a folder has none.
             scheduler: class `name` and arguments of another sampler than the pipeline's own; the noise schedule stays.
+            vae: another VAE: `source` (folder or hub id) and `revision`.
             unet: weights of a distilled denoiser: `source` (folder or hub id), `weight_name` (the file inside), and
                 `revision`.
             lora: likewise adapters, which are merged into the models.
@@ -152,6 +153,9 @@ class Pipeline(ABC):
         pipe = load_diffusers(cls.diffusers_class, source, kind, variant, revision, **cls.parts)
         if scheduler is not None:
             set_scheduler(pipe, **scheduler)
+        check_scheduler(pipe, cls.flow)
+        if vae is not None:
+            load_vae(pipe, **vae)
         if unet is not None:
             load_unet(pipe, **unet)
         if lora is not None:
@@ -177,6 +181,14 @@ class Pipeline(ABC):
         """(C, H, W) of one noise."""
         scale = self.pipe.vae_scale_factor
         return self.denoiser.config.in_channels, self.height // scale, self.width // scale
+
+    def draw_noise(self, seeds: Sequence[int]) -> Tensor:
+        """Starting noise (B, C, H, W) float32 on the CPU that seeds fix, rounded to the pipeline's dtype.
+
+        Rounded here, once, it is the same number that is searched from, that a network sees, that is stored, and that
+        images are drawn from.
+        """
+        return draw_noise(seeds, self.latent_shape).to(self.dtype).float()
 
     @cached_property
     def schedule(self) -> Schedule:
@@ -238,6 +250,8 @@ class Pipeline(ABC):
         generator: torch.Generator | list[torch.Generator] | None = None,
     ) -> Tensor:
         """Images (B, 3, height, width) float32 in [0, 1] by the diffusers pipeline itself, from the given latents.
+
+        Where the VAE overflows, pixels are NaN: see `check_images`.
 
         Args:
             latents: (B, C, H, W) of unit variance; the pipeline applies its scheduler's own scale.

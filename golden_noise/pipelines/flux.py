@@ -25,6 +25,7 @@ class FluxPipeline(Pipeline):
     diffusers_class = DiffusersFlux
     denoiser_name = "transformer"
     conditions = ("embeds", "pooled")
+    flow = True
     half = "bfloat16"  # float16 overflows
 
     def __init__(self, *args: Any, **settings: Any):

@@ -1,8 +1,9 @@
 """Loading diffusers pipelines with errors that say what to do."""
 
 import logging
-from collections.abc import Mapping
-from inspect import signature
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,12 +11,9 @@ import diffusers
 import torch
 import transformers
 from diffusers import DiffusionPipeline
-from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import GatedRepoError
 from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from hydra.utils import get_method
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
 from golden_noise.errors import UserError
@@ -23,6 +21,9 @@ from golden_noise.weights import hub_problem, locate
 
 OPTION = "pipeline.model.source"
 TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"  # transformers' name for that warning
+NO_VARIANT = "no such modeling files are available"  # what diffusers says of a variant that a source does not have
+# What diffusers and transformers say, in a warning only, of models whose files lack some of their weights.
+INCOMPLETE = ("newly initialized", "MISSING")
 Kind = TypeVar("Kind", bound=DiffusionPipeline)
 
 
@@ -100,7 +101,8 @@ def load_diffusers(
     """Load a pipeline of a given class from a folder or the hub; `parts` replace what it has there.
 
     Raises:
-        UserError: a folder that is no pipeline or one of another class, or a hub that gives nothing.
+        UserError: a folder that is no pipeline or one of another class, a hub that gives nothing, or models some of
+            whose weights are missing.
     """
     place = locate(source, OPTION)
     local = Path(place).is_dir()
@@ -115,16 +117,57 @@ def load_diffusers(
         # diffusers would load a pipeline of another class too and leave the parts it lacks empty.
         name = kind.load_config(place, revision=revision, local_files_only=cached)["_class_name"]
         if name == kind.__name__:
-            options = {"dtype": dtype, "variant": variant, "revision": revision, "use_safetensors": True}
-            return say_once(kind.from_pretrained(place, local_files_only=cached, **options, **parts))
+            options = {"dtype": dtype, "revision": revision, "use_safetensors": True, "local_files_only": cached}
+            with complete(source):
+                return say_once(_load_variant(kind, place, variant, **options, **parts))
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
-        _check_gate(error, source)
+        check_gate(error, source)
         reason = why_missing(error, problem)
         raise UserError(f"cannot load {source}: {reason}; give {OPTION} another folder or hub id") from error
     raise UserError(f"{source} holds a {name}, but this config needs a {kind.__name__}: change {OPTION} or pipeline")
 
 
-def _check_gate(error: BaseException | None, source: str) -> None:
+def _load_variant(kind: type[Kind], place: str, variant: str | None, **options: Any) -> Kind:
+    """Load the files of a variant, or the plain ones of a source that has no others."""
+    try:
+        return kind.from_pretrained(place, variant=variant, **options)
+    except ValueError as error:
+        if variant is None or NO_VARIANT not in str(error):
+            raise
+    print(f"{place} has no {variant} files: loading its plain ones", file=sys.stderr)
+    return kind.from_pretrained(place, **options)
+
+
+@contextmanager
+def complete(source: str) -> Iterator[None]:
+    """Models that are loaded in this context have all their weights: the libraries would make up what is missing.
+
+    Raises:
+        UserError: they have not.
+    """
+    said: list[str] = []
+    listener = logging.Handler(logging.WARNING)
+    listener.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(listener)
+        logger.setLevel(min(logger.level or logging.WARNING, logging.WARNING))
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(listener)
+            logger.setLevel(level)
+    for message in said:
+        if any(word in message for word in INCOMPLETE):
+            lines = [line for line in message.splitlines() if any(word in line for word in INCOMPLETE)]
+            raise UserError(f"{source} lacks weights of its models ({' '.join(lines[0].split())}): is it complete?")
+
+
+def check_gate(error: BaseException | None, source: str) -> None:
     """Explain an error whose origin is a model that the hub gives only to those who accepted its licence.
 
     Raises:
@@ -164,73 +207,3 @@ def say_once(pipe: Kind) -> Kind:
         if isinstance(part, PreTrainedTokenizerBase):
             part.deprecation_warnings[TOO_LONG] = True  # as if it had warned already
     return pipe
-
-
-def set_scheduler(pipe: DiffusionPipeline, name: str, **arguments: Any) -> None:
-    """Let a pipeline sample with another scheduler, at its own noise schedule but for the arguments given.
-
-    Args:
-        name: class of diffusers, such as "EulerDiscreteScheduler".
-        arguments: of that class. All take `timestep_spacing`, as searches need it where the sampler itself has none.
-
-    Raises:
-        UserError: no such scheduler, or it has no such argument.
-    """
-    option = "pipeline.model.scheduler"
-    kind = getattr(diffusers, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
-        raise UserError(f"{option}.name={name} is no scheduler of diffusers, such as EulerDiscreteScheduler")
-    for argument in arguments:
-        if argument not in (*signature(kind).parameters, "timestep_spacing"):
-            raise UserError(f"{option}.{argument}: a {name} has no such argument")
-    own = dict(pipe.scheduler.config)
-    for default in own.pop("_use_default_values", []):  # defaults of one class are not those of another
-        own.pop(default, None)
-    pipe.scheduler = getattr(diffusers, name).from_config(own | arguments)
-
-
-def load_unet(pipe: DiffusionPipeline, source: str, weight_name: str, revision: str | None = None) -> None:
-    """Replace all weights of the denoiser.
-
-    Raises:
-        UserError: there is no such file, or it holds another model's weights.
-    """
-    file = _find_weights("pipeline.model.unet", source, weight_name, revision)
-    try:
-        pipe.unet.load_state_dict(load_file(file))
-    except (RuntimeError, SafetensorError) as error:
-        raise UserError(f"{source}: {weight_name} does not fit the denoiser ({first_line(error)})") from error
-
-
-def load_lora(pipe: DiffusionPipeline, source: str, weight_name: str, revision: str | None = None) -> None:
-    """Merge low-rank adapters into the models, which then cost and behave like any others.
-
-    Raises:
-        UserError: there is no such file, or it holds no adapters for these models.
-    """
-    file = _find_weights("pipeline.model.lora", source, weight_name, revision)
-    try:
-        pipe.load_lora_weights(str(file.parent), weight_name=file.name, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{source}: {weight_name} does not fit the models ({first_line(error)})") from error
-    if not pipe.get_active_adapters():  # keys of another model are passed over without an error
-        raise UserError(f"{source}: {weight_name} holds no adapters for the denoiser of {type(pipe).__name__}")
-    pipe.fuse_lora()
-    pipe.unload_lora_weights()
-
-
-def _find_weights(option: str, source: str, weight_name: str, revision: str | None) -> Path:
-    if not weight_name.endswith(".safetensors"):
-        raise UserError(f"{option}.weight_name={weight_name} must be a .safetensors file")
-    place = Path(locate(source, f"{option}.source"))
-    if place.is_dir():
-        if (place / weight_name).is_file():
-            return place / weight_name
-        raise UserError(f"{option}.weight_name: no file {weight_name} in {source}")
-    problem = hub_problem(source)
-    try:
-        return Path(hf_hub_download(source, weight_name, revision=revision, local_files_only=problem is not None))
-    except (OSError, ValueError) as error:
-        _check_gate(error, source)
-        reason = why_missing(error, problem)
-        raise UserError(f"{option}: cannot load {weight_name} of {source}: {reason}") from error

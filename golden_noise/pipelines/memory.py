@@ -6,6 +6,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from golden_noise.errors import UserError
+from golden_noise.pipelines.parts import upcast_vae
 
 OPTION = "pipeline.model.memory"
 OFFLOADS = ("none", "model", "sequential")
@@ -18,6 +19,7 @@ def place(
     offload: str = "none",
     vae_slicing: bool = False,
     vae_tiling: bool = False,
+    vae_upcast: bool = False,
     attention: str | None = None,
     compile: bool = False,
     channels_last: bool = False,
@@ -43,6 +45,8 @@ def place(
         pipe.vae.enable_slicing()
     if vae_tiling:
         pipe.vae.enable_tiling()
+    if vae_upcast:
+        upcast_vae(pipe.vae)
     if compile:
         denoiser.compile()
     if offload == "none":

@@ -24,6 +24,7 @@ class SD3Pipeline(Pipeline):
     diffusers_class = StableDiffusion3Pipeline
     denoiser_name = "transformer"
     conditions = ("embeds", "pooled")
+    flow = True
     half = "bfloat16"  # float16 overflows
 
     def __init__(self, *args: Any, **settings: Any):

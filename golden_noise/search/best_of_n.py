@@ -11,6 +11,7 @@ from golden_noise.errors import UserError
 from golden_noise.metrics.base import Metric
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.pipelines.base import Pipeline, PromptEmbedding
+from golden_noise.pipelines.overflow import are_finite
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class BestOfN:
     """The given noise or one of n - 1 others, by the score of the image that the pipeline draws from it.
 
     The others follow from the given noise, so that searching again finds the same. They are unrelated to it: what can
-    be gained by choosing alone, not a target that a network could learn from the noise.
+    be gained by choosing alone, not a target that a network could learn from the noise. Of equal scores the first
+    counts; a noise whose image is not finite is never chosen.
 
     Args:
         metric: judge of the images; evaluate with another one.
@@ -44,7 +46,8 @@ class BestOfN:
 
         def score(candidates: Tensor) -> Tensor:
             images = pipeline.sample(prompt, candidates, generator=sampler_generators(sampler_seeds))
-            return self.metric.score(prompt.texts, images)
+            scores = self.metric.score(prompt.texts, images.nan_to_num())
+            return scores.masked_fill(~torch.tensor(are_finite(images)) | scores.isnan(), -torch.inf)
 
         best, best_scores = noise, score(noise)
         for i in range(1, self.n):

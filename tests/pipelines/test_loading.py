@@ -5,10 +5,12 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import diffusers
+import huggingface_hub
 import pytest
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from golden_noise.errors import UserError
 from golden_noise.pipelines.loading import pick_device
@@ -74,8 +76,48 @@ def test_pickled_weights_are_not_read(copy):
     assert "safetensors" in refusal(copy)
 
 
-def test_missing_variant(tiny_sdxl):
-    assert "fp16" in refusal(tiny_sdxl, variant="fp16")
+def test_a_folder_without_the_variants_files_gives_its_plain_ones(tiny_sdxl, capsys):
+    plain, other = load(tiny_sdxl), load(tiny_sdxl, variant="fp16")
+    assert capsys.readouterr().err.count("has no fp16 files: loading its plain ones") == 1
+    assert torch.equal(other.denoiser.conv_in.weight, plain.denoiser.conv_in.weight)
+
+
+def test_a_variants_files_are_read_where_there_are_such(tiny_sdxl, copy, capsys):
+    tensors = load_file(copy / "unet/diffusion_pytorch_model.safetensors")
+    tensors["conv_in.bias"] += 1
+    save_file(tensors, copy / "unet/diffusion_pytorch_model.fp16.safetensors", {"format": "pt"})
+    other = load(copy, variant="fp16")
+    torch.testing.assert_close(other.denoiser.conv_in.bias, load(tiny_sdxl).denoiser.conv_in.bias + 1)
+    assert "plain ones" not in capsys.readouterr().err
+
+
+def test_from_the_hubs_cache_without_the_variants_files(tiny_sdxl, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(diffusers.pipelines.pipeline_utils, "HF_HUB_CACHE", str(tmp_path), raising=False)
+    repository = tmp_path / "models--ORG--NAME"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text("0" * 40)
+    shutil.copytree(tiny_sdxl, repository / "snapshots" / ("0" * 40))
+    load("ORG/NAME", variant="fp16", revision="main")
+    assert "plain ones" in capsys.readouterr().err
+
+
+def test_a_folder_below_the_home(tiny_sdxl, monkeypatch):
+    monkeypatch.setenv("HOME", str(tiny_sdxl.parent))
+    assert load(f"~/{tiny_sdxl.name}").latent_shape == (4, 8, 8)
+    vae = load(tiny_sdxl, vae={"source": f"~/{tiny_sdxl.name}/vae"})
+    assert vae.pipe.vae.config.latent_channels == 4
+
+
+@pytest.mark.parametrize("part", ["unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"])
+def test_weights_that_a_file_lacks_are_not_made_up(copy, part):
+    file = copy / f"{part}.safetensors"
+    tensors = load_file(file)
+    lost = sorted(tensors)[len(tensors) // 2]
+    del tensors[lost]
+    save_file(tensors, file, {"format": "pt"})
+    message = refusal(copy)
+    assert str(copy) in message and lost in message
 
 
 def test_hub_id_without_network():
@@ -165,7 +207,7 @@ def test_searches_get_the_spacing_even_where_the_sampler_has_none(tiny_sdxl):
     assert load(tiny_sdxl, scheduler=scheduler).schedule.timesteps(4).tolist() == [999, 749, 499, 249]
 
 
-@pytest.mark.parametrize("name", ["NoSuchScheduler", "UNet2DConditionModel", "__version__"])
+@pytest.mark.parametrize("name", ["NoSuchScheduler", "SchedulerMixin", "UNet2DConditionModel", "__version__"])
 def test_unknown_scheduler(tiny_sdxl, name):
     assert f"pipeline.model.scheduler.name={name}" in refusal(tiny_sdxl, scheduler={"name": name})
 
