@@ -115,6 +115,14 @@ def alone(folder: Path, name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Waits for a folder's lock, for what takes a moment; it ends with its process, a kill cannot leave it held."""
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
 def _lock(path: Path, kind: int) -> Iterator[None]:
     with path.open("w") as file:
         if not _try_lock(file, kind):
@@ -130,8 +138,8 @@ def _try_lock(file: IO[str], kind: int) -> bool:
             return False
         if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise UserError(
-                f"the file system of {file.name} has no locks ({error.strerror}), which keep collectors apart:"
-                " choose a folder of another one with data_dir=FOLDER"
+                f"the file system of {file.name} has no locks ({error.strerror}), which keep processes apart:"
+                " choose a folder of another one with data_dir=FOLDER or paths.outputs=FOLDER"
             ) from error
         raise
     return True

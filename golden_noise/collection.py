@@ -1,18 +1,13 @@
 """The collect job: prompts, a pipeline, a search and a reward become shards of noise pairs."""
 
 import itertools
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from hydra.utils import instantiate
-from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
@@ -24,10 +19,11 @@ from golden_noise.metrics.limits import report_cuts
 from golden_noise.pairs import Failure, NoisePair, Result, ShardIndex, ShardWriter, prepare, prompts_digest
 from golden_noise.pairs.source import is_url
 from golden_noise.pipelines.loading import model_dtype
-from golden_noise.processes import telling_of_a_wait
+from golden_noise.processes import is_first
 from golden_noise.prompts import Prompt
 from golden_noise.prompts.job import load_prompts
 from golden_noise.selection import Selection
+from golden_noise.sharing import launch
 
 AHEAD = 4  # batches that may wait for being written
 
@@ -41,21 +37,8 @@ def collect_job(config: DictConfig) -> bool:
     Raises:
         UserError: the folder's pairs do not fit `config.mode`, cannot be written, or too many prompts fail.
     """
-    if config.fabric.devices != 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise UserError("several processes can work on one collection only: leave out -m or fabric.devices")
-    folder = target(config)
-    for name in ("lightning.fabric", "lightning.pytorch"):  # they tell at length how the processes met
-        logging.getLogger(name).setLevel(logging.WARNING)
-    alone = config.fabric.devices == config.fabric.num_nodes == 1  # whatever started this process
-    fabric: Fabric = instantiate(config.fabric, plugins=[LightningEnvironment()] if alone else None)
-    try:
-        with telling_of_a_wait("fabric.devices=1 fabric.num_nodes=1"):
-            fabric.launch()
-    except ValueError as error:
-        raise UserError(f"fabric.devices and fabric.num_nodes do not fit how this was started: {error}") from error
-    if fabric.world_size > 1:
-        config.device = str(fabric.device)
-    units = work_units(config, quiet=not fabric.is_global_zero)
+    folder, units = target(config), work_units(config, quiet=not is_first())
+    fabric = launch(config)
     mistake = None
     if fabric.is_global_zero:
         try:

@@ -102,23 +102,28 @@ def check(config: DictConfig) -> None:
     _check_selection(config)
     _check_mode(config)
     _check_recipe(config)
-    if config.job == "train":
+    if config.job in ("train", "evaluate", "generate"):
         _check_name(config)
+    if config.job == "train":
         _check_processes(config)
 
 
 def _check_name(config: DictConfig) -> None:
-    """Ranks that Lightning does not start itself each compose the config: the time would give each its own folder."""
+    """Processes that Lightning does not start itself each compose the config: the time would give each a folder."""
     folder_given = HydraConfig.initialized() and any(
         text.startswith("hydra.run.dir=") for text in HydraConfig.get().overrides.hydra
     )
     raw: Any = OmegaConf.to_container(config, resolve=False)
-    several = started_several_times() or config.trainer.get("num_nodes", 1) > 1
+    several = started_several_times() or _select_nodes(config) > 1
     if several and "${now:" in str(raw["name"]) and not folder_given:
         raise UserError(
-            "torchrun, SLURM and trainer.num_nodes start several processes, which need one run folder: add name=NAME; "
+            "torchrun, SLURM and num_nodes start several processes, which need one run folder: add name=NAME; "
             "started again with it, the run goes on"
         )
+
+
+def _select_nodes(config: DictConfig) -> int:
+    return (config.trainer if config.job == "train" else config.fabric).get("num_nodes", 1)
 
 
 def _check_processes(config: DictConfig) -> None:

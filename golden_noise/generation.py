@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from golden_noise.claims import locked
 from golden_noise.errors import UserError
 from golden_noise.evaluation.compare import drawing_settings, load_npnet, versions
 from golden_noise.evaluation.drawing import claim
@@ -26,9 +27,11 @@ from golden_noise.images import TEXT, about, contact_sheet, save_png, side_by_si
 from golden_noise.noise import sampler_generators
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.overflow import check_images
+from golden_noise.processes import is_first
 from golden_noise.prompts import Prompt
 from golden_noise.prompts.job import load_prompts
 from golden_noise.prompts.seeds import NoiseSeeds
+from golden_noise.sharing import launch, shared_batches
 
 GOLDEN, ROW, SHEET = "golden", "side_by_side", "sheet.png"
 ON_SHEET = 48  # items that the contact sheet shows
@@ -37,14 +40,16 @@ ON_SHEET = 48  # items that the contact sheet shows
 def generate(config: DictConfig) -> None:
     """Draw every prompt and seed from every kind of noise, each once: what an interrupted job has drawn is kept.
 
-    The run folder gets a folder of images per kind of noise, their rows `side_by_side/`, a contact sheet of the first
-    items, and `metadata.jsonl` with a line per image. Every PNG says what made it.
+    As many processes as `config.fabric` says share the work, and any that run the same command. The run folder gets a
+    folder of images per kind of noise, their rows `side_by_side/`, a contact sheet of the first items, and
+    `metadata.jsonl` with a line per image. Every PNG says what made it.
 
     Raises:
         UserError: no NPNet, a noise or an image that is not finite, or images of other settings in the folder.
     """
     noises = [config.noise] if isinstance(config.noise, str) else list(config.noise)
-    items = wanted(config)
+    items = wanted(config, quiet=not is_first())
+    first = launch(config).is_global_zero
     load_pipeline = cache(partial(instantiate, config.pipeline.model))
     networks = {NPNET: load_npnet(config, config.npnet, load_pipeline)} if GOLDEN in noises else {}
     # Evaluations call golden noise by the network that it comes from.
@@ -54,23 +59,27 @@ def generate(config: DictConfig) -> None:
     compute = Methods(list(methods.values()), load_pipeline(), search, networks.get(NPNET))
     folder = Path(config.folder)
     images = Images(items, methods, compute, {noise: settings[method] for noise, method in methods.items()}, folder)
-    warn_of_unknown_words(items, config.pipeline.get("vocabulary"))
-    OmegaConf.save(config, folder / "config.yaml", resolve=True)
-    images.draw(config.batch_size, {"pipeline": config.pipeline.name, "npnet": config.npnet, "versions": versions()})
-    images.write_metadata()
-    images.write_sheet()
-    print(images.summary())
+    if first:
+        warn_of_unknown_words(items, config.pipeline.get("vocabulary"))
+        OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    origin = {"pipeline": config.pipeline.name, "npnet": config.npnet, "versions": versions()}
+    images.draw(config.batch_size, origin, quiet=not first)
+    if first:
+        with locked(folder):  # the same command may have been started twice
+            images.write_metadata()
+            images.write_sheet()
+        print(images.summary())
 
 
-def wanted(config: DictConfig) -> list[Prompt]:
+def wanted(config: DictConfig, quiet: bool = False) -> list[Prompt]:
     """The prompt or prompts, once per seed, numbered in order.
 
     One prompt has the seeds from its own on. Of several, each image after a prompt's first has a seed that no other
-    image of the same caption has.
+    image of the same caption has. Unless `quiet`, says what they are.
     """
     count = len(config.seeds) if config.seeds else config.images_per_prompt
     if "prompts" in config:
-        prompts = load_prompts(config.prompts, noises=count)
+        prompts = load_prompts(config.prompts, noises=count, quiet=quiet)
         seeds_of = _further_seeds(prompts, count)
     else:
         prompts = [Prompt(0, config.prompt, config.seed)]
@@ -111,35 +120,48 @@ class Images:
     ):
         self.items, self.methods, self.compute, self.settings, self.folder = items, methods, compute, settings, folder
         self.pipeline: Pipeline = compute.pipeline
-        for noise in methods:
-            claim(folder / noise, settings[noise], replace=False)
-        self.missing = {(noise, item.index) for item in items for noise in methods if not self._exists(noise, item)}
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):  # of two processes, one is the first to say what the images are
+            for noise in methods:
+                claim(folder / noise, settings[noise], replace=False)
+        for item, noise in product(items, methods):
+            self._exists(noise, item)  # or of another prompt, which is noticed now
 
     def path(self, noise: str, item: Prompt) -> Path:
         """The image of one item; names sort in the order of the items."""
         return self.folder / noise / f"{item.index:06d}_seed{item.seed}.png"
 
-    def draw(self, batch_size: int, origin: dict[str, Any]) -> None:
-        """Draw what is missing; `origin` goes into the PNGs. A batch is computed whole, so that it is always the same.
+    def draw(self, batch_size: int, origin: dict[str, Any], quiet: bool = False) -> None:
+        """Draw what is missing, beside any number of processes that do the same in this folder.
+
+        A batch is computed whole, so that it is always the same.
+
+        Args:
+            origin: goes into the PNGs.
+            quiet: show no progress.
 
         Raises:
             UserError: a noise or an image is not finite.
         """
         total = len(self.items) * len(self.methods)
-        with tqdm(desc="drawing", unit="image", total=total, initial=total - len(self.missing)) as bar:
-            for start in range(0, len(self.items), batch_size):
-                batch = self.items[start : start + batch_size]
-                for noise, item, image in self._drawn(batch):
+        with tqdm(desc="drawing", unit="image", total=total, disable=quiet) as bar:
+            for places in shared_batches(self.folder, len(self.items), batch_size):
+                batch = self.items[places.start : places.stop]
+                missing = {(n, item.index) for item, n in product(batch, self.methods) if not self._exists(n, item)}
+                bar.update(len(batch) * len(self.methods) - len(missing))
+                for noise, item, image in self._drawn(batch, missing):
                     made_by = self.settings[noise]
                     facts = {"prompt": item.text, "seed": item.seed, "noise": noise} | origin | {"made_by": made_by}
                     text = {"Description": item.text, "Software": "golden-noise", TEXT: json.dumps(facts)}
                     save_png(image, self.path(noise, item), text)
                     bar.update()
-                self._write_rows(batch)
+                self._write_rows(batch, missing)
 
-    def _drawn(self, batch: Sequence[Prompt]) -> Iterator[tuple[str, Prompt, Image.Image]]:
-        """What a batch lacks."""
-        lacking = [noise for noise in self.methods if any((noise, item.index) in self.missing for item in batch)]
+    def _drawn(
+        self, batch: Sequence[Prompt], missing: set[tuple[str, int]]
+    ) -> Iterator[tuple[str, Prompt, Image.Image]]:
+        """What a batch lacks: (kind of noise, index) is missing."""
+        lacking = [noise for noise in self.methods if any((noise, item.index) in missing for item in batch)]
         if not lacking:
             return
         seeds = [item.seed for item in batch]
@@ -152,17 +174,17 @@ class Images:
             drawn = self.pipeline.sample(embedding, latents, generator=sampler_generators(seeds))
             check_images(drawn, batch, name)
             for item, image in zip(batch, to_pil(drawn), strict=True):
-                if (name, item.index) in self.missing:
+                if (name, item.index) in missing:
                     yield name, item, image
 
-    def _write_rows(self, batch: Sequence[Prompt]) -> None:
+    def _write_rows(self, batch: Sequence[Prompt], drawn: set[tuple[str, int]]) -> None:
         """The images of each item side by side, where there are several."""
         if len(self.methods) < 2:
             return
         (self.folder / ROW).mkdir(exist_ok=True)
         for item in batch:
             path, facts = self.path(ROW, item), {"prompt": item.text, "seed": item.seed, "noise": list(self.methods)}
-            if about(path) != facts or any((noise, item.index) in self.missing for noise in self.methods):
+            if about(path) != facts or any((noise, item.index) in drawn for noise in self.methods):
                 row = side_by_side({noise: Image.open(self.path(noise, item)) for noise in self.methods})
                 save_png(row, path, {"Description": item.text, TEXT: json.dumps(facts)})
 

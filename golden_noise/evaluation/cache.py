@@ -1,5 +1,6 @@
 """Numbers that took long to measure, kept on disk by what they were measured on."""
 
+import fcntl
 import json
 import math
 import os
@@ -11,18 +12,26 @@ class Cache:
 
     The first number of a key stays: the rounding of a score depends a little on the batch, and the same image must tie
     with itself. Keys are made of contents (see `identity.digest`), so a replaced image or another metric never gets an
-    old number.
+    old number. Several processes may use the file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._values: dict[str, float] = {}
-        text = path.read_text("utf-8", errors="replace") if path.exists() else ""
-        for line in text.splitlines():
-            found = _entry(line)
-            if found:
-                self._values[found[0]] = found[1]
-        self._torn = bool(text) and not text.endswith("\n")
+        self._read = 0  # bytes
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what was added to the file since the last look, by other processes."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self._read)
+            whole, end, _ = file.read().rpartition(b"\n")  # what a kill cut off has no end yet
+        self._read += len(whole) + len(end)
+        for line in whole.decode("utf-8", errors="replace").split("\n"):
+            if found := _entry(line):
+                self._values.setdefault(*found)
 
     def get(self, keys: list[str]) -> list[float] | None:
         """The numbers of all keys, or None if any of them is missing."""
@@ -34,11 +43,14 @@ class Cache:
         self._values |= finite
         lines = "".join(json.dumps([key, value]) + "\n" for key, value in finite.items())
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("\n" * self._torn + lines)
+        with self.path.open("ab+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # of two processes, one line after the other
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - 1))
+            torn = file.read(1) not in (b"", b"\n")
+            file.write(b"\n" * torn + lines.encode())
             file.flush()
             os.fsync(file.fileno())
-        self._torn = False
 
 
 def _entry(line: str) -> tuple[str, float] | None:

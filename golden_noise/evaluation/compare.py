@@ -17,6 +17,7 @@ from PIL import Image
 
 import golden_noise
 from golden_noise import identity
+from golden_noise.claims import locked
 from golden_noise.errors import UserError
 from golden_noise.evaluation import report, results
 from golden_noise.evaluation.constant import UNKNOWN, Constant, Learning, choose_constant, learning_prompts
@@ -36,6 +37,7 @@ from golden_noise.prompts.job import load_prompts
 from golden_noise.search.base import NoiseSearch
 from golden_noise.search.best_of_n import BestOfN
 from golden_noise.search.rescale import Rescale
+from golden_noise.sharing import launch
 from golden_noise.tracking import log_evaluation, log_in, report_weights_used, start_run
 
 if TYPE_CHECKING:
@@ -55,11 +57,13 @@ def evaluate(
     load_pipeline: Callable[[], Pipeline] | None = None,
     find_run: Callable[[], "Run | None"] = lambda: None,
     learning: Learning | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Compare starting noises and write images, `results.json`, `results.csv` and `report.html`.
 
     The images are drawn here, or found in the folders of `config.evaluation.images`. What an interrupted evaluation
-    has drawn and scored is used again, and the results are the same as if it had run through.
+    has drawn and scored is used again, and the results are the same as if it had run through. Processes that evaluate
+    the same share the work.
 
     Args:
         npnet: the network to judge; loaded from `config.npnet` if not given. A network that is given replaces the
@@ -68,9 +72,10 @@ def evaluate(
         load_pipeline: gives the pipeline of `config` if the caller has it already.
         find_run: gives the W&B run to report to, if there is one; called when there are results.
         learning: gives prompts of the training for the control `constant`; see `learning_prompts`.
+        quiet: work as all processes of a job but the first do: say nothing and write no results.
 
     Returns:
-        The content of `results.json`.
+        The content of `results.json`; nothing where this process wrote none.
 
     Raises:
         UserError: unknown method, no metric, no prompts, no NPNet where one is needed, no other prompts where controls
@@ -84,19 +89,23 @@ def evaluate(
     constant = None
     if config.evaluation.get("images") is None:
         check_methods(config)
-        prompts, others = evaluated_prompts(config)
+        prompts, others = evaluated_prompts(config, quiet)
         learnt = learning_prompts(config, prompts, learning)
         networks = load_networks(config, npnet, load_pipeline)
         metrics: dict[str, Metric] = instantiate(config.metric)
         pipeline, replace = load_pipeline(), npnet is not None
-        constant = choose_constant(config, learnt, pipeline, metrics)
+        constant = choose_constant(config, learnt, pipeline, metrics, quiet)
         source: ImageSource = drawing(config, pipeline, prompts, others, networks, metrics, folder, replace, constant)
     else:
         source = found_images(config)
         metrics = instantiate(config.metric)
-    cuts = report_cuts(metrics, [prompt.text for prompt in source.prompts])
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    scores = Measurement(source, metrics, plain["metric"], folder).scores(config.evaluation.batch_size)
+    measurement = Measurement(source, metrics, plain["metric"], folder)
+    if quiet:
+        measurement.measure(config.evaluation.batch_size, quiet)
+        return {}
+    cuts = report_cuts(metrics, [prompt.text for prompt in source.prompts])
+    scores = measurement.scores(config.evaluation.batch_size)
     if isinstance(source, Drawing):
         scores.noise.update(source.noise_measures())
         scores.constant.update(constant.report() if constant else {})
@@ -104,12 +113,13 @@ def evaluate(
             scores.remarks.append(UNKNOWN)
     scores.remarks.extend(cuts)
     summary = results.summarise(scores, plain, versions(), shlex.join(["python", *sys.argv]))
-    results.write(folder, scores, summary)
 
     def image(method: str, position: int) -> Image.Image:
         return read_image(source.path(method, position))
 
-    report.write_report(folder, scores, summary, image)
+    with locked(folder):  # the same command may have been started twice
+        results.write(folder, scores, summary)
+        report.write_report(folder, scores, summary, image)
     results.print_table(summary)
     print(f"report: {(folder / 'report.html').resolve()} ({time.perf_counter() - start:.0f} s)")
     if run := find_run():
@@ -118,11 +128,16 @@ def evaluate(
 
 
 def evaluate_job(config: DictConfig) -> None:
-    """The evaluate job: `evaluate`, reported in a run of its own."""
+    """The evaluate job: `evaluate` in as many processes as `config.fabric` says, reported in a run of its own."""
     log_in(config)
+    check_metrics(config)
+    if config.evaluation.get("images") is None:  # one process is enough to find out what cannot work
+        check_methods(config)
+        evaluated_prompts(config, quiet=True)
+    quiet = not launch(config).is_global_zero
     find_run = cache(partial(start_run, config))
-    evaluate(config, find_run=find_run)
-    if run := find_run():
+    evaluate(config, find_run=find_run, quiet=quiet)
+    if not quiet and (run := find_run()):
         report_weights_used(run, config.npnet)
         run.finish()
 

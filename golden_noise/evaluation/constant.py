@@ -21,10 +21,12 @@ from golden_noise.evaluation.cache import Cache
 from golden_noise.evaluation.scores import CONSTANT
 from golden_noise.evaluation.verdict import FEW
 from golden_noise.metrics.base import Metric
-from golden_noise.noise import LEARNING, derived_seed, draw_noise, sampler_generators
+from golden_noise.noise import LEARNING, derived_seed, sampler_generators
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.loading import model_dtype
+from golden_noise.pipelines.overflow import check_images
 from golden_noise.prompts import Prompt
+from golden_noise.sharing import shared_batches
 
 UNKNOWN = (
     "the control 'constant' was not run: no prompts to search its factor on are known. Give "
@@ -88,7 +90,11 @@ def learning_prompts(
 
 
 def choose_constant(
-    config: DictConfig, prompts: Sequence[Prompt] | None, pipeline: Pipeline, metrics: Mapping[str, Metric]
+    config: DictConfig,
+    prompts: Sequence[Prompt] | None,
+    pipeline: Pipeline,
+    metrics: Mapping[str, Metric],
+    quiet: bool = False,
 ) -> Constant | None:
     """The factor of the control `constant`: the one that was given, or else the best by the first metric.
 
@@ -96,6 +102,7 @@ def choose_constant(
 
     Args:
         prompts: `learning_prompts`.
+        quiet: show no progress.
 
     Returns:
         None if the control was not chosen, or there is nothing to search on.
@@ -112,7 +119,7 @@ def choose_constant(
     made_by = identity.digest(images, identity.scores(plain["metric"][name], metrics[name].version))
     cache = Cache(Path(options.cache) / f"{made_by}.jsonl")
     factors = sorted({1.0, *map(float, options.factors)})
-    scores = mean_scores(pipeline, metrics[name], prompts, factors, cache, config.evaluation.batch_size)
+    scores = mean_scores(pipeline, metrics[name], prompts, factors, cache, config.evaluation.batch_size, quiet)
     best = max(factors, key=lambda factor: (scores[factor], -abs(factor - 1)))  # of equals that which changes least
     return Constant(best, name, len(prompts), {f"{factor:g}": score for factor, score in scores.items()})
 
@@ -124,29 +131,36 @@ def mean_scores(
     factors: Sequence[float],
     cache: Cache,
     batch_size: int,
+    quiet: bool = False,
 ) -> dict[float, float]:
     """The mean score of the prompts' images by every factor of their noise; what the cache knows is not drawn again.
+
+    Processes that look for the same share the work.
 
     Raises:
         UserError: a score is not finite.
     """
-    found: dict[float, list[float]] = {factor: [] for factor in factors}
-    with tqdm(desc="searching the constant", unit="image", total=len(prompts) * len(factors)) as bar:
-        for start in range(0, len(prompts), batch_size):
-            part, embedding = prompts[start : start + batch_size], None
+    cache.path.parent.mkdir(parents=True, exist_ok=True)
+    with tqdm(desc="searching the constant", unit="image", total=len(prompts) * len(factors), disable=quiet) as bar:
+        for positions in shared_batches(cache.path.parent, len(prompts), batch_size, cache.path.stem):
+            cache.refresh()
+            part, embedding = prompts[positions.start : positions.stop], None
             texts, seeds = [prompt.text for prompt in part], [prompt.seed for prompt in part]
             for factor in factors:
-                keys = [identity.digest(factor, text, seed) for text, seed in zip(texts, seeds, strict=True)]
-                if (known := cache.get(keys)) is None:
+                keys = _keys(factor, part)
+                if cache.get(keys) is None:
                     embedding = pipeline.encode(texts) if embedding is None else embedding
-                    noise = factor * draw_noise(seeds, pipeline.latent_shape)
+                    noise = factor * pipeline.draw_noise(seeds)
                     images = pipeline.sample(embedding, noise, generator=sampler_generators(seeds))
+                    check_images(images, part, f"{factor:g} times standard")
                     cache.put(dict(zip(keys, metric.score(texts, images).double().tolist(), strict=True)))
-                    known = cache.get(keys)
-                if known is None:
-                    raise UserError(
-                        f"scores are not finite with noise x {factor:g}, which the control 'constant' tries"
-                    )
-                found[factor] += known
                 bar.update(len(part))
-    return {factor: float(np.mean(scores)) for factor, scores in found.items()}
+    found = {factor: cache.get(_keys(factor, prompts)) for factor in factors}
+    for factor, scores in found.items():
+        if scores is None:
+            raise UserError(f"scores are not finite with noise x {factor:g}, which the control 'constant' tries")
+    return {factor: float(np.mean(scores)) for factor, scores in found.items() if scores is not None}
+
+
+def _keys(factor: float, prompts: Sequence[Prompt]) -> list[str]:
+    return [identity.digest(factor, prompt.text, prompt.seed) for prompt in prompts]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from golden_noise import identity
+from golden_noise.claims import locked
 from golden_noise.errors import UserError
 from golden_noise.evaluation.gaussianity import noise_measures
 from golden_noise.evaluation.methods import Methods
@@ -47,12 +48,13 @@ class Drawing:
     ):
         self.pipeline, self._noises, self.prompts, self.folder = pipeline, methods, prompts, folder
         self.methods, self.others = methods.names, others
-        for method in self.methods:
-            own = settings[method]
-            if method == SHUFFLED:
-                texts = [[prompt.text, other.text] for prompt, other in zip(prompts, self.others, strict=True)]
-                own = own | {"prompts": {"count": len(prompts), "texts": _digest(texts)}}
-            claim(folder / "images" / method, own, replace)
+        with locked(folder):  # of two processes, one is the first to say what the images are
+            for method in self.methods:
+                own = settings[method]
+                if method == SHUFFLED:
+                    texts = [[prompt.text, other.text] for prompt, other in zip(prompts, self.others, strict=True)]
+                    own = own | {"prompts": {"count": len(prompts), "texts": _digest(texts)}}
+                claim(folder / "images" / method, own, replace)
 
     def path(self, method: str, position: int) -> Path:
         """The image of one item."""

@@ -20,6 +20,7 @@ from golden_noise.evaluation.scores import Scores
 from golden_noise.images import from_pil, read_image
 from golden_noise.metrics.base import EmbedsImages, Metric
 from golden_noise.prompts import Prompt
+from golden_noise.sharing import shared_batches
 
 
 class ImageSource(Protocol):
@@ -56,16 +57,14 @@ class Measurement:
 
     def scores(self, batch_size: int) -> Scores:
         """Scores of every image, on the same items for every method and metric, and the images' diversity."""
+        self.measure(batch_size)
         prompts, methods = self.source.prompts, self.source.methods
         columns: dict[str, dict[str, list[float]]] = {k: {m: [] for m in methods} for k in self.metrics}
-        with tqdm(desc="evaluating", unit="image", total=len(prompts) * len(methods)) as bar:
-            for start in range(0, len(prompts), batch_size):
+        for start in range(0, len(prompts), batch_size):
+            for method in methods:
                 positions = range(start, min(start + batch_size, len(prompts)))
-                self.source.prepare(positions.start, positions.stop)
-                for method in methods:
-                    for name, found in self._batch(method, positions).items():
-                        columns[name][method] += found
-                    bar.update(len(positions))
+                for name, found in self._batch(method, positions).items():
+                    columns[name][method] += found
         return Scores(
             items=[
                 {"index": p.index, "prompt": p.text, "seed": p.seed, "task": p.tags.get("task", "")} for p in prompts
@@ -76,6 +75,21 @@ class Measurement:
             files={m: [self._shown_path(m, i) for i in range(len(prompts))] for m in methods},
             diversity=self._diversity(),
         )
+
+    def measure(self, batch_size: int, quiet: bool = False) -> None:
+        """Make and score all images, beside any number of processes that do the same in this folder.
+
+        Args:
+            quiet: show no progress.
+        """
+        total = len(self.source.prompts)
+        with tqdm(desc="evaluating", unit="image", total=total * len(self.source.methods), disable=quiet) as bar:
+            for positions in shared_batches(self.folder, total, batch_size):
+                self.cache.refresh()
+                self.source.prepare(positions.start, positions.stop)
+                for method in self.source.methods:
+                    self._batch(method, positions)
+                    bar.update(len(positions))
 
     def _batch(self, method: str, positions: range) -> dict[str, list[float]]:
         """Scores of one method's batch by every metric. A batch is measured whole, so that it is always the same."""

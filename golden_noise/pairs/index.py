@@ -1,7 +1,6 @@
 """`index.json`: the finished shards of a folder, what is in them, and the configuration that made them."""
 
 import contextlib
-import fcntl
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from golden_noise import identity
+from golden_noise.claims import locked
 from golden_noise.errors import UserError
 from golden_noise.files import atomic_file
 from golden_noise.pairs.pair import REDO, Failure
@@ -146,7 +146,7 @@ class ShardIndex:
         wanted = identity.plain(config)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder):
+            with locked(folder):
                 if not (folder / INDEX_NAME).exists():
                     cls(folder, wanted).save()
                 index = cls.load(folder)
@@ -166,7 +166,7 @@ class ShardIndex:
         Raises:
             UserError: if the folder cannot be written or has meanwhile become another configuration's.
         """
-        with writing(self.folder), _locked(self.folder):
+        with writing(self.folder), locked(self.folder):
             current = ShardIndex.load(self.folder)
             if identity.changes(current.config, self.config):
                 raise UserError(f"another process collects other pairs into {self.folder}: choose another folder")
@@ -180,7 +180,7 @@ class ShardIndex:
         Raises:
             UserError: if the folder cannot be written.
         """
-        with writing(self.folder), _locked(self.folder):
+        with writing(self.folder), locked(self.folder):
             self.shards = [shard for shard in ShardIndex.load(self.folder).shards if not shard.failures]
             self.save()
 
@@ -199,11 +199,3 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Collecting processes share one index; the lock ends with its process, a kill cannot leave it held."""
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
