@@ -30,7 +30,7 @@ from golden_noise.pipelines.overflow import check_images
 from golden_noise.processes import is_first
 from golden_noise.prompts import Prompt
 from golden_noise.prompts.job import load_prompts
-from golden_noise.prompts.seeds import NoiseSeeds
+from golden_noise.prompts.seeds import next_seeds
 from golden_noise.sharing import launch, shared_batches
 
 GOLDEN, ROW, SHEET = "golden", "side_by_side", "sheet.png"
@@ -72,29 +72,13 @@ def generate(config: DictConfig) -> None:
 
 
 def wanted(config: DictConfig, quiet: bool = False) -> list[Prompt]:
-    """The prompt or prompts, once per seed, numbered in order.
-
-    One prompt has the seeds from its own on. Of several, each image after a prompt's first has a seed that no other
-    image of the same caption has. Unless `quiet`, says what they are.
-    """
+    """The prompt or prompts, once per seed, numbered in order; unless `quiet`, says what they are."""
     count = len(config.seeds) if config.seeds else config.images_per_prompt
-    if "prompts" in config:
-        prompts = load_prompts(config.prompts, noises=count, quiet=quiet)
-        seeds_of = _further_seeds(prompts, count)
-    else:
-        prompts = [Prompt(0, config.prompt, config.seed)]
-        seeds_of = [range(config.seed, config.seed + count)]
-    chosen = [list(config.seeds)] * len(prompts) if config.seeds else seeds_of
-    pairs = [(prompt, seed) for prompt, seeds in zip(prompts, chosen, strict=True) for seed in seeds]
+    one = [Prompt(0, config.prompt, config.seed)]
+    prompts = load_prompts(config.prompts, noises=count, quiet=quiet) if "prompts" in config else one
+    seeds = [list(config.seeds)] * len(prompts) if config.seeds else next_seeds(prompts, count)
+    pairs = [(prompt, seed) for prompt, chosen in zip(prompts, seeds, strict=True) for seed in chosen]
     return [Prompt(index, prompt.text, seed, prompt.tags) for index, (prompt, seed) in enumerate(pairs)]
-
-
-def _further_seeds(prompts: Sequence[Prompt], count: int) -> list[Sequence[int]]:
-    """`count` seeds for every prompt, of which the first is its own."""
-    drawn = NoiseSeeds(0, "evaluation")
-    for prompt in prompts:
-        drawn.keep(prompt.text, prompt.seed)
-    return [[p.seed, *(drawn.draw(p.text, p.seed, image) for image in range(1, count))] for p in prompts]
 
 
 class Images:

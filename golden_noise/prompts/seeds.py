@@ -4,9 +4,11 @@ import hashlib
 import itertools
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 from golden_noise.errors import UserError
+from golden_noise.prompts.prompt import Prompt
 
 Use = Literal["learning", "evaluation"]
 BITS = 32  # torch's CPU generator reads no more
@@ -45,3 +47,17 @@ class NoiseSeeds:
                 self._taken[text].add(seed)
                 return seed
         raise AssertionError  # a caption has not used up 2^31 seeds
+
+
+def next_seeds(prompts: Sequence[Prompt], count: int) -> list[list[int]]:
+    """`count` seeds for every prompt: its own, and the next ones that no prompt of the same text has."""
+    taken: defaultdict[str, set[int]] = defaultdict(set)
+    for prompt in prompts:
+        taken[prompt.text].add(prompt.seed % 2**BITS)
+    seeds = []
+    for prompt in prompts:
+        free = (seed for seed in itertools.count(prompt.seed + 1) if seed % 2**BITS not in taken[prompt.text])
+        chosen = [prompt.seed, *itertools.islice(free, count - 1)]
+        taken[prompt.text].update(seed % 2**BITS for seed in chosen)
+        seeds.append(chosen)
+    return seeds

@@ -126,6 +126,26 @@ def test_seeds_of_every_source(job):
     assert items[1].text == items[0].text and items[1].seed == items[0].seed + 1
 
 
+def test_no_two_images_of_equal_captions_have_one_noise(job, tmp_path):
+    (tmp_path / "own.jsonl").write_text("".join(f'{{"caption": "a", "seed": {seed}}}\n' for seed in (1, 2, 2**32 + 4)))
+    own = wanted(job("prompts=file", f"prompts.path={tmp_path}/own.jsonl", "images_per_prompt=3"))
+    assert [item.seed for item in own] == [1, 3, 5, 2, 6, 7, 2**32 + 4, 2**32 + 8, 2**32 + 9]
+    (tmp_path / "some.txt").write_text("a red circle\na red circle\n")
+    items = wanted(job("prompts=file", f"prompts.path={tmp_path}/some.txt", "images_per_prompt=3"))
+    assert len({item.seed for item in items}) == 6
+    firsts = wanted(job("prompts=file", f"prompts.path={tmp_path}/some.txt"))
+    assert [item.seed for item in items[::3]] == [item.seed for item in firsts]
+
+
+def test_what_is_to_be_drawn_is_said_first(job, tmp_path, capsys):
+    (tmp_path / "some.txt").write_text("a red circle\ntwo crosses\n")
+    wanted(job("prompts=file", f"prompts.path={tmp_path}/some.txt", "seeds=[1,2]"))
+    said = f"2 prompts from {tmp_path}/some.txt, 2 noises each (first: 'a red circle'; last: 'two crosses')\n"
+    assert capsys.readouterr().err == said
+    wanted(job("prompt=a"))
+    assert capsys.readouterr().err == ""
+
+
 def test_other_settings_prompts_and_foreign_images_are_refused(job, tmp_path):
     generate(job("prompt=a red circle"))
     with pytest.raises(UserError, match=r"standard was made with pipeline.steps=2, now pipeline.steps=3"):

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from golden_noise.prompts import read_prompts
-from golden_noise.prompts.seeds import NoiseSeeds
+from golden_noise.prompts import Prompt, read_prompts
+from golden_noise.prompts.seeds import NoiseSeeds, next_seeds
 
 
 def seeds(path, **options):
@@ -62,3 +64,16 @@ def test_seeds_are_the_same_on_every_machine(write):
 @pytest.mark.parametrize("use", ["learning", "evaluation"])
 def test_the_lowest_bit_tells_the_use(write, use):
     assert {seed % 2 for seed in seeds(write("a.txt", "a\nb\nc"), use=use)} == {int(use == "evaluation")}
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("ab"), st.integers(-5, 2**32 + 5)), unique_by=lambda row: (row[0], row[1] % 2**32)
+    )
+)
+def test_the_next_seeds_meet_none_of_an_equal_prompt(rows):
+    prompts = [Prompt(index, text, seed) for index, (text, seed) in enumerate(rows)]
+    found = next_seeds(prompts, 4)
+    assert [seeds[0] for seeds in found] == [seed for _, seed in rows]
+    noises = [(text, seed % 2**32) for (text, _), seeds in zip(rows, found, strict=True) for seed in seeds]
+    assert len({*noises}) == 4 * len(rows)
