@@ -35,8 +35,7 @@ def trained_before(config: DictConfig, load_pipeline: Callable[[], Pipeline]) ->
     """
     source, told = config.npnet, {name: config.get(name) for name in ("attention", "target")}
     npnet = checkpoint.load(source, "npnet", load_pipeline, **told)
-    new = OmegaConf.to_container(config.model.npnet, resolve=True)
-    assert isinstance(new, dict)
+    new: Any = OmegaConf.to_container(config.model.npnet, resolve=True)
     have, want = variant(type(npnet), npnet.config), variant(get_object(new["_target_"]), new)
     if have != want:
         raise UserError(f"npnet={source} is a network of model={have}, this is model={want}: add model={have}")
