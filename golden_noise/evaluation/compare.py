@@ -26,7 +26,7 @@ from golden_noise.evaluation.methods import METHODS, Method, Methods
 from golden_noise.evaluation.scores import BEST_OF_N, CONTROLS, NPNET, SEARCH, STANDARD
 from golden_noise.images import read_image
 from golden_noise.metrics.base import Metric
-from golden_noise.metrics.limits import report_cuts
+from golden_noise.metrics.limits import prompts_cut
 from golden_noise.npnet import AnyNPNet, NPNet, checkpoint
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.loading import pick_device
@@ -85,7 +85,9 @@ def evaluate(
     else:
         source = found_images(config)
         metrics = instantiate(config.metric)
-    cuts = report_cuts(metrics, [prompt.text for prompt in source.prompts])
+    cuts = prompts_cut(metrics, [prompt.text for prompt in source.prompts])
+    for cut in cuts:
+        print(f"note: {cut}", file=sys.stderr)
     plain: Any = OmegaConf.to_container(config, resolve=True)
     scores = Measurement(source, metrics, without_device(plain["metric"]), folder).scores(config.evaluation.batch_size)
     if isinstance(source, Drawing):

@@ -224,7 +224,7 @@ def _quiet(name: str) -> Iterator[None]:
 
 def upcast_vae(vae: AutoencoderKL) -> None:
     """Let a VAE decode in float32, whatever the dtype of the latents that it is given."""
-    vae.to(torch.float32)
+    nn.Module.to(vae, torch.float32)  # diffusers' own warns of modules that are no concern here
     for part in (vae.post_quant_conv, vae.decoder):
         if isinstance(part, nn.Module):
             part.register_forward_pre_hook(lambda module, inputs: tuple(_as_float(each) for each in inputs))
