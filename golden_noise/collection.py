@@ -15,7 +15,7 @@ from golden_noise import identity
 from golden_noise.background import consume
 from golden_noise.collector import Collector
 from golden_noise.errors import UserError
-from golden_noise.metrics.limits import report_cuts
+from golden_noise.metrics.limits import prompts_cut
 from golden_noise.pairs import Failure, NoisePair, Result, ShardIndex, ShardWriter, prepare, prompts_digest
 from golden_noise.pairs.source import is_url
 from golden_noise.pipelines.loading import model_dtype
@@ -99,8 +99,7 @@ def work(config: DictConfig, units: Sequence[Sequence[Prompt]], quiet: bool = Fa
         for unit in taken:
             if collector is None:
                 collector = load_collector(config, total)
-                if not quiet:
-                    report_cuts(collector.metrics, [prompt.text for prompts in units for prompt in prompts])
+                bar.note(prompts_cut(collector.metrics, [prompt.text for prompts in units for prompt in prompts]))
             bar.look(writer.index)
             for batch in collector.results(units[unit]):
                 bar.count(batch)
@@ -173,6 +172,12 @@ class CollectionProgress(tqdm):
         failed = f", {self.failed} failed" if self.failed else ""
         self.set_postfix_str(f"accepted {self.accepted / self.tried:.0%}{failed}", refresh=False)
         self.update(len(results))
+
+    def note(self, lines: Sequence[str]) -> None:
+        """Say something above the bar."""
+        if not self.disable:
+            for line in lines:
+                self.write(f"note: {line}", file=sys.stderr)
 
     def wait(self) -> None:
         """Say once that the rest is other processes' work."""

@@ -3,6 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
+from golden_noise.errors import UserError
 from golden_noise.images import MARGIN, about, contact_sheet, from_pil, read_image, save_png, side_by_side, to_pil
 
 
@@ -98,3 +99,11 @@ def test_images_without_transparency_are_read_as_the_published_code_reads_them(t
     picture.save(tmp_path / "a.png")
     expected = Image.open(tmp_path / "a.png").convert("RGB")
     assert np.array_equal(np.asarray(read_image(tmp_path / "a.png")), np.asarray(expected))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_no_number_becomes_no_picture(value):
+    images = torch.rand(2, 3, 8, 8)
+    images[1, 2, 3, 4] = value
+    with pytest.raises(UserError, match="no numbers"):
+        to_pil(images)

@@ -28,7 +28,7 @@ from golden_noise.evaluation.methods import METHODS, Method, Methods
 from golden_noise.evaluation.scores import BEST_OF_N, CONSTANT, NETWORK_CONTROLS, NPNET, SEARCH, SHUFFLED, STANDARD
 from golden_noise.images import read_image
 from golden_noise.metrics.base import Metric
-from golden_noise.metrics.limits import report_cuts
+from golden_noise.metrics.limits import prompts_cut
 from golden_noise.npnet import AnyNPNet, NPNet, checkpoint
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.loading import device_kind, model_dtype, pick_device
@@ -104,7 +104,9 @@ def evaluate(
     if quiet:
         measurement.measure(config.evaluation.batch_size, quiet)
         return {}
-    cuts = report_cuts(metrics, [prompt.text for prompt in source.prompts])
+    cuts = prompts_cut(metrics, [prompt.text for prompt in source.prompts])
+    for cut in cuts:
+        print(f"note: {cut}", file=sys.stderr)
     scores = measurement.scores(config.evaluation.batch_size)
     if isinstance(source, Drawing):
         scores.noise.update(source.noise_measures())

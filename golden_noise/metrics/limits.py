@@ -1,6 +1,5 @@
 """How much of a prompt a metric reads: what is longer is cut, and nobody judges the rest."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -39,12 +38,4 @@ def prompts_cut(metrics: Mapping[str, Metric], prompts: Sequence[str]) -> list[s
                 f"{name} reads {metric.limit} tokens: {cut:,} of {len(distinct):,} prompts are longer, "
                 "the rest of them is not judged"
             )
-    return lines
-
-
-def report_cuts(metrics: Mapping[str, Metric], prompts: Sequence[str]) -> list[str]:
-    """Print the lines of `prompts_cut` on stderr, and return them."""
-    lines = prompts_cut(metrics, prompts)
-    for line in lines:
-        print(f"note: {line}", file=sys.stderr)
     return lines

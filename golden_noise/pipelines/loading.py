@@ -1,6 +1,7 @@
 """Loading diffusers pipelines with errors that say what to do."""
 
 import logging
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,8 +23,9 @@ from golden_noise.weights import hub_problem, locate
 OPTION = "pipeline.model.source"
 TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"  # transformers' name for that warning
 NO_VARIANT = "no such modeling files are available"  # what diffusers says of a variant that a source does not have
-# What diffusers and transformers say, in a warning only, of models whose files lack some of their weights.
-INCOMPLETE = ("newly initialized", "MISSING")
+# What transformers and diffusers say, in a warning only, of weights that a file lacks.
+REPORTED, MADE_UP = re.compile(r"^(\S.*?)\s*\|\s*MISSING", re.MULTILINE), re.compile(r"newly initialized: \[(.*)\]")
+COLOR = re.compile(r"\x1b\[[0-9;]*m")
 Kind = TypeVar("Kind", bound=DiffusionPipeline)
 
 
@@ -161,10 +163,13 @@ def complete(source: str) -> Iterator[None]:
         for logger, level in zip(loggers, levels, strict=True):
             logger.removeHandler(listener)
             logger.setLevel(level)
-    for message in said:
-        if any(word in message for word in INCOMPLETE):
-            lines = [line for line in message.splitlines() if any(word in line for word in INCOMPLETE)]
-            raise UserError(f"{source} lacks weights of its models ({' '.join(lines[0].split())}): is it complete?")
+    if missing := [name for message in said for name in _missing(COLOR.sub("", message))]:
+        raise UserError(f"{source} lacks {len(missing)} of its weights, such as {missing[0]}: is it complete?")
+
+
+def _missing(message: str) -> list[str]:
+    names = [*REPORTED.findall(message), *(name for list_ in MADE_UP.findall(message) for name in list_.split(", "))]
+    return [name.strip("'") for name in names if "pooler" not in name]  # which no pipeline here reads
 
 
 def check_gate(error: BaseException | None, source: str) -> None:

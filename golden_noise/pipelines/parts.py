@@ -17,7 +17,7 @@ from diffusers.utils import (
     convert_unet_state_dict_to_peft,
 )
 from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -63,14 +63,17 @@ def check_scheduler(pipe: DiffusionPipeline, flow: bool) -> None:
     Raises:
         UserError: it has not.
     """
-    serves = (
-        _samples_flow(pipe.scheduler, isinstance(pipe, FluxPipeline)) if flow else _samples_diffusion(pipe.scheduler)
-    )
+    scheduler = pipe.scheduler
+    said = f"pipeline.model.scheduler.name={type(scheduler).__name__} cannot"
+    try:
+        serves = _samples_flow(scheduler, isinstance(pipe, FluxPipeline)) if flow else _samples_diffusion(scheduler)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise UserError(f"{said} be used here: {first_line(error)}") from error
     if not serves:
         model, choice = ("flow matching", "FlowMatch") if flow else ("diffusion", "")
         raise UserError(
-            f"pipeline.model.scheduler.name={type(pipe.scheduler).__name__} cannot sample this pipeline, which is a "
-            f"{model} model: choose another, such as {choice}EulerDiscreteScheduler"
+            f"{said} sample this pipeline, which is a {model} model: choose another, such as "
+            f"{choice}EulerDiscreteScheduler"
         )
 
 
@@ -159,6 +162,7 @@ def load_lora(pipe: DiffusionPipeline, source: str, weight_name: str, revision: 
     if not hasattr(pipe, "load_lora_weights"):
         raise UserError(f"pipeline.model.lora: diffusers loads no adapters into a {type(pipe).__name__}")
     file = _find_weights("pipeline.model.lora", source, weight_name, revision)
+    _refuse_dora(file, f"{source}: {weight_name}")
     options: dict[str, Any] = {"weight_name": file.name, "use_safetensors": True}
     mapping = {"unet_config": pipe.unet.config} if isinstance(pipe, StableDiffusionXLLoraLoaderMixin) else {}
     try:
@@ -183,6 +187,17 @@ def load_lora(pipe: DiffusionPipeline, source: str, weight_name: str, revision: 
     except ValueError as error:
         raise UserError(f"{source}: {weight_name} makes weights that are not finite") from error
     pipe.unload_lora_weights()
+
+
+def _refuse_dora(file: Path, what: str) -> None:
+    """Raise a UserError for adapters with scales of their own, which diffusers drops with a warning."""
+    try:
+        with safe_open(file, "pt") as tensors:
+            scaled = any("dora_scale" in name for name in tensors.keys())  # noqa: SIM118, it is no dict
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{what} cannot be read ({first_line(error)}): is it complete?") from error
+    if scaled:
+        raise UserError(f"{what} holds DoRA adapters, whose scales diffusers cannot read: give plain LoRA")
 
 
 def _adapters(model: nn.Module) -> Iterator[str]:
@@ -224,7 +239,7 @@ def _quiet(name: str) -> Iterator[None]:
 
 def upcast_vae(vae: AutoencoderKL) -> None:
     """Let a VAE decode in float32, whatever the dtype of the latents that it is given."""
-    vae.to(torch.float32)
+    nn.Module.to(vae, torch.float32)  # diffusers' own warns of modules that are no concern here
     for part in (vae.post_quant_conv, vae.decoder):
         if isinstance(part, nn.Module):
             part.register_forward_pre_hook(lambda module, inputs: tuple(_as_float(each) for each in inputs))

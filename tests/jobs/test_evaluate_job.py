@@ -10,8 +10,10 @@ import time
 import numpy as np
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from golden_noise.errors import UserError
 from golden_noise.evaluation.compare import evaluate, evaluate_job
@@ -293,3 +295,27 @@ def test_killed_at_random_moments_the_results_come_out_the_same(compose_job, npn
     assert run(count=count) == 0
     assert not list((tmp_path / "run").glob(".batch*"))
     assert {name: (tmp_path / "run" / name).read_bytes() for name in names} == whole
+
+
+def test_an_image_that_is_no_picture_stops_the_job_with_what_helps(compose_job, tiny_sdxl, tmp_path):
+    folder = shutil.copytree(tiny_sdxl, tmp_path / "overflowing")
+    file = folder / "vae/diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    tensors["decoder.conv_out.bias"][:] = torch.inf
+    save_file(tensors, file, {"format": "pt"})
+    options = ["evaluation.methods=[standard,search]", f"pipeline.model.source={folder}"]
+    with pytest.raises(UserError, match=r"\(seed \d+\) from standard noise is not finite: try pipeline\.model\.dtype"):
+        evaluate(compose_job("evaluate", *SMALL, *options))
+    assert not list((tmp_path / "run").rglob("*.png"))
+
+
+def test_in_one_step_without_a_search_and_with_prompts_that_are_cut(compose_job, tmp_path, npnets, capsys):
+    long = "a red circle above a blue square " * 4
+    (tmp_path / "prompts.txt").write_text("\n".join([f"{long} {n}" for n in range(3)] + ["a red circle"]))
+    options = ["prompts=file", f"prompts.path={tmp_path}/prompts.txt", "pipeline.steps=1", f"npnet={npnets[0]}"]
+    options += ["~metric.strict", "~metric.soft"]
+    summary = evaluate(compose_job("evaluate", *options, "evaluation.methods=[standard,npnet]"))
+    line = "reward reads 16 tokens: 3 of 4 prompts are longer, the rest of them is not judged"
+    assert line in summary["notes"] and capsys.readouterr().err.count(line) == 1
+    with pytest.raises(InstantiationException, match=r"search\.steps=1 must be >= 2"):
+        evaluate(compose_job("evaluate", *options, "evaluation.methods=[standard,search]"))

@@ -12,8 +12,10 @@ import time
 import numpy as np
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from golden_noise.config import check
 from golden_noise.errors import UserError
@@ -235,3 +237,29 @@ def test_killed_at_random_moments_the_images_come_out_the_same(job, tmp_path, co
     assert run(count=count) == 0
     assert not list((tmp_path / "run").glob(".batch*"))
     assert {name: (tmp_path / "run" / name).read_bytes() for name in names} == whole
+
+
+@pytest.fixture
+def overflowing(tiny_sdxl, tmp_path):
+    """A pipeline whose VAE gives no numbers."""
+    folder = shutil.copytree(tiny_sdxl, tmp_path / "overflowing")
+    file = folder / "vae/diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    tensors["decoder.conv_out.bias"][:] = torch.nan
+    save_file(tensors, file, {"format": "pt"})
+    return folder
+
+
+def test_an_image_that_is_no_picture_stops_the_job_with_what_helps(job, overflowing, tmp_path):
+    with pytest.raises(UserError, match=r"'a red circle' \(seed 3\) from standard noise is not finite") as error:
+        generate(job("prompt=a red circle", "seed=3", f"pipeline.model.source={overflowing}"))
+    assert all(word in str(error.value) for word in ("pipeline.model.dtype", "upcast", "pipeline.model.vae"))
+    assert not files(tmp_path / "run")
+
+
+def test_in_one_step_no_search_is_asked_for(job, tmp_path):
+    options = ["prompt=a red circle", "pipeline.steps=1"]
+    generate(job(*options))
+    assert len(files(tmp_path / "run")) == 3
+    with pytest.raises(InstantiationException, match=r"search\.steps=1 must be >= 2"):
+        generate(job(*options, "noise=[standard,search]"))

@@ -9,10 +9,12 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
 
 from golden_noise.cli import CONF
 from golden_noise.errors import UserError
 from golden_noise.images import from_pil, to_pil
+from golden_noise.metrics.limits import CutsPrompts, prompts_cut
 from golden_noise.shapes.metric import ShapesScore
 
 CAPTIONS = ["a red circle", "two circles", "a red circle", "a blue square left of a green triangle"]
@@ -110,6 +112,48 @@ def test_other_kinds_of_images_count_as_rgb(case, images, mode):
     pictures = [picture.convert(mode) for picture in to_pil(images)]
     as_rgb = from_pil([picture.convert("RGB") for picture in pictures])
     assert torch.equal(metric.score(prompts, from_pil(pictures)), metric.score(prompts, as_rgb))
+
+
+READ = {
+    "pickscore": 16,
+    "clipscore": 16,
+    "hpsv2": 16,
+    "hpsv21": 16,
+    "mps": 16,
+    "imagereward": 35,
+    "reward": 16,
+}  # tokens
+
+
+def test_prompts_that_are_not_read_to_their_ends_are_counted(case, images):
+    """A prompt of as many tokens as are read, with those that mark start and end, is judged to its end."""
+    _, name, metric, _ = case
+    if name not in READ:
+        assert not isinstance(metric, CutsPrompts)
+        return
+    fits, longer = (" ".join(["red"] * (READ[name] - 2 + more)) for more in (0, 1))
+    assert metric.limit == READ[name]
+    assert metric.cut([fits, longer, longer, "a circle"]) == 2
+    line = f"{name} reads {READ[name]} tokens: 1 of 2 prompts are longer, the rest of them is not judged"
+    assert prompts_cut({name: metric}, [fits, longer, longer]) == [line]
+    assert prompts_cut({name: metric}, [fits, "a circle"]) == metric.cut([]) * [line] == []
+    one, two, whole = (metric.score([text], images[:1]) for text in (longer + " circle", longer + " square", fits))
+    assert torch.equal(one, two)
+    close(metric.score([longer], images[:1]), one)
+    assert not torch.equal(metric.score([fits.replace("red", "blue")], images[:1]), whole)
+
+
+@pytest.mark.parametrize(
+    ("choice", "option"), [("pickscore", "model"), ("clipscore", "model"), ("geneval", "detector")]
+)
+def test_weights_that_a_folder_lacks_are_not_made_up(choice, option, tiny, tmp_path):
+    folder = shutil.copytree(tiny(choice)[option], tmp_path / "folder")
+    tensors = load_file(folder / "model.safetensors")
+    lost = sorted(tensors)[len(tensors) // 2]
+    del tensors[lost]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    message = mistake(settings(choice, choice, **tiny(choice) | {option: str(folder)}))
+    assert f"{folder} holds no weights for this" in message
 
 
 def options(*names):

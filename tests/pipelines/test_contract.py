@@ -267,6 +267,49 @@ def test_the_same_generators_give_the_same_image(case, prompt):
         assert not torch.equal(case.sample(prompt, seeds=[2, 1]), images)
 
 
+def called(denoiser, run):
+    """What a denoiser is given, and gives, at its first call."""
+    seen = []
+    hook = denoiser.register_forward_hook(lambda _, args, given, out: seen.append((args, given, out)), with_kwargs=True)
+    try:
+        with torch.inference_mode():
+            run()
+    finally:
+        hook.remove()
+    return seen[0]
+
+
+def flat_tensors(node):
+    """Tensors in nested arguments by their names; places count as names."""
+    if isinstance(node, torch.Tensor):
+        return {"": node.float()}
+    named = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (tuple, list)) else ()
+    return {f"{name}.{key}": x for name, value in named for key, x in flat_tensors(value).items()}
+
+
+def test_at_any_size_the_denoiser_is_told_what_diffusers_tells_it(case, prompt):
+    """Of an image that is wider than high: sizes must not be swapped."""
+    height, width = case.ours.height, case.ours.width * 3 // 2
+    wide = type(case.ours)(case.ours.pipe, height, width, steps=2, guidance=1.0)
+    noise = draw_noise([0, 1], wide.latent_shape)
+    guidance = case.ours.guidance if case.name == "flux" else 1.0
+    by_diffusers = called(
+        case.ours.denoiser, lambda: wide.sample(prompt, noise, guidance=guidance, generator=sampler_generators([0, 1]))
+    )
+    scheduler = case.ours.pipe.scheduler
+    timestep = scheduler.timesteps[0]
+    latents = noise
+    if not case.flow:
+        scheduler.set_timesteps(2)
+        latents = scheduler.scale_model_input(noise * scheduler.init_noise_sigma, timestep)
+    options = {"guidance": guidance} if case.name == "flux" else {}
+    ours = called(case.ours.denoiser, lambda: wide.denoise(latents, timestep.item(), prompt, **options))
+    torch.testing.assert_close(ours[2][0], by_diffusers[2][0], atol=1e-5, rtol=1e-5)
+    told, expected = (flat_tensors(call[1]) for call in (ours, by_diffusers))
+    for name in told.keys() & expected.keys():
+        torch.testing.assert_close(told[name].expand_as(expected[name]), expected[name], atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_predictions_lead_where_the_deterministic_sampler_leads(case, prompt, guidance, monkeypatch):
     """All of `encode`, `predict` and the schedule, against a sampler of diffusers."""

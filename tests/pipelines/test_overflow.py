@@ -92,12 +92,13 @@ def test_noise_is_rounded_once_to_what_images_are_drawn_from(tiny_sdxl, dtype):
 
 
 def test_a_vae_that_overflows_in_half_precision_decodes_in_float32(tiny_sdxl, tiny_sd, tmp_path):
-    """Its last layer gives 1e5 where float16 ends at 65504, for all families alike."""
+    """Its last layer has weights up to 3e4, and gives more than 65504, where float16 ends; for all families alike."""
     for name, source, kind in (("sdxl", tiny_sdxl, SDXLPipeline), ("sd", tiny_sd, SDPipeline)):
         folder = shutil.copytree(source, tmp_path / name)
         file = "vae/diffusion_pytorch_model.safetensors"
-        change(folder, file, "decoder.conv_out.bias", lambda bias: torch.full_like(bias, 1e5))
-        assert are_finite(draw(load(folder, kind, dtype="float16"))) == [False, False]
+        change(folder, file, "decoder.conv_out.weight", lambda weight: weight * (3e4 / weight.abs().max()))
+        by_itself = name == "sdxl"  # diffusers does so if the VAE's config says so, for this family alone
+        assert are_finite(draw(load(folder, kind, dtype="float16"))) == [by_itself, by_itself]
         upcast = load(folder, kind, dtype="float16", memory={"vae_upcast": True, "vae_slicing": True})
         assert upcast.dtype == torch.float16 and upcast.pipe.vae.dtype == torch.float32
         assert are_finite(draw(upcast)) == [True, True]

@@ -59,6 +59,40 @@ def test_candidates_are_standard_normal_and_unrelated(sdxl, prompt):
     assert related.abs().max() < 0.3  # nearly five standard deviations in 256 dimensions
 
 
+class Scripted:
+    """Gives the scores of a list, batch by batch."""
+
+    range, version = (-1.0, 1.0), "1"
+
+    def __init__(self, *batches):
+        self.batches = [torch.tensor(batch) for batch in batches]
+
+    def score(self, prompts, images):
+        return self.batches.pop(0)
+
+
+def test_of_equal_scores_the_first_is_kept(sdxl, prompt):
+    assert torch.equal(BestOfN(Scripted(*[[0.5, 0.5, 0.5]] * 4), n=4).search(NOISE, prompt, sdxl), NOISE)
+    first, later = (BestOfN(Scripted([0.0] * 3, *rest), n=len(rest) + 1) for rest in ([[1.0] * 3], [[1.0] * 3] * 3))
+    found = [search.search(NOISE, prompt, sdxl) for search in (first, later)]
+    assert torch.equal(*found) and not torch.equal(found[0], NOISE)
+
+
+def test_what_has_no_score_is_never_chosen(sdxl, prompt):
+    nan = float("nan")
+    assert torch.equal(BestOfN(Scripted([0.0] * 3, [nan] * 3), n=2).search(NOISE, prompt, sdxl), NOISE)
+    golden = BestOfN(Scripted([nan, nan, 0.0], [0.0, nan, nan]), n=2).search(NOISE, prompt, sdxl)
+    assert [torch.equal(x, y) for x, y in zip(golden, NOISE, strict=True)] == [False, True, True]
+
+
+def test_a_noise_whose_image_overflows_is_never_chosen(sdxl, prompt):
+    noise = NOISE.clone()
+    noise[1] = float("nan")
+    golden = BestOfN(Scripted([0.9] * 3, [0.1] * 3), n=2).search(noise, prompt, sdxl)
+    assert [torch.equal(x, y) for x, y in zip(golden, noise, strict=True)] == [True, False, True]
+    assert golden.isfinite().all()
+
+
 def test_no_noise_at_all():
     with pytest.raises(UserError, match=r"search\.n=0"):
         BestOfN(Brightness(), n=0)

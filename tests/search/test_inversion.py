@@ -160,3 +160,15 @@ def test_senseless_settings(kind, options, named):
     with pytest.raises(UserError) as error:
         kind(**options)
     assert named in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("steps", "ratio", "turns"), [(10, 0.26, 3), (10, 0.24, 2), (10, 0.35, 4), (4, 0.1, 1), (4, 1.0, 4), (3, 0.5, 2)]
+)
+def test_zigzag_turns_at_the_nearest_whole_number_of_steps(ideal, prompt, monkeypatch, steps, ratio, turns):
+    """Each turn costs a step down, one up, one down again, and one up on the way back."""
+    pipeline, calls = ideal(), []
+    denoise = pipeline.denoise
+    monkeypatch.setattr(pipeline, "denoise", lambda *call: calls.append(call) or denoise(*call))
+    Zigzag(steps, ratio, denoising_guidance=1.0, inversion_guidance=1.0, refinements=0).search(NOISE, prompt, pipeline)
+    assert len(calls) == 4 * turns
