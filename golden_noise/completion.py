@@ -11,7 +11,6 @@ from types import NoneType
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -140,7 +139,6 @@ def _keys(node: object, prefix: str = "") -> Iterator[str]:
 @cache
 def _words() -> set[str]:
     """Every word of the config files, the user's own (`--config-dir`) included, but for this machine's."""
-    own = get_args_parser().parse_args(sys.argv[1:]).config_dir
-    files = [path for folder in (CONF, *filter(None, [own])) for path in Path(folder).rglob("*.yaml")]
-    files = [path for path in files if path != LOCAL]
+    folders = [source.path for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
+    files = [path for folder in folders for path in Path(folder).rglob("*.yaml") if path != LOCAL]
     return {word for path in files for word in re.findall(r"[A-Za-z_]\w*", path.read_text("utf-8", "replace"))}

@@ -4,14 +4,13 @@ import errno
 import os
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from golden_noise.cli import CONF, _mistake, _remove_if_empty, quote_prompt
+from golden_noise.cli import CONF, _mistake
+from golden_noise.run_folder import RunFolder
 
 
 def run(script, *arguments):
@@ -46,10 +45,21 @@ def test_help_may_be_cut_off_by_its_reader(option):
         assert process.stderr.read() == b""
 
 
-def test_help_loads_no_heavy_library():
-    start = time.perf_counter()
-    assert run("train", "--help").returncode == 0
-    assert time.perf_counter() - start < 15  # about 1 s when the machine is idle; torch alone takes longer
+@pytest.mark.parametrize("arguments", [["--help"], ["prompt="], ["-m", "prompt=a", "seed=x,y"]])
+def test_neither_help_nor_a_mistake_loads_a_heavy_library(arguments, tmp_path):
+    """Seconds each. What is loaded is asked at the end: nothing else tells a fast machine from a slow one."""
+    code = f"""
+import sys
+from golden_noise.cli import run
+sys.argv[1:] = {[*arguments, f"paths.outputs={tmp_path}"]}
+try:
+    run(None, "generate")
+except SystemExit:
+    pass
+print(*({{"torch", "lightning", "diffusers", "transformers", "wandb", "numpy"}} & sys.modules.keys()), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=CONF.parent, capture_output=True, text=True, timeout=120)
+    assert done.stderr.splitlines()[-1] == "", done.stderr
 
 
 @pytest.mark.parametrize(
@@ -71,6 +81,20 @@ def test_help_loads_no_heavy_library():
         ("generate", ["prompt=a circle", "model=unet"], ["model=unet: only train.py trains a network"]),
         ("evaluate", ["model.npnet.rank=3"], ["model.npnet.rank=3: only train.py trains a network"]),
         ("generate", ["prompt="], ["no prompt"]),
+        ("generate", ["a", "red", "circle"], ["'a' is no setting: give KEY=VALUE"]),
+        ("generate", ["prompt=a", "seeds=[1,2"], ["seeds=[1,2: Hydra cannot read the value", "'seeds=\"[1,2\"'"]),
+        ("generate", ["experiment=published_sdxl", "prompt="], ["no prompt"]),
+        ("generate", ["experiment=shapes_variants"], ["no prompt"]),
+        ("generate", ["logger=csv", "prompt=a"], ["logger=csv: generate.py logs nothing"]),
+        ("evaluate", ["trainer=ddp"], ["trainer=ddp: only train.py trains a network"]),
+        ("evaluate", ["metric=null"], ["no metric is left"]),
+        ("evaluate", ["search=null"], ["search=null: evaluate.py cannot do without", "zigzag"]),
+        ("train", ["search=5"], ["search=5: 5 is no choice of search", "redenoise"]),
+        ("train", ["callbacks=null"], ["callbacks.save_npnet is missing"]),
+        ("train", ["+sede=3"], ["no setting sede: did you mean seed?"]),
+        ("train", ["+pipeline.heigth=3"], ["no setting pipeline.heigth: did you mean pipeline.height?"]),
+        ("train", ["+trainer.max_step=3"], ["unexpected keyword argument 'max_step'"]),
+        ("evaluate", ["prompts=file", "prompts.path=123"], ["no prompt file 123"]),
         ("generate", ["prompt=a, (b)", "npnet=/nowhere"], ["/nowhere"]),
         ("evaluate", ["npnet=/nowhere/npnet"], ["/nowhere/npnet"]),
         ("evaluate", ["evaluation=published"], ["evaluation.folder is missing: add evaluation.folder=VALUE"]),
@@ -90,47 +114,45 @@ def test_a_mistake_costs_one_line(script, arguments, words, tmp_path):
     assert list(tmp_path.iterdir()) == []  # no empty run folder stays
 
 
-def test_ranks_that_remove_their_run_folder_at_once_do_not_trip_over_each_other(tmp_path):
+def test_a_mistake_deletes_and_changes_nothing_that_was_there(tmp_path):
+    """Neither in a folder of the user's own, empty or not, nor in a run's that is to go on."""
+    (tmp_path / "mine/sub").mkdir(parents=True)
+    (tmp_path / "mine/sub/config.yaml").write_text("a: 1")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "run/.hydra").mkdir(parents=True)
+    (tmp_path / "run/.hydra/overrides.yaml").write_text("- seed=1")
+    before = {path: path.is_file() and path.read_text() for path in tmp_path.rglob("*")}
+    folders = [*(f"hydra.run.dir={tmp_path}/{name}" for name in ("mine", "empty", "new/deep", "run"))]
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda folder: run("generate", folder, "prompt="), folders))
+    assert [result.returncode for result in results] == [2] * len(folders)
+    assert {path: path.is_file() and path.read_text() for path in tmp_path.rglob("*")} == before
+
+
+def test_ranks_that_tidy_their_run_folder_at_once_do_not_trip_over_each_other(tmp_path):
     folders = [tmp_path / "runs" / str(i) for i in range(100)]
+    found = [[RunFolder(folder) for _ in range(4)] for folder in folders]
     for folder in folders:
         (folder / ".hydra").mkdir(parents=True)
-        for name in ("config", "hydra", "overrides"):
-            (folder / ".hydra" / f"{name}.yaml").touch()
+        for name in (".hydra/config.yaml", ".hydra/overrides.yaml", "log.txt", "config.yaml"):
+            (folder / name).touch()
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(_remove_if_empty, (folder for folder in folders for _ in range(4))))
-    assert not any(folder.exists() for folder in folders)
+        list(pool.map(RunFolder.tidy, (each for ranks in found for each in ranks)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_folder_with_results_stays(tmp_path):
+    found = RunFolder(tmp_path / "run")
+    for name in ("log.txt", "results.json"):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / name).touch()
+    found.tidy()
+    assert len(list((tmp_path / "run").iterdir())) == 2
 
 
 def test_a_full_disk_costs_one_line():
     """Pillow and others raise it without a file's name."""
     assert "No space left" in _mistake(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "train")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "a, b",
-        "a cat [photo]: 50% {x}",
-        "say \"hi\", 'ho'",
-        "a\\",
-        "5",
-        "true",
-        "null",
-        "${a}",
-        "a=b",
-        "  x ",
-        "ein Würfel",
-    ],
-)
-def test_a_prompt_is_any_text(text):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("generate", quote_prompt([f"prompt={text}", "seed=3"]))
-    assert (config.prompt, config.seed) == (text, 3)
-
-
-@pytest.mark.parametrize("arguments", [["prompt='a, b'"], ['prompt="a \\" b"'], ["-m", "prompt=a,b"], ["npnet=a,b"]])
-def test_what_is_quoted_or_swept_stays(arguments):
-    assert quote_prompt(arguments) == arguments
 
 
 def test_too_little_gpu_memory_costs_one_line():

@@ -66,7 +66,7 @@ def test_a_schedule_that_cannot_be_inverted_is_refused_where_a_search_inverts(co
     [
         ({"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2"}, []),
         ({"SLURM_NTASKS": "8"}, []),
-        ({}, ["+trainer.num_nodes=2"]),
+        ({}, ["trainer.num_nodes=2"]),
     ],
 )
 def test_processes_that_are_started_from_outside_need_a_name(compose_job, monkeypatch, environment, options):
