@@ -1,6 +1,7 @@
 """The train job, on pairs of a random pipeline: alone, killed and resumed, and on two ranks."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from golden_noise.collection import collect
 from golden_noise.errors import UserError
 from golden_noise.generation import generate
 from golden_noise.npnet import NPNet
+from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.training.job import train
 
 CHEAP = ["search=redenoise", "model=svd_unet+unet"]
@@ -51,6 +53,30 @@ def test_it_collects_trains_and_evaluates(compose_job, tmp_path):
     assert "Means over 6 images each" in (run / "npnet/best/README.md").read_text()
     rows = list(csv.DictReader((run / "csv/version_0/metrics.csv").open()))
     assert {"train/loss", "val/loss", "val/explained", "lr-AdamW/pg1", "train/pairs_per_second"} <= rows[0].keys()
+
+
+def test_another_pipeline_draws_and_learns_from_its_own_prompts(compose_job, tmp_path, monkeypatch):
+    """Never the miniature's captions: grids show held-out prompts of the pairs, others choose the constant."""
+    texts = [f"a photo of {i} cats" for i in range(40)]
+    (tmp_path / "learnt.txt").write_text("\n".join(texts))
+    (tmp_path / "held_out.txt").write_text("\n".join(f"a drawing of {i} dogs" for i in range(12)))
+    learnt = ["pipeline.bundled=false", "pipeline.name=other", "prompts=file", f"prompts.path={tmp_path}/learnt.txt"]
+    collect(compose_job("collect", *learnt))
+    encoded = []
+    encode = SDXLPipeline.encode
+    monkeypatch.setattr(SDXLPipeline, "encode", lambda self, prompts: encoded.append(prompts) or encode(self, prompts))
+    options = [*learnt[:2], *SMALL[2:], "pipeline.recipe.epochs=1", "pipeline.recipe.batch_size=8", "pipeline.steps=2"]
+    train(compose_job("train", *options, "sample_every_n_epochs=1"))
+    grid = encoded[0]
+    assert len(grid) == 8 and {*grid} < {*texts}
+    held_out = ["prompts@evaluation.prompts=file", f"evaluation.prompts.path={tmp_path}/held_out.txt"]
+    judged = ["evaluate=true", "~metric.strict", "~metric.soft", "evaluation.methods=[standard,npnet,constant]"]
+    train(compose_job("train", *options, *held_out, *judged))
+    results = json.loads((tmp_path / "run/evaluation/results.json").read_text())
+    assert results["constant"]["prompts"] == 10
+    asked = {text for prompts in encoded if prompts != grid for text in prompts}
+    assert len(asked & {*texts}) == 10 and not asked & {*grid}
+    assert asked - {*texts} == {f"a drawing of {i} dogs" for i in range(12)}
 
 
 def test_stored_and_encoded_embeddings_train_alike(compose_job, tmp_path):

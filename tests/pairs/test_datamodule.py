@@ -58,6 +58,17 @@ def fit(folder: Path, callbacks=(), ckpt_path=None, data=None, **trainer_options
     return model
 
 
+def test_it_tells_the_prompts_of_each_side(tmp_path):
+    collect(tmp_path, SIZES)
+    data = datamodule(tmp_path)
+    data.setup("fit")
+    train, val = (data.prompts(split, 1_000) for split in ("train", "val"))
+    assert train and val and not {*train} & {*val}
+    assert all(text.startswith("a photo of object ") for text in train + val)
+    assert len({*train, *val}) == len(train + val)
+    assert data.prompts("val", 2) == val[:2] and len(val) > 2
+
+
 def test_epochs_differ_and_a_rerun_repeats_them(tmp_path):
     collect(tmp_path, SIZES)
     runs = [fit(tmp_path), fit(tmp_path), fit(tmp_path, data={"num_workers": 2})]
