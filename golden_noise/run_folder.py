@@ -10,6 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from golden_noise.claims import is_lock
 from golden_noise.processes import is_first
 from golden_noise.run_log import LOG
 
@@ -31,7 +32,7 @@ class RunFolder:
             made = {path.name for path in self.folder.iterdir()} - self.before
         except OSError:
             return  # another process of this job has removed it
-        if is_first() and made <= BEGINNINGS:
+        if is_first() and all(name in BEGINNINGS or is_lock(name) for name in made):
             for name in made:
                 path = self.folder / name
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

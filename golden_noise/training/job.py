@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from golden_noise import identity, record
+from golden_noise.claims import alone
 from golden_noise.collection import collect, pipeline_identity, provenance
 from golden_noise.config import of_another_pipeline
 from golden_noise.errors import UserError
@@ -27,7 +29,7 @@ from golden_noise.pairs import NoisePairDataModule, ShardIndex
 from golden_noise.pairs.order import Split
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.loading import device_kind, model_dtype
-from golden_noise.processes import telling_of_a_wait
+from golden_noise.processes import is_first, telling_of_a_wait
 from golden_noise.prompts import Prompt
 from golden_noise.tracking import build_loggers, log_config, log_in, report_training, report_weights_used, wandb_run
 from golden_noise.training.callbacks import SampleGrid, SaveNPNet
@@ -49,13 +51,20 @@ def train(config: DictConfig) -> None:
 
     Raises:
         UserError: no pairs, pairs of another pipeline, a precision that cannot be trained in, an evaluation that
-            cannot follow, or a folder with a training of other settings or a damaged checkpoint.
+            cannot follow, or a folder with a training of other settings, a damaged checkpoint, or another process.
     """
     if config.evaluate and config.evaluation.get("images") is None:
         check_methods(config)  # now rather than after the training
         evaluated_prompts(config, quiet=True)
     folder = Path(config.folder)
-    check_settings(config, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder, "training") if is_first() else nullcontext():
+        check_settings(config, folder)
+        train_alone(config, folder)
+
+
+def train_alone(config: DictConfig, folder: Path) -> None:
+    """`train` in a folder that no other process uses."""
     log_in(config)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
@@ -121,7 +130,6 @@ def begin(config: DictConfig, folder: Path, data: NoisePairDataModule, trainer: 
     new = run_identity(config, identity.pairs_read(index.config if index else {}, shards))
     if (old := made_by(folder)) is not None:
         identity.check(folder, old, new, ADVICE)
-    folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
         write_atomically(folder / IDENTITY, json.dumps(new, indent=2) + "\n")

@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 
+from golden_noise.claims import alone
 from golden_noise.collection import collect
 from golden_noise.errors import UserError
 from golden_noise.training.checkpoints import resumable
@@ -172,3 +173,10 @@ def test_a_checkpoint_of_another_network_is_refused(start, tmp_path):
 
 def test_without_a_checkpoint_there_is_nothing_to_resume(tmp_path):
     assert resumable(tmp_path, torch.nn.Identity(), None) is None
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(start, tmp_path):
+    (tmp_path / "run").mkdir()
+    with alone(tmp_path / "run", "training"), pytest.raises(UserError, match="another process works in"):
+        start()
+    assert not (tmp_path / "run/checkpoints").exists()
