@@ -48,7 +48,7 @@ class Commas:
             UserError: it is uncertain what a row's caption is.
         """
         self._short = [row for row in self.rows if len(row.cells) == self.caption + 1 < self.width]
-        self._quotes = any(row.needed for row in self.rows)
+        self._quotes = any(self.caption in row.needed for row in self.rows)
         if self._ends_with_caption():
             return [self._rest_in_caption(row) for row in self.rows]
         self._longer = any(len(row.cells) > self.width for row in self.rows)

@@ -215,8 +215,9 @@ def test_quoted_files_read_back(write, captions, delimiter, quoting):
     st.sampled_from(["{i},{text}", "{i},{text}\r"]),
 )
 def test_unquoted_files_whose_rows_end_with_the_caption(write, captions, header, row):
+    captions = [*captions, "plain"]  # a caption without commas shows what the rows are like
     lines = [row.format(i=i, text=text) for i, text in enumerate(captions)]
-    assume(not all(line.count(",") == header.count(",") > 1 for line in lines))  # by chance a regular file
+    assume(not any(re.search(r'(^|,)"([^"]|"")*"(,|$)', caption) for caption in captions))  # by chance a quoted cell
     exact_or_refused(write("a.csv", "\n".join([header, *lines])), captions)
 
 
