@@ -8,9 +8,10 @@ from pathlib import Path
 
 from golden_noise.errors import UserError
 from golden_noise.prompts.records import MARK, Record
-from golden_noise.prompts.row import TAG_COLUMNS, caption_column
+from golden_noise.prompts.row import FILE_COLUMNS, TAG_COLUMNS, caption_column
 
 CHINESE = re.compile("[\u3400-\u9fff]")
+FILE_NAME = re.compile(r"[^\s,;]+\.\w+")
 TRANSLATION = re.compile("zh|chinese|中文")  # names of columns with Chinese captions
 
 
@@ -24,10 +25,10 @@ class Commas:
        or stand between quotation marks.
     2. A comma before a space or between marks is text, if this leaves as many cells as columns and changes the caption
        alone.
-    3. The caption is the only column that can have the surplus commas, as the others hold numbers, known categories or
-       Chinese.
+    3. The caption is the only column that can have the surplus commas, as the others hold numbers, file names, known
+       categories or Chinese.
 
-    Empty cells beyond the columns are none.
+    Empty cells beyond the columns are none, unless the last column itself is empty elsewhere.
     """
 
     def __init__(self, file: Path, header: Sequence[str], rows: Sequence[Record], delimiter: str) -> None:
@@ -47,10 +48,12 @@ class Commas:
             UserError: it is uncertain what a row's caption is.
         """
         self._short = [row for row in self.rows if len(row.cells) == self.caption + 1 < self.width]
-        self._quotes = any(row.needed for row in self.rows)
+        self._quotes = any(self.caption in row.needed for row in self.rows)
         if self._ends_with_caption():
             return [self._rest_in_caption(row) for row in self.rows]
-        self.rows = [replace(row, cells=without_empty_end(row.cells, self.width)) for row in self.rows]
+        self._longer = any(len(row.cells) > self.width for row in self.rows)
+        if not any(len(row.cells) == self.width and not row.cells[-1].strip() for row in self.rows):
+            self.rows = [replace(row, cells=without_empty_end(row.cells, self.width)) for row in self.rows]
         self._surplus = any(len(row.cells) > self.width for row in self.rows)
         return [self._read(row) for row in self.rows]
 
@@ -103,7 +106,7 @@ class Commas:
             translation = row.cells[self.chinese]
             if translation.strip() and not CHINESE.search(translation):
                 return True
-        return self._surplus and self.tight and len(self._joined(row)) < len(row.cells)
+        return self._longer and self.tight and len(self._joined(row)) < len(row.cells)
 
     def _mended(self, row: Record) -> Record:
         """A row of more cells than columns with its caption in one cell (2, 3)."""
@@ -152,6 +155,8 @@ class Commas:
             return lambda cell: bool(CHINESE.search(cell))
         if name == "seed" or (known and all(cell.isdigit() for cell in known)):
             return lambda cell: not cell.strip() or cell.strip().lstrip("+-").isdigit()
+        if name in FILE_COLUMNS and all(map(FILE_NAME.fullmatch, known)):
+            return lambda cell: bool(FILE_NAME.fullmatch(cell.strip()))
         if name in TAG_COLUMNS:
             return lambda cell: cell.strip() in known
         return lambda cell: True

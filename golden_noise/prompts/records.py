@@ -23,14 +23,14 @@ class Record:
         line: number of its first line in the file.
         cells: the text of the cells.
         quoted: whether a cell stood in quotation marks, which are no part of its text.
-        needed: whether one of these held a delimiter, a mark or a line end: who wrote it quotes what needs it.
+        needed: places of those that held a delimiter, a mark or a line end: who wrote them quotes what needs it.
         lines: cells of each of its lines, were all marks text; only where it has several.
     """
 
     line: int
     cells: list[str]
     quoted: bool = False
-    needed: bool = False
+    needed: tuple[int, ...] = ()
     lines: tuple[list[str], ...] = ()
 
 
@@ -82,11 +82,14 @@ class Reader:
 
     def _strict(self, start: int, text: str) -> Record | None:
         """The record if every mark of the text is as RFC 4180 has it."""
-        cells, quoted, needed, position = [], False, False, 0
+        cells: list[str] = []
+        needed: list[int] = []
+        quoted, position = False, 0
         while True:
             if match := self._quoted.match(text, position):
                 cell, end, quoted = match[1], match.end(), True
-                needed |= any(sign in cell for sign in (self.delimiter, MARK, "\n"))
+                if any(sign in cell for sign in (self.delimiter, MARK, "\n")):
+                    needed.append(len(cells))
                 cell = cell.replace(MARK * 2, MARK)
             else:
                 end = text.find(self.delimiter, position)
@@ -97,7 +100,7 @@ class Reader:
             cells.append(cell)
             if end == len(text):
                 naive = [line.split(self.delimiter) for line in text.split("\n")]
-                return Record(start + 1, cells, quoted, needed, tuple(naive) if len(naive) > 1 else ())
+                return Record(start + 1, cells, quoted, tuple(needed), tuple(naive) if len(naive) > 1 else ())
             if text[end] != self.delimiter:  # a cell's end, but not the record's
                 return None
             position = end + 1

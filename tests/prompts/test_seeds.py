@@ -66,11 +66,12 @@ def test_the_lowest_bit_tells_the_use(write, use):
     assert {seed % 2 for seed in seeds(write("a.txt", "a\nb\nc"), use=use)} == {int(use == "evaluation")}
 
 
-@given(
-    st.lists(
-        st.tuples(st.sampled_from("ab"), st.integers(-5, 2**32 + 5)), unique_by=lambda row: (row[0], row[1] % 2**32)
-    )
-)
+def noise_of(row):
+    text, seed = row
+    return text, seed % 2**32
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(-5, 2**32 + 5)), unique_by=noise_of))
 def test_the_next_seeds_meet_none_of_an_equal_prompt(rows):
     prompts = [Prompt(index, text, seed) for index, (text, seed) in enumerate(rows)]
     found = next_seeds(prompts, 4)
