@@ -70,7 +70,7 @@ def train(config: DictConfig) -> None:
 
 def build_npnet(config: DictConfig, load_pipeline: LoadPipeline) -> AnyNPNet:
     """The network of the config, on the pipeline's own denoiser if it is one that shares it."""
-    if config.get("npnet"):
+    if config.get("npnet") is not None:
         return trained_before(config, load_pipeline)
     npnet = instantiate(config.model.npnet)
     if not isinstance(npnet, partial):
