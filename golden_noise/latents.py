@@ -56,7 +56,7 @@ def golden_latents(
         raise UserError(f"golden_latents: {len(texts)} prompts but {len(seeds)} seeds; give one seed for every prompt")
     pipeline = _wrap(pipe, height, width)
     network = checkpoint.load(npnet, "npnet", lambda: pipeline) if isinstance(npnet, str) else npnet
-    if network is not npnet:
+    if network is not npnet and network.device != pipeline.device:
         network.to(pipeline.device)
     with torch.no_grad():
         golden = network.golden(draw_noise(seeds, pipeline.latent_shape), pipeline.encode(texts))

@@ -13,7 +13,7 @@ from golden_noise.npnet import published
 from golden_noise.npnet.denoiser import DenoiserNPNet
 from golden_noise.npnet.npnet import NPNet
 from golden_noise.pipelines.base import Pipeline
-from golden_noise.pipelines.loading import why_missing
+from golden_noise.pipelines.loading import first_line, why_missing
 from golden_noise.weights import hub_problem, locate
 
 OWN_CLASS = re.compile(r"(?P<name>\w+(\.\w+)+):(?P<place>.+)")
@@ -43,6 +43,8 @@ def load(
     Raises:
         UserError: there is no NPNet, or it was built otherwise.
     """
+    if not source:
+        raise UserError(f"{option} is empty: leave it out, or say where a network is")
     if attention not in (None, True, False):
         raise UserError(f"attention={attention} must be true, false or null")
     built = {name: value for name, value in {"attention": attention, "target": target}.items() if value is not None}
@@ -50,7 +52,7 @@ def load(
     if own := OWN_CLASS.fullmatch(source):
         npnet = _load_own(own["name"], own["place"], option, **fits)
         built |= fits  # diffusers passes over options that a class does not have
-    elif _is_weights(source):
+    elif _is_weights(source, option):
         return published.load(source, option, **fits, **built)
     else:
         npnet = _load_folder(source, option, load_pipeline, fits)
@@ -63,10 +65,14 @@ def load(
     return npnet
 
 
-def _is_weights(source: str) -> bool:
+def _is_weights(source: str, option: str) -> bool:
     """Whether it is a file of published weights; any file is taken for one but those of a diffusers folder."""
-    file = Path(source).expanduser()
-    if file.is_file():
+    try:
+        file = Path(source).expanduser()
+        exists = file.is_file()
+    except (OSError, RuntimeError) as error:  # a name that is too long, or nobody's home
+        raise UserError(f"{option}={source} names no place: {first_line(error)}") from error
+    if exists:
         return not (file.name in IN_FOLDER and (file.parent / "config.json").is_file())
     return published.is_published(source) and not file.is_dir()
 

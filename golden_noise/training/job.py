@@ -37,7 +37,7 @@ from golden_noise.training.card import write_card
 from golden_noise.training.checkpoints import AtomicCheckpointIO, resumable
 from golden_noise.training.module import NPNetModule
 from golden_noise.training.record import describe
-from golden_noise.training.start import check_precision, trained_before
+from golden_noise.training.start import check_new, check_precision, trained_before
 
 GRID_PROMPTS = 8
 IDENTITY = "identity.json"
@@ -164,8 +164,9 @@ def made_by(folder: Path) -> dict[str, Any] | None:
 
 def build_npnet(config: DictConfig, load_pipeline: LoadPipeline) -> AnyNPNet:
     """The network of the config, on the pipeline's own denoiser if it is one that shares it."""
-    if config.get("npnet"):
+    if config.get("npnet") is not None:
         return trained_before(config, load_pipeline)
+    check_new(config)
     npnet = instantiate(config.model.npnet)
     if not isinstance(npnet, partial):
         return npnet

@@ -21,6 +21,7 @@ BUILDING = {
     "pipeline.recipe.conv_in": "backbone_args",
     "pipeline.recipe.lora_rank": "rank",
 }
+TOLD = ("attention", "target")  # of a file that does not tell
 NEVER_SAVED = ("gradient_checkpointing",)  # what training on may choose anew
 
 
@@ -33,12 +34,20 @@ def trained_before(config: DictConfig, load_pipeline: Callable[[], Pipeline]) ->
         UserError: there is none, it does not fit the pipeline, or it is not what the config's model or a setting of the
             command line says.
     """
-    source, told = config.npnet, {name: config.get(name) for name in ("attention", "target")}
-    npnet = checkpoint.load(source, "npnet", load_pipeline, **told)
+    source = config.npnet
     new: Any = OmegaConf.to_container(config.model.npnet, resolve=True)
-    have, want = variant(type(npnet), npnet.config), variant(get_object(new["_target_"]), new)
-    if have != want:
-        raise UserError(f"npnet={source} is a network of model={have}, this is model={want}: add model={have}")
+    want = variant(get_object(new["_target_"]), new)
+
+    def check_variant(have: str) -> None:
+        if have != want:
+            raise UserError(f"npnet={source} is a network of model={have}, this is model={want}: add model={have}")
+
+    def load_denoiser() -> Pipeline:
+        check_variant("denoiser_lora")  # before it is loaded
+        return load_pipeline()
+
+    npnet = checkpoint.load(source, "npnet", load_denoiser, **{name: config.get(name) for name in TOLD})
+    check_variant(variant(type(npnet), npnet.config))
     for option, setting in _set_by_hand().items():
         if option not in NEVER_SAVED and npnet.config.get(option) != new.get(option):
             built = f"was built with {option}={npnet.config[option]}" if option in npnet.config else "is built already"
@@ -55,6 +64,19 @@ def trained_before(config: DictConfig, load_pipeline: Callable[[], Pipeline]) ->
             npnet.twin.denoiser.enable_gradient_checkpointing()
     rank_zero_info(f"training on from {source}")
     return npnet.train()
+
+
+def check_new(config: DictConfig) -> None:
+    """Check that nothing is told of a file where there is none.
+
+    Raises:
+        UserError: there is.
+    """
+    for name in TOLD:
+        if config.get(name) is not None:
+            raise UserError(
+                f"{name}={config[name]}: it describes the file of npnet=; for a new network: model.npnet.{name}"
+            )
 
 
 def check_precision(pipeline: Pipeline) -> None:

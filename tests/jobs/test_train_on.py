@@ -142,6 +142,18 @@ def test_what_contradicts_the_network_is_refused(compose_job, trained, tmp_path,
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("told", ["attention=false", "target=difference"])
+def test_a_new_network_is_not_described_as_a_file(compose_job, told):
+    with pytest.raises(UserError, match=rf"for a new network: model\.npnet\.{told.partition('=')[0]}"):
+        build(compose_job("train", *SMALL, told))
+
+
+def test_a_denoiser_of_another_model_is_refused_before_it_is_loaded(compose_job, trained, tmp_path):
+    trained("model=denoiser_lora")
+    with pytest.raises(UserError, match="add model=denoiser_lora"):
+        build_npnet(compose_job("train", *SMALL, f"npnet={tmp_path}/first"), lambda: pytest.fail("it was loaded"))
+
+
 def test_a_denoiser_is_not_trained_on_in_float16(compose_job, trained, tmp_path):
     trained("model=denoiser_lora")
     options = ["model=denoiser_lora", "pipeline.model.dtype=float16"]
@@ -149,7 +161,7 @@ def test_a_denoiser_is_not_trained_on_in_float16(compose_job, trained, tmp_path)
         build(compose_job("train", f"npnet={tmp_path}/first", *options))
 
 
-@pytest.mark.parametrize("source", ["none", "nobody/no-such", "none.pth"])
+@pytest.mark.parametrize("source", ["none", "nobody/no-such", "none.pth", ""])
 def test_a_start_that_is_not_there_is_named(compose_job, source):
-    with pytest.raises(UserError, match=source):
+    with pytest.raises(UserError, match=source or "npnet is empty"):
         build(compose_job("train", f"npnet={source}"))

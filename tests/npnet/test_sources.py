@@ -100,6 +100,8 @@ def test_places_without_a_network_cost_one_line(tmp_path):
         assert "no folder" in refusal(tmp_path / name)
     assert "no file" in refusal(tmp_path / "none.PTH")
     assert f"no file {Path.home()}/none.pth" in refusal("~/none.pth")
+    assert "names no place" in refusal("~nobody-of-that-name/none") and "names no place" in refusal("x" * 5000)
+    assert "npnet is empty" in refusal("")
     (tmp_path / "diffusion_pytorch_model.safetensors").write_bytes(b"alone")
     assert "no tensors" in refusal(tmp_path / "diffusion_pytorch_model.safetensors")
 
