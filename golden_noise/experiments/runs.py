@@ -87,8 +87,10 @@ def read_runs(folder: Path) -> list[Run]:
 
 
 def _overrides(folder: Path) -> dict[str, str]:
-    path = folder / ".hydra/overrides.yaml"
-    given = yaml.safe_load(path.read_text("utf-8")) if path.exists() else []
+    path = folder / ".hydra/overrides.yaml"  # of the last command, which may have been refused
+    given = (record.read(folder) or {}).get("overrides")
+    if given is None:
+        given = yaml.safe_load(path.read_text("utf-8")) if path.exists() else []
     pairs = (text.partition("=") for text in without_name(given or []))
     return {key: value for key, _, value in pairs}
 

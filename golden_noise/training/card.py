@@ -12,15 +12,22 @@ from golden_noise.npnet import AnyNPNet
 from golden_noise.weights import BUNDLED
 
 
-def write_card(folder: Path, npnet: AnyNPNet, config: DictConfig, summary: dict[str, Any] | None) -> None:
+def write_card(
+    folder: Path,
+    npnet: AnyNPNet,
+    config: DictConfig,
+    summary: dict[str, Any] | None,
+    search: dict[str, Any] | None = None,
+) -> None:
     """Writes `README.md`: how to use the weights, what they were trained on, and what they reach.
 
     Args:
         folder: of the saved NPNet.
         config: of the train job.
         summary: content of the evaluation's `results.json`, if there was one.
+        search: that made the pairs, where that is known; else the config's.
     """
-    text = "\n\n".join([_use(config), _training(npnet, config), _results(summary)])
+    text = "\n\n".join([_use(config), _training(npnet, config, search), _results(summary)])
     ModelCard(f"---\n{_metadata(config).to_yaml()}\n---\n\n{text}\n").save(folder / "README.md")
 
 
@@ -49,7 +56,7 @@ image = pipe(prompt, latents=latents).images[0]
 ```"""
 
 
-def _training(npnet: AnyNPNet, config: DictConfig) -> str:
+def _training(npnet: AnyNPNet, config: DictConfig, search: dict[str, Any] | None) -> str:
     values: Any = OmegaConf.to_container(config, resolve=True)
     start = values.get("npnet")
     settings = ({"trained on from": _public(start)} if start else {}) | {
@@ -57,7 +64,7 @@ def _training(npnet: AnyNPNet, config: DictConfig) -> str:
         "noise": " x ".join(map(str, values["pipeline"]["latent_shape"])),
         "prompt embedding": " x ".join(map(str, values["pipeline"]["embeds_shape"])),
         "pairs": Path(values["data_dir"]).name,
-        "search": _inline(values["search"]),
+        "search": _inline(search or values["search"]),
         "epochs": values["trainer"]["max_epochs"],
         "batch size per device": values["data"]["batch_size"],
         "optimizer": _inline(values["model"]["optimizer"]),

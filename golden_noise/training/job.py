@@ -251,11 +251,13 @@ def finish(
     kind = config.model.npnet._target_
     source = str(best) if kind.startswith("golden_noise.npnet.") else f"{kind}:{best}"
     npnet = load_npnet(config, source, load_pipeline)
-    write_card(best, npnet, config, None)  # there is one even if the evaluation is interrupted
+    index: ShardIndex | None = getattr(data, "index", None)
+    search = index.config.get("search") if index else None  # which pairs are read, whatever the config searches with
+    write_card(best, npnet, config, None, search)  # there is one even if the evaluation is interrupted
     if config.evaluate:
         learning = partial(learnt_prompts, config, data, "train")
         summary = evaluate(config, npnet, folder / "evaluation", load_pipeline, lambda: run, learning)
-        write_card(best, npnet, config, summary)
+        write_card(best, npnet, config, summary, search)
     described = describe(config, trainer, npnet)
     if run:
         run.summary.update({f"run/{name}": value for name, value in described.items() if value is not None})

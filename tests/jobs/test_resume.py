@@ -95,6 +95,13 @@ def test_more_epochs_other_workers_and_other_places_go_on(start, compose_job, tm
     assert not (tmp_path / "run").exists() and not (tmp_path / "pairs").exists()
 
 
+def test_the_card_names_the_search_that_made_the_pairs(start, tmp_path):
+    collect_and_train = start("evaluate=false")
+    assert collect_and_train["epoch"] == 0
+    start("pipeline.bundled=false", "search=zigzag")  # pairs of a pipeline that is not bundled are there already
+    assert "| search | Redenoise(" in (tmp_path / "run/npnet/best/README.md").read_text()
+
+
 def test_a_finished_run_is_not_trained_on(start):
     first, again = start(), start()
     assert again["global_step"] == first["global_step"]
