@@ -27,11 +27,14 @@ def composed(job, *arguments):
     with read_write(config), open_dict(config):
         del config["hydra"]
     HydraConfig.instance().set_config(whole)
-    try:
-        complete(config)
-    finally:
-        HydraConfig.instance().cfg = None
+    complete(config)
     return config
+
+
+@pytest.fixture(autouse=True)
+def no_hydra():
+    yield
+    HydraConfig.instance().cfg = None
 
 
 def whole_config(job, *arguments):
