@@ -150,6 +150,39 @@ def test_a_run_folder_with_results_stays(tmp_path):
     assert len(list((tmp_path / "run").iterdir())) == 2
 
 
+STOPPED = """
+import sys
+from golden_noise.cli import run
+def job(config):
+    print("begun")
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        {}
+sys.argv[1:] = ["prompt=a", "name=1e5", "paths.outputs={}"]
+run(job, "generate")
+"""
+
+
+@pytest.mark.parametrize("way", ["raise", "sys.exit(1)"])
+def test_an_interrupted_job_says_how_to_go_on(way, tmp_path):
+    """The second way is Lightning's."""
+    code = STOPPED.format(way, tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], cwd=CONF.parent, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (1, "begun\n")
+    assert done.stderr == "interrupted: run the same command again with name=1e5 to go on\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_programming_error_keeps_its_traceback_and_its_log(tmp_path):
+    code = STOPPED.format("raise KeyError('x')", tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], cwd=CONF.parent, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "KeyError: 'x'" in done.stderr
+    log = (tmp_path / "generate/1e5/log.txt").read_text()
+    assert "begun" in log and "KeyError: 'x'" in log
+    assert "- name=" in (tmp_path / "generate/1e5/.hydra/overrides.yaml").read_text()
+
+
 def test_a_full_disk_costs_one_line():
     """Pillow and others raise it without a file's name."""
     assert "No space left" in _mistake(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "train")
