@@ -180,8 +180,8 @@ def _check_resolution(pipeline: DictConfig) -> None:
 
 
 def _check_selection(config: DictConfig) -> None:
-    collects = config.job == "collect" or config.pipeline.bundled  # train.py collects the miniature's pairs only
-    if "collection" in config and collects:
+    trains = config.job == "train" and config.pipeline.bundled  # train.py collects the miniature's pairs only
+    if config.job == "collect" or trains:
         options: Any = OmegaConf.to_container(config.collection, resolve=True)
         Selection.parse(options["select_by"], options["margin"], list(config.metric))
 

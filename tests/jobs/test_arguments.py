@@ -205,7 +205,16 @@ def test_what_is_no_choice_is_named(argument, words):
         prepare(["-m", argument], "train")
 
 
-@pytest.mark.parametrize("preset", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
+PRESETS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_evaluate_ignores_what_it_has_no_use_for_in_a_preset(preset):
+    options = ["prompts=file", "prompts.path=x", "metric=pickscore", "folder=x"]
+    check(composed("evaluate", f"experiment={preset}", *options))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
 def test_generate_ignores_what_it_has_no_use_for_in_a_preset(preset):
     config = composed("generate", f"experiment={preset}", "prompt=a red circle", "folder=x")
     assert "prompts" not in config and "model" not in config and "trainer" not in config and "logger" not in config
