@@ -40,7 +40,7 @@ class RunLog:
     def start(self) -> None:
         """Log the command, and from now on all that this process writes to stdout and stderr."""
         self.line(f"$ {shlex.join(['python', *sys.argv])}")
-        sys.stdout, sys.stderr = Tee(sys.stdout, self), Tee(sys.stderr, self)  # type: ignore[assignment]
+        sys.stdout, sys.stderr = Tee(sys.stdout, self), Tee(sys.stderr, self)
 
 
 class Tee:
