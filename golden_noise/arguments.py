@@ -136,6 +136,7 @@ def _group_choice(argument: str, key: str, value: str, job: str) -> list[str]:
     several = element.list if isinstance(element, ChoiceSweep) else []
     odd = next((e for e in [element, *several] if e is None or isinstance(e, (bool, int, float))), "")
     if odd == "":
+        _check_grammar(argument)
         return [argument]
     folder = CONF / group
     choices = ", ".join(sorted(path.stem for path in folder.iterdir())) if folder.is_dir() else "default"

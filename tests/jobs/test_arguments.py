@@ -161,7 +161,9 @@ def test_what_could_be_either_is_shown_in_quotation_marks():
     assert prepare(["-m", argument], "train") == ["-m", argument]
 
 
-@pytest.mark.parametrize("argument", ["seed=a,(b", "a b", "red", "=3", "pipeline.latent_shape=[1,2", "a b=3"])
+@pytest.mark.parametrize(
+    "argument", ["seed=a,(b", "a b", "red", "=3", "model=a(b", "pipeline.latent_shape=[1,2", "a b=3"]
+)
 def test_what_hydra_cannot_read_is_named(argument):
     with pytest.raises(UserError) as raised:
         prepare(["seed=1", argument], "train")
