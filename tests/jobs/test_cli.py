@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from lightning import Trainer
 
 from golden_noise.cli import CONF, _mistake
 from golden_noise.run_folder import RunFolder
@@ -87,14 +88,10 @@ print(*({{"torch", "lightning", "diffusers", "transformers", "wandb", "numpy"}} 
         ("generate", ["experiment=shapes_variants"], ["no prompt"]),
         ("generate", ["logger=csv", "prompt=a"], ["logger=csv: generate.py logs nothing"]),
         ("evaluate", ["trainer=ddp"], ["trainer=ddp: only train.py trains a network"]),
-        ("evaluate", ["metric=null"], ["no metric is left"]),
         ("evaluate", ["search=null"], ["search=null: evaluate.py cannot do without", "zigzag"]),
         ("train", ["search=5"], ["search=5: 5 is no choice of search", "redenoise"]),
-        ("train", ["callbacks=null"], ["callbacks.save_npnet is missing"]),
         ("train", ["+sede=3"], ["no setting sede: did you mean seed?"]),
         ("train", ["+pipeline.heigth=3"], ["no setting pipeline.heigth: did you mean pipeline.height?"]),
-        ("train", ["+trainer.max_step=3"], ["unexpected keyword argument 'max_step'"]),
-        ("evaluate", ["prompts=file", "prompts.path=123"], ["no prompt file 123"]),
         ("generate", ["prompt=a, (b)", "npnet=/nowhere"], ["/nowhere"]),
         ("evaluate", ["npnet=/nowhere/npnet"], ["/nowhere/npnet"]),
         ("evaluate", ["evaluation=published"], ["evaluation.folder is missing: add evaluation.folder=VALUE"]),
@@ -186,6 +183,15 @@ def test_a_programming_error_keeps_its_traceback_and_its_log(tmp_path):
 def test_a_full_disk_costs_one_line():
     """Pillow and others raise it without a file's name."""
     assert "No space left" in _mistake(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "train")
+
+
+@pytest.mark.parametrize("options", [{"fast_dev_run": -1}, {"overfit_batches": "x"}])
+def test_what_lightning_finds_in_its_settings_costs_one_line(options):
+    with pytest.raises(Exception) as raised:  # noqa: B017, PT011
+        Trainer(accelerator="cpu", logger=False, **options)
+    line = _mistake(raised.value, "train")
+    assert line and "\n" not in line and "Trainer" not in line
+    assert _mistake(ValueError("ours"), "train") is None
 
 
 def test_too_little_gpu_memory_costs_one_line():

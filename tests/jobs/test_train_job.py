@@ -138,6 +138,12 @@ def test_an_evaluation_that_cannot_follow_is_refused_before_the_training(compose
     assert not (tmp_path / "pairs").exists()
 
 
+def test_a_training_that_nothing_would_save_is_refused_before_it(compose_job, tmp_path):
+    with pytest.raises(UserError, match=r"callbacks\.save_npnet is missing"):
+        train(compose_job("train", *SMALL, "~callbacks.save_npnet"))
+    assert not (tmp_path / "pairs").exists()
+
+
 def test_no_epoch_leaves_no_npnet(compose_job):
     with pytest.raises(UserError, match=r"nothing was trained.*trainer\.max_epochs=0"):
         train(compose_job("train", *SMALL, "trainer.max_epochs=0"))
