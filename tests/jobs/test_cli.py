@@ -185,9 +185,9 @@ def test_a_full_disk_costs_one_line():
     assert "No space left" in _mistake(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "train")
 
 
-@pytest.mark.parametrize("options", [{"fast_dev_run": -1}, {"overfit_batches": "x"}])
+@pytest.mark.parametrize("options", [{"fast_dev_run": -1}, {"precision": "x"}])
 def test_what_lightning_finds_in_its_settings_costs_one_line(options):
-    with pytest.raises(Exception) as raised:  # noqa: B017, PT011
+    with pytest.raises(Exception) as raised:
         Trainer(accelerator="cpu", logger=False, **options)
     line = _mistake(raised.value, "train")
     assert line and "\n" not in line and "Trainer" not in line
