@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from golden_noise.errors import UserError
-from golden_noise.processes import per_machine, started_several_times
+from golden_noise.processes import machines, per_machine, started_several_times
 from golden_noise.selection import Selection
 from golden_noise.weights import looks_local
 
@@ -66,6 +66,7 @@ OmegaConf.register_new_resolver("home", lambda path: str(Path(path).expanduser()
 OmegaConf.register_new_resolver(
     "processes", lambda chosen, default: per_machine(default) if chosen is None else chosen, replace=True
 )
+OmegaConf.register_new_resolver("machines", machines, replace=True)
 OmegaConf.register_new_resolver(
     "wandb_tags",
     lambda tag: list(dict.fromkeys([tag, *filter(None, os.environ.get("WANDB_TAGS", "").split(","))])),

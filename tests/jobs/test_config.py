@@ -90,6 +90,7 @@ def test_processes_that_are_started_from_outside_need_a_name(compose_job, monkey
         ({"LOCAL_WORLD_SIZE": "8", "GROUP_WORLD_SIZE": "2"}, ["trainer=ddp"], 8, 2),
         ({"SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2"}, ["trainer=ddp"], 4, 2),
         ({"SLURM_NTASKS_PER_NODE": "4"}, [], 4, 1),
+        ({"SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "interactive"}, [], 1, 1),
     ],
 )
 def test_as_many_processes_train_as_are_started(compose_job, monkeypatch, environment, options, devices, num_nodes):
