@@ -3,6 +3,7 @@
 import re
 import shlex
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +57,15 @@ def prepare(arguments: list[str], job: str) -> list[str]:
         UserError: Hydra could not read an argument, or the job cannot do without that group.
     """
     given = get_args_parser().parse_args(arguments)
-    return [_prepared(a, job, given.multirun) if a in given.overrides else a for a in arguments]
+    prepared = (_prepared(a, job, given.multirun) if a in given.overrides else [a] for a in arguments)
+    return list(chain.from_iterable(prepared))
 
 
-def _prepared(argument: str, job: str, multirun: bool) -> str:
+def _prepared(argument: str, job: str, multirun: bool) -> list[str]:
     match = ARGUMENT.fullmatch(argument)
     if match is None:
         _check_grammar(argument)
-        return argument
+        return [argument]
     prefix, key, value = match["prefix"], match["key"], match["value"]
     if is_group(key):
         return _group_choice(argument, key, value, job)
@@ -74,7 +76,7 @@ def _prepared(argument: str, job: str, multirun: bool) -> str:
     elif any(fnmatchcase(key, pattern) for pattern in NAMES):
         value = _name(value, multirun)
     _check_grammar(argument := f"{prefix}{key}={value}")
-    return argument
+    return [argument]
 
 
 def quoted(text: str, interpolate: bool = False) -> str:
@@ -128,13 +130,14 @@ def _names_of_sweep(value: str, sweep: ChoiceSweep) -> str:
     return ",".join(quoted(part.strip()) if isinstance(element, numbers) else part for part, element in pairs)
 
 
-def _group_choice(argument: str, key: str, value: str, job: str) -> str:
+def _group_choice(argument: str, key: str, value: str, job: str) -> list[str]:
     group, known = _group(key), groups(job)
     element: Any = found.value() if (found := _parsed(f"x={value}")) else value
     several = element.list if isinstance(element, ChoiceSweep) else []
     odd = next((e for e in [element, *several] if e is None or isinstance(e, (bool, int, float))), "")
     if odd == "":
-        return argument
+        _check_grammar(argument)
+        return [argument]
     folder = CONF / group
     choices = ", ".join(sorted(path.stem for path in folder.iterdir())) if folder.is_dir() else "default"
     if odd is not None or several:
@@ -143,7 +146,9 @@ def _group_choice(argument: str, key: str, value: str, job: str) -> str:
         raise UserError(f"{argument}: {job}.py has no group {key}; --help lists all")
     if group not in MAY_BE_EMPTY and known[key] is not None:
         raise UserError(f"{argument}: {job}.py cannot do without: choose one of {choices}")
-    return f"{key}=[]"
+    if group == "local" and not folder.is_dir():
+        return []
+    return [f"{key}=[]"]
 
 
 def _parsed(argument: str) -> Override | None:

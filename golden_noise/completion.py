@@ -47,7 +47,7 @@ def complete(config: DictConfig) -> None:
             raise UserError(f"{group}={config[group]} must hold settings: choose one of the group by {group}=NAME")
     with open_dict(config):
         for group in ("logger", "callbacks", "metric"):
-            if group in groups(config.job) and config.get(group) is None:
+            if group in {*groups(config.job)} - {*unused(config.job)} and config.get(group) is None:
                 config[group] = {}
         if config.job == "generate" and not _chose_prompts(config, given):
             config.pop("prompts", None)
@@ -121,7 +121,13 @@ def suggestion(key: str, job: str) -> str:
     try:
         started = GlobalHydra.instance().is_initialized()
         with nullcontext() if started else initialize_config_dir(str(CONF), version_base="1.3"):
-            known = list(_keys(OmegaConf.to_container(compose(job, [*choices, "local=[]"]), resolve=False)))
+            known = list(
+                _keys(
+                    OmegaConf.to_container(
+                        compose(job, [*choices, *(["local=[]"] if LOCAL.exists() else [])]), resolve=False
+                    )
+                )
+            )
     except HydraException:  # in a multirun, choices are lists
         return ""
     leaf = key.rpartition(".")[2]

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from golden_noise.errors import UserError
-from golden_noise.processes import per_machine, started_several_times
+from golden_noise.processes import machines, per_machine, started_several_times
 from golden_noise.selection import Selection
 from golden_noise.weights import looks_local
 
@@ -72,6 +72,7 @@ OmegaConf.register_new_resolver("home", lambda path: str(Path(path).expanduser()
 OmegaConf.register_new_resolver(
     "processes", lambda chosen, default: per_machine(default) if chosen is None else chosen, replace=True
 )
+OmegaConf.register_new_resolver("machines", machines, replace=True)
 OmegaConf.register_new_resolver(
     "wandb_tags",
     lambda tag: list(dict.fromkeys([tag, *filter(None, os.environ.get("WANDB_TAGS", "").split(","))])),
@@ -195,8 +196,8 @@ def _check_resolution(pipeline: DictConfig) -> None:
 
 
 def _check_selection(config: DictConfig) -> None:
-    collects = config.job == "collect" or config.pipeline.bundled  # train.py collects the miniature's pairs only
-    if "collection" in config and collects:
+    trains = config.job == "train" and config.pipeline.bundled  # train.py collects the miniature's pairs only
+    if config.job == "collect" or trains:
         options: Any = OmegaConf.to_container(config.collection, resolve=True)
         Selection.parse(options["select_by"], options["margin"], list(config.metric))
 

@@ -17,8 +17,18 @@ def started_several_times() -> bool:
 
 def per_machine(default: int | str) -> int | str:
     """How many processes of this job a machine has, where torchrun or SLURM start them."""
-    count = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE")
+    count = os.environ.get("LOCAL_WORLD_SIZE") or _slurm("SLURM_NTASKS_PER_NODE")
     return int(count) if count else default
+
+
+def machines() -> int:
+    """How many machines torchrun or SLURM start this job on."""
+    return int(os.environ.get("GROUP_WORLD_SIZE") or _slurm("SLURM_NNODES") or 1)
+
+
+def _slurm(name: str) -> str | None:
+    """A variable of SLURM's, unless this is an interactive shell of it, in which Lightning starts the processes."""
+    return None if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive") else os.environ.get(name)
 
 
 def is_first() -> bool:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from lightning import Trainer
 
 from golden_noise.cli import CONF, _mistake
 from golden_noise.run_folder import RunFolder
@@ -45,7 +46,7 @@ def test_help_may_be_cut_off_by_its_reader(option):
         assert process.stderr.read() == b""
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["prompt="], ["-m", "prompt=a", "seed=x,y"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["prompt="], ["-m", "search=5,zigzag"]])
 def test_neither_help_nor_a_mistake_loads_a_heavy_library(arguments, tmp_path):
     """Seconds each. What is loaded is asked at the end: nothing else tells a fast machine from a slow one."""
     code = f"""
@@ -87,14 +88,10 @@ print(*({{"torch", "lightning", "diffusers", "transformers", "wandb", "numpy"}} 
         ("generate", ["experiment=shapes_variants"], ["no prompt"]),
         ("generate", ["logger=csv", "prompt=a"], ["logger=csv: generate.py logs nothing"]),
         ("evaluate", ["trainer=ddp"], ["trainer=ddp: only train.py trains a network"]),
-        ("evaluate", ["metric=null"], ["no metric is left"]),
         ("evaluate", ["search=null"], ["search=null: evaluate.py cannot do without", "zigzag"]),
         ("train", ["search=5"], ["search=5: 5 is no choice of search", "redenoise"]),
-        ("train", ["callbacks=null"], ["callbacks.save_npnet is missing"]),
         ("train", ["+sede=3"], ["no setting sede: did you mean seed?"]),
         ("train", ["+pipeline.heigth=3"], ["no setting pipeline.heigth: did you mean pipeline.height?"]),
-        ("train", ["+trainer.max_step=3"], ["unexpected keyword argument 'max_step'"]),
-        ("evaluate", ["prompts=file", "prompts.path=123"], ["no prompt file 123"]),
         ("generate", ["prompt=a, (b)", "npnet=/nowhere"], ["/nowhere"]),
         ("evaluate", ["npnet=/nowhere/npnet"], ["/nowhere/npnet"]),
         ("evaluate", ["evaluation=published"], ["evaluation.folder is missing: add evaluation.folder=VALUE"]),
@@ -150,9 +147,51 @@ def test_a_run_folder_with_results_stays(tmp_path):
     assert len(list((tmp_path / "run").iterdir())) == 2
 
 
+STOPPED = """
+import sys
+from golden_noise.cli import run
+def job(config):
+    print("begun")
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        {}
+sys.argv[1:] = ["prompt=a", "name=1e5", "paths.outputs={}"]
+run(job, "generate")
+"""
+
+
+@pytest.mark.parametrize("way", ["raise", "sys.exit(1)"])
+def test_an_interrupted_job_says_how_to_go_on(way, tmp_path):
+    """The second way is Lightning's."""
+    code = STOPPED.format(way, tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], cwd=CONF.parent, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (1, "begun\n")
+    assert done.stderr == "interrupted: run the same command again with name=1e5 to go on\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_programming_error_keeps_its_traceback_and_its_log(tmp_path):
+    code = STOPPED.format("raise KeyError('x')", tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], cwd=CONF.parent, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "KeyError: 'x'" in done.stderr
+    log = (tmp_path / "generate/1e5/log.txt").read_text()
+    assert "begun" in log and "KeyError: 'x'" in log
+    assert "- name=" in (tmp_path / "generate/1e5/.hydra/overrides.yaml").read_text()
+
+
 def test_a_full_disk_costs_one_line():
     """Pillow and others raise it without a file's name."""
     assert "No space left" in _mistake(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "train")
+
+
+@pytest.mark.parametrize("options", [{"fast_dev_run": -1}, {"precision": "x"}])
+def test_what_lightning_finds_in_its_settings_costs_one_line(options):
+    with pytest.raises(Exception) as raised:
+        Trainer(accelerator="cpu", logger=False, **options)
+    line = _mistake(raised.value, "train")
+    assert line and "\n" not in line and "Trainer" not in line
+    assert _mistake(ValueError("ours"), "train") is None
 
 
 def test_too_little_gpu_memory_costs_one_line():

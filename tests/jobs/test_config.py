@@ -78,6 +78,55 @@ def test_processes_that_are_started_from_outside_need_a_name(compose_job, monkey
         check(compose_job("train", *options, "name='${now:%H-%M-%S}'"))
 
 
+@pytest.mark.parametrize(
+    ("environment", "options", "devices", "num_nodes"),
+    [
+        ({}, [], 1, 1),
+        ({}, ["devices=3"], 3, 1),
+        ({}, ["trainer=ddp"], "auto", 1),
+        ({}, ["trainer=ddp", "devices=4"], 4, 1),
+        ({}, ["trainer=ddp_cpu"], 2, 1),
+        ({}, ["trainer=ddp_cpu", "devices=3"], 3, 1),
+        ({"LOCAL_WORLD_SIZE": "8", "GROUP_WORLD_SIZE": "2"}, ["trainer=ddp"], 8, 2),
+        ({"SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2"}, ["trainer=ddp"], 4, 2),
+        ({"SLURM_NTASKS_PER_NODE": "4"}, [], 4, 1),
+        ({"SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "interactive"}, [], 1, 1),
+    ],
+)
+def test_as_many_processes_train_as_are_started(compose_job, monkeypatch, environment, options, devices, num_nodes):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    trainer = compose_job("train", *options).trainer
+    assert (trainer.devices, trainer.num_nodes) == (devices, num_nodes)
+
+
+def test_devices_that_are_not_what_torchrun_starts_are_refused(compose_job, monkeypatch):
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    check(compose_job("train", "trainer=ddp"))
+    with pytest.raises(UserError, match="devices=3, but torchrun or SLURM start 2 processes here"):
+        check(compose_job("train", "trainer=ddp", "devices=3"))
+
+
+def test_wandbs_own_variables_count_unless_the_command_line_says_otherwise(compose_job, monkeypatch):
+    names = {"project": "WANDB_PROJECT", "name": "WANDB_NAME", "group": "WANDB_RUN_GROUP", "save_dir": "WANDB_DIR"}
+    defaults = wandb(compose_job)
+    assert [defaults[key] for key in names] == ["golden-noise", "test", "test", defaults.save_dir]
+    assert defaults.tags == ["shapes"]
+    for variable in names.values():
+        monkeypatch.setenv(variable, f"of {variable}")
+    monkeypatch.setenv("WANDB_TAGS", "a,b")
+    found = wandb(compose_job)
+    assert [found[key] for key in names] == [f"of {variable}" for variable in names.values()]
+    assert found.tags == ["shapes", "a", "b"]
+    given = wandb(compose_job, "logger.wandb.project=mine", "logger.wandb.group=ours", "logger.wandb.tags=[c]")
+    assert (given.project, given.group, given.tags) == ("mine", "ours", ["c"])
+
+
+def wandb(compose_job, *options):
+    return compose_job("collect", "logger=wandb", "+name=test", *options).logger.wandb
+
+
 def test_one_process_needs_no_name(compose_job, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", "1")

@@ -39,7 +39,7 @@ def test_runs_are_joined_by_their_artifacts(compose_job, tmp_path, read_offline_
     options = [*SMALL, *TINY, "logger=[csv,wandb]", f"folder={tmp_path}/train", "name='study/model=vit,seed=1'"]
     train(compose_job("train", *options, "sample_every_n_epochs=1", "evaluate=true", "evaluation.prompts.count=6"))
     few = ["prompts.count=6", "pipeline.steps=2", "~metric.reward", "evaluation.methods=[standard,npnet]"]
-    judged = [*few, "logger=wandb", f"folder={tmp_path}/evaluate", f"npnet={tmp_path}/train/npnet/best"]
+    judged = [*few, "logger=wandb", f"folder={tmp_path}/evaluate", f"npnet={tmp_path}/train"]
     evaluate_job(compose_job("evaluate", *judged, "name=judged"))
     assert "no effect" not in capsys.readouterr().err  # W&B's word for settings that it no longer knows
     collected, trained, evaluated = offline("collect"), offline("train"), offline("evaluate")

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from itertools import chain
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from golden_noise.cli import CONF
 from golden_noise.collection import collect
@@ -21,6 +23,7 @@ from golden_noise.npnet import NPNet
 from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.training.job import train
 
+KINDS = ("best", "last")
 CHEAP = ["search=redenoise", "model=svd_unet+unet"]
 SMALL = [
     "prompts.count=200",
@@ -161,9 +164,41 @@ def test_an_evaluation_that_cannot_follow_is_refused_before_the_training(compose
     assert not (tmp_path / "pairs").exists()
 
 
+def test_a_training_that_nothing_would_save_is_refused_before_it(compose_job, tmp_path):
+    with pytest.raises(UserError, match=r"callbacks\.save_npnet is missing"):
+        train(compose_job("train", *SMALL, "~callbacks.save_npnet"))
+    assert not (tmp_path / "pairs").exists()
+
+
 def test_no_epoch_leaves_no_npnet(compose_job):
     with pytest.raises(UserError, match=r"nothing was trained.*trainer\.max_epochs=0"):
         train(compose_job("train", *SMALL, "trainer.max_epochs=0"))
+
+
+@pytest.mark.parametrize(
+    "option", ["+trainer.max_steps=3", "+trainer.check_val_every_n_epoch=5", "+trainer.limit_val_batches=0"]
+)
+def test_the_last_is_the_best_of_a_training_without_validation(compose_job, tmp_path, option):
+    train(compose_job("train", *SMALL, "prompts.count=100", "pipeline.steps=2", option))
+    best, last = (load_file(tmp_path / f"run/npnet/{kind}/diffusion_pytorch_model.safetensors") for kind in KINDS)
+    assert all(torch.equal(value, last[name]) for name, value in best.items())
+    assert (tmp_path / "run/run.json").is_file()
+
+
+def test_torchrun_trains_on_as_many_processes_as_it_starts(tiny_sdxl, tmp_path):
+    """As documented: nothing but the trainer is said, and neither are loggers needed."""
+    _, script, *arguments = command(tiny_sdxl, tmp_path, "trainer=ddp", "trainer.accelerator=cpu", "prompts.count=100")
+    arguments = ["logger=null" if argument == "logger=csv" else argument for argument in arguments]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", script, *arguments]
+    done = subprocess.run(torchrun, cwd=CONF.parent, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "outputs/train/run"
+    assert json.loads((run / "run.json").read_text())["ranks"] == 2
+    lines = (run / "log.txt").read_text().splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
+    assert [line[20:] for line in lines if "NPNet: " in line] == [f"NPNet: {run / 'npnet/best'}"]  # of one rank only
+    assert lines[0].endswith(" logger=[]'") or "'logger=[]'" in lines[0]
+    assert not any("it/s" in line for line in lines)
 
 
 def command(tiny_sdxl, folder, *overrides):
