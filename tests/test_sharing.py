@@ -1,0 +1,85 @@
+"""Several processes on one job: each part of the work is done once, and everyone sees all of it finished."""
+
+import json
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from golden_noise.claims import Claims, alone, is_lock
+from golden_noise.errors import UserError
+from golden_noise.help import CONF
+from golden_noise.sharing import shared_batches
+
+
+def test_batches_cover_everything_once(tmp_path):
+    assert [list(batch) for batch in shared_batches(tmp_path, 7, 3)] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(shared_batches(tmp_path, 0, 3)) == []
+    assert all(is_lock(path.name) for path in tmp_path.iterdir())
+
+
+def test_two_workers_do_every_batch_once_and_both_see_all_of_them(tmp_path):
+    done: list[int] = []
+    seen: list[list[int]] = []
+
+    def work():
+        mine = []
+        for batch in shared_batches(tmp_path, 40, 1):
+            if batch.start not in done:  # nobody else can be at it
+                done.append(batch.start)
+            mine.append(batch.start)
+        seen.append(mine)
+
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+    assert sorted(done) == list(range(40))
+    assert [sorted(mine) for mine in seen] == [list(range(40))] * 3
+
+
+def test_what_another_worker_is_at_is_waited_for(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("golden_noise.claims.POLL", 0.01)
+    other = Claims(tmp_path, "batch")
+    batches = shared_batches(tmp_path, 2, 1)
+    with other:
+        assert other.take(1)
+        assert next(batches) == range(0, 1)
+        threading.Timer(0.2, lambda: other.finish(1)).start()
+        assert next(batches) == range(1, 2)
+    assert list(batches) == []
+    assert capsys.readouterr().err == "other processes are at the rest: waiting for them\n"
+
+
+def test_works_of_other_names_do_not_meet(tmp_path):
+    with Claims(tmp_path, "one") as one, Claims(tmp_path, "two") as two:
+        assert one.take(0) and two.take(0)
+        with pytest.raises(UserError, match="another process works in"), alone(tmp_path, "one"):
+            pass
+
+
+@pytest.mark.parametrize("job", ["evaluate", "generate"])
+def test_two_processes_under_fabric_draw_what_one_does(job, tiny_sdxl, tmp_path):
+    small = ["prompts=shapes_test", "prompts.count=12", "pipeline.steps=2", "search=redenoise", "device=cpu"]
+    small += [f"pipeline.model.source={tiny_sdxl}", "batch_size=3" if job == "generate" else "logger=null"]
+    if job == "evaluate":
+        small += ["evaluation.methods=[standard,search]", "evaluation.batch_size=3", "~metric.reward"]
+    else:
+        small += ["noise=[standard,search]"]
+
+    def run(name, *options):
+        places = [f"paths.outputs={tmp_path}", f"name={name}"]
+        command = [sys.executable, f"{job}.py", *small, *places, *options]
+        return subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, timeout=200)
+
+    assert (two := run("two", "fabric.devices=2")).returncode == 0, two.stderr
+    assert (one := run("one")).returncode == 0, one.stderr
+    folders = [tmp_path / job / name for name in ("one", "two")]
+    pictures = [{path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.png")} for folder in folders]
+    assert len(pictures[0]) >= 24 and pictures[0] == pictures[1]
+    if job == "evaluate":
+        results = [json.loads((folder / "results.json").read_text()) for folder in folders]
+        assert results[0]["methods"] == results[1]["methods"]
+    assert two.stdout.count("report:" if job == "evaluate" else "images:") == 1
