@@ -85,10 +85,10 @@ class NoisePairLoader:
         # An iterator that was never used does not count as an epoch: Lightning sometimes makes one too many.
         if self.pairs and not self._resumed:
             self.epoch, self.pairs = self.epoch + 1, 0
-        self._resumed = False
         return self._batches()
 
     def _batches(self) -> Iterator[Batch]:
+        self._resumed = False
         steps = self._steps(self.epoch, self.pairs)
         for step, batch in zip(steps, _read_ahead(self, [step[self.rank] for step in steps]), strict=True):
             self.pairs += sum(map(len, step))

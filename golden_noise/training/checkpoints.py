@@ -48,9 +48,18 @@ class SaveLast(Checkpoint):
         self.path = Path(dirpath) / LAST
         self.minutes = minutes
         self._saved_at = 0.0
+        self._position: dict[str, int] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock."""
+        """Starts the clock, and the pairs where a checkpoint left them.
+
+        Lightning does not tell the loader where `estimated_stepping_batches`, on which schedules rest, has asked for it
+        before the checkpoint is read.
+        """
+        loader = trainer.train_dataloader
+        if self._position is not None and isinstance(loader, NoisePairLoader):
+            loader.load_state_dict(self._position)
+        self._position = None
         self._saved_at = time.monotonic()
 
     def on_train_batch_end(
@@ -74,7 +83,7 @@ class SaveLast(Checkpoint):
         """Fits a checkpoint to another number of ranks, and to a run folder that was moved."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, NoisePairDataModule):
-            fit_position(checkpoint["loops"]["fit_loop"], data.train_dataloader())
+            self._position = fit_position(checkpoint["loops"]["fit_loop"], data.train_dataloader())
         for callback in trainer.checkpoint_callbacks:
             state = checkpoint.get("callbacks", {}).get(callback.state_key)
             if isinstance(callback, ModelCheckpoint) and state:
@@ -86,7 +95,7 @@ class SaveLast(Checkpoint):
         self._saved_at = time.monotonic()
 
 
-def fit_position(loop: dict[str, Any], loader: NoisePairLoader) -> None:
+def fit_position(loop: dict[str, Any], loader: NoisePairLoader) -> dict[str, int] | None:
     """Make Lightning's count of an epoch's batches agree with the loader's count of its pairs.
 
     Lightning counts the batches of a rank. On another number of ranks these are others, while the pairs stay.
@@ -94,10 +103,13 @@ def fit_position(loop: dict[str, Any], loader: NoisePairLoader) -> None:
     Args:
         loop: the stored state of the fit loop, changed in place.
         loader: as the training goes on with it.
+
+    Returns:
+        The loader's position, if it was stored.
     """
     progress, states = loop["epoch_loop.batch_progress"], loop["state_dict"].get("combined_loader")
     if not states or "pairs" not in states[0]:
-        return
+        return None
     state = states[0]
     loader.load_state_dict(state)
     over = progress["is_last_batch"] or loader.epoch > state["epoch"]  # too few pairs are left for a step of all ranks
@@ -108,6 +120,7 @@ def fit_position(loop: dict[str, Any], loader: NoisePairLoader) -> None:
     ready = max(before, len(loader)) if over else len(loader) - loader.left
     progress["is_last_batch"] = over
     progress["current"] = {name: count + ready - before for name, count in progress["current"].items()}
+    return states[0]
 
 
 def move_paths(state: dict[str, Any], folder: str) -> None:
