@@ -103,6 +103,7 @@ class Collector:
         noise = self.pipeline.draw_noise([prompt.seed for prompt in prompts])
         embedding = self.pipeline.encode([prompt.text for prompt in prompts])
         golden = self.search.search(noise, embedding, self.pipeline)
+        _check_shape(self.search, golden, noise.shape)
         stored: dict[str, Tensor | None] = {"noise": noise, "golden": golden}
         if self.store_embeds:
             stored |= {"embeds": embedding.embeds, "pooled": embedding.pooled}
@@ -156,13 +157,26 @@ class Collector:
         if not good:
             return
         texts = [prompts[i].text for i in good]
-        columns = {
-            name: [metric.score(texts, side[good]).tolist() for side in images] for name, metric in self.metrics.items()
-        }
+        columns: dict[str, list[list[float]]] = {}
+        for name, metric in self.metrics.items():
+            sides = [metric.score(texts, side[good]) for side in images]
+            for side in sides:
+                _check_shape(metric, side, (len(good),))
+            columns[name] = [side.tolist() for side in sides]
         for place, i in enumerate(good):
             scores[i] = {name: (old[place], new[place]) for name, (old, new) in columns.items()}
             if bad := [name for name, pair in scores[i].items() if not all(map(math.isfinite, pair))]:
                 problems[i] = f"not finite: {', '.join(bad)}"
+
+
+def _check_shape(source: object, found: Tensor, expected: Sequence[int]) -> None:
+    """Check what a search or a metric gives, which may be anybody's.
+
+    Raises:
+        TypeError: it has another shape.
+    """
+    if tuple(found.shape) != tuple(expected):
+        raise TypeError(f"{type(source).__name__} gave the shape {tuple(found.shape)} instead of {tuple(expected)}")
 
 
 def _problems(finite: dict[str, list[bool]], what: str) -> list[str | None]:

@@ -277,6 +277,37 @@ def test_so_does_any_error_that_all_of_the_first_batch_meet(fragile, kind):
     assert [isinstance(result, Failure) for result in results] == [True] * 7 + [False]
 
 
+class Doubling:
+    def search(self, noise, prompt, pipeline):
+        return noise * 2
+
+
+class Brightness:
+    range, version = (0.0, 1.0), "1"
+
+    def score(self, prompts, images):
+        assert len(prompts) == len(images) and images.isfinite().all()
+        return images.mean(dim=(1, 2, 3))
+
+
+class Flat(Doubling):
+    def search(self, noise, prompt, pipeline):
+        return noise.flatten(2)
+
+
+class Lumped(Brightness):
+    def score(self, prompts, images):
+        return super().score(prompts, images).mean()
+
+
+@pytest.mark.parametrize(("search", "metric"), [(Flat(), Brightness()), (Doubling(), Lumped())])
+def test_so_does_a_search_or_a_metric_that_gives_another_shape(tiny_sdxl, search, metric):
+    pipeline = SDXLPipeline.load(str(tiny_sdxl), device="cpu", height=32, width=32, steps=2, guidance=1.0)
+    selection = Selection.parse("brightness", 0.0, ["brightness"])
+    with pytest.raises(TypeError, match=r"(Flat|Lumped) gave the shape"):
+        list(Collector(pipeline, search, {"brightness": metric}, selection, 8, {}, 100).results(numbered("a", "b")))
+
+
 def test_one_by_one_as_soon_as_failures_in_a_row_are_reached(fragile):
     collector = fragile(failures_in_a_row=3, bug=ValueError("a broken search"), batch_size=1)
     with pytest.raises(ValueError, match="a broken search"):
@@ -302,19 +333,6 @@ class Overflowing(SDXLPipeline):
             if text == "always" or (text == "golden" and latents[i].std() > 1.5):
                 images[i, :, 0, 0] = float("nan")
         return images
-
-
-class Doubling:
-    def search(self, noise, prompt, pipeline):
-        return noise * 2
-
-
-class Brightness:
-    range, version = (0.0, 1.0), "1"
-
-    def score(self, prompts, images):
-        assert len(prompts) == len(images) and images.isfinite().all()
-        return images.mean(dim=(1, 2, 3))
 
 
 def test_an_image_that_is_no_picture_is_a_failure_of_its_prompt_alone(tiny_sdxl):
