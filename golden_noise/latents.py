@@ -7,7 +7,6 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from golden_noise.errors import UserError
-from golden_noise.noise import draw_noise
 from golden_noise.npnet import AnyNPNet, checkpoint
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.flux import FluxPipeline
@@ -59,7 +58,7 @@ def golden_latents(
     if network is not npnet and network.device != pipeline.device:
         network.to(pipeline.device)
     with torch.no_grad():
-        golden = network.golden(draw_noise(seeds, pipeline.latent_shape), pipeline.encode(texts))
+        golden = network.golden(pipeline.draw_noise(seeds), pipeline.encode(texts))
     return pipeline.pack(golden.to(pipeline.device, pipeline.dtype))
 
 

@@ -81,7 +81,8 @@ def test_a_half_precision_pipeline_gets_noise_that_is_rounded_once(npnet, tiny_s
     latents = golden_latents(npnet, half, PROMPTS, [3, 4])
     hook.remove()
     ((noise, golden),) = seen
-    assert torch.equal(noise, draw_noise([3, 4], (4, 8, 8))) and golden.dtype == torch.float32
+    assert torch.equal(noise, draw_noise([3, 4], (4, 8, 8)).to(dtype).float())  # as in every job
+    assert golden.dtype == torch.float32
     assert torch.equal(latents, golden.to(dtype))
 
 
@@ -111,11 +112,13 @@ def test_flows_get_latents_in_the_form_of_their_call(tiny_sd3, tiny_flux):
 
 
 @pytest.mark.parametrize("config", [{}, {"disable": False, "desc": "drawing"}])
-def test_the_pipeline_keeps_its_progress_bar(npnet, tiny_sdxl, config):
+def test_the_pipeline_keeps_its_progress_bar_and_its_images(npnet, tiny_sdxl, config):
     pipe = StableDiffusionXLPipeline.from_pretrained(tiny_sdxl, add_watermarker=False)
     pipe.set_progress_bar_config(**config)
+    before = dict(vars(pipe.image_processor))
     golden_latents(npnet, pipe, PROMPTS, [3, 4])
     assert pipe._progress_bar_config == config
+    assert vars(pipe.image_processor) == before
 
 
 def test_mistakes_are_named(npnet, pipe):

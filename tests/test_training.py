@@ -249,3 +249,12 @@ def test_sample_grid_shows_standard_left_and_golden_right(tmp_path):
             expected = torch.cat([*draw(npnet)], dim=1).permute(1, 2, 0) * 255
         assert abs(expected.numpy() - np.asarray(column)).max() <= 1
     assert standard.tobytes() != golden.tobytes()
+
+
+def test_sample_grid_of_images_that_are_not_finite_is_left_out(tmp_path, capsys):
+    def overflow(npnet):
+        return draw(npnet) * torch.nan
+
+    make_trainer(tmp_path, [SampleGrid(overflow, tmp_path / "samples")], max_epochs=1).fit(make_module(), *loaders())
+    assert not (tmp_path / "samples").exists()
+    assert "not finite: try pipeline.model.dtype=" in capsys.readouterr().err

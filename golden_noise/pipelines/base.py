@@ -111,7 +111,6 @@ class Pipeline(ABC):
         self.steps, self.guidance, self.guidance_rescale = steps, guidance, guidance_rescale
         self.negative_prompt = negative_prompt
         pipe.set_progress_bar_config(disable=True)
-        keep_overflow(pipe)
 
     @classmethod
     def load(
@@ -161,6 +160,7 @@ class Pipeline(ABC):
         if lora is not None:
             load_lora(pipe, **lora)
         place(pipe, getattr(pipe, cls.denoiser_name), target, **(memory or {}))
+        keep_overflow(pipe)
         return cls(pipe, **settings)
 
     @property

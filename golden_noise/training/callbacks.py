@@ -1,6 +1,7 @@
 """What happens beside the training: NPNets saved as folders, grids of sample images."""
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from golden_noise.npnet import AnyNPNet
+from golden_noise.pipelines.overflow import ADVICE
 
 
 class SaveNPNet(Callback):
@@ -95,6 +97,9 @@ class SampleGrid(Callback):
                 self._standard = self.sample(None).float().cpu()
             golden = self.sample(npnet).float().cpu()
         pairs = torch.stack([self._standard, golden], dim=1).flatten(0, 1)
+        if not pairs.isfinite().all():  # would be black; a training that needs no images goes on without
+            print(f"note: no grid of samples, for their images are not finite: {ADVICE}", file=sys.stderr)
+            return
         grid = make_image_grid(numpy_to_pil(pairs.permute(0, 2, 3, 1).numpy()), rows=len(golden), cols=2)
         self.dirpath.mkdir(parents=True, exist_ok=True)
         grid.save(self.dirpath / f"epoch={trainer.current_epoch:04d}.png")

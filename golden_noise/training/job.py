@@ -23,7 +23,7 @@ from golden_noise.config import of_another_pipeline
 from golden_noise.errors import UserError
 from golden_noise.evaluation.compare import check_methods, evaluate, evaluated_prompts, load_npnet
 from golden_noise.files import write_atomically
-from golden_noise.noise import draw_noise, sampler_generators
+from golden_noise.noise import sampler_generators
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pairs import NoisePairDataModule, ShardIndex
 from golden_noise.pairs.order import Split
@@ -229,7 +229,7 @@ def grid_sampler(
         pipeline, prompts = load_pipeline(), known()
         seeds = [prompt.seed for prompt in prompts]
         embedding = pipeline.encode([prompt.text for prompt in prompts])
-        latents = draw_noise(seeds, pipeline.latent_shape)
+        latents = pipeline.draw_noise(seeds)
         if npnet is not None:
             latents = npnet.golden(latents, embedding)
         return pipeline.sample(embedding, latents, generator=sampler_generators(seeds))
