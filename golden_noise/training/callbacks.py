@@ -45,7 +45,8 @@ class SaveNPNet(Callback):
                 npnet.load_state_dict({k.removeprefix(prefix): v for k, v in weights if k.startswith(prefix)})
                 _save(npnet, self.dirpath / "best")
                 npnet.load_state_dict(last)
-            elif trainer.global_step:  # never validated: the last is the best that is known
+            elif trainer.global_step and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                # Never validated: the last is the best that is known.
                 _save(npnet, self.dirpath / "best")
         trainer.strategy.barrier()
 
