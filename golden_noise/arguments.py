@@ -19,7 +19,7 @@ from golden_noise.help import CONF
 
 ARGUMENT = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[^=~+\s]+)=(?P<value>.*)", re.DOTALL)
 QUOTED = re.compile(r"""(["'])(?:(?!\1)[^\\]|\\.)*\1""", re.DOTALL)  # one string in quotation marks, from end to end
-#: Settings that are any text, `null` and `${...}` included.
+#: Settings that are any text, `${...}` included.
 PROSE = ("prompt", "pipeline.negative_prompt", "metric.*.prefix", "metric.*.condition")
 #: Settings that are names or paths (as patterns), beside those that every job checks to be one.
 NAMES = (
@@ -72,7 +72,7 @@ def _prepared(argument: str, job: str, multirun: bool) -> list[str]:
     if key.startswith("hydra.") and value.startswith("~"):
         value = str(Path(value).expanduser())
     if any(fnmatchcase(key, pattern) for pattern in PROSE):
-        value = value if multirun else quoted(value)
+        value = value if multirun or value == "null" else quoted(value)
     elif any(fnmatchcase(key, pattern) for pattern in NAMES):
         value = _name(value, multirun)
     _check_grammar(argument := f"{prefix}{key}={value}")

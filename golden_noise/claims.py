@@ -12,7 +12,7 @@ from golden_noise.errors import UserError
 
 POLL = 0.5  # seconds between two looks at what other processes have finished
 _PRESENCE = ".working-on-{}"  # workers share it; whoever deletes what they made must have it alone
-_LOCK = ".lock"
+_WRITING = ".writing"
 
 
 class Claims:
@@ -117,13 +117,13 @@ def alone(folder: Path, name: str) -> Iterator[None]:
 
 def is_lock(name: str) -> bool:
     """Whether a file of this name is left by locks alone."""
-    return name == _LOCK or name.startswith(_PRESENCE.format(""))
+    return name == _WRITING or name.startswith(_PRESENCE.format(""))
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Waits for a folder's lock, for what takes a moment; it ends with its process, a kill cannot leave it held."""
-    with (folder / _LOCK).open("w") as file:
+    with (folder / _WRITING).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -22,7 +22,7 @@ from golden_noise.errors import UserError
 from golden_noise.experiments import sweep
 from golden_noise.help import CONF
 from golden_noise.processes import is_first
-from golden_noise.run_folder import Watch, write_settings
+from golden_noise.run_folder import SETTINGS, Watch, write_settings
 from golden_noise.run_log import LOG, RunLog
 
 SHOWING = ("--help", "-h", "--cfg", "-c", "--info", "-i", "--hydra-help")  # no job runs
@@ -63,6 +63,8 @@ def run(job: Callable[[DictConfig], object], config_name: str) -> None:
         check(config)
         begin(config)
         job(config)
+        if "folder" in config and is_first():  # not before: what is refused leaves those of the run that is there
+            write_settings(config, Path(HydraConfig.get().runtime.output_dir))
 
     def task(config: DictConfig) -> None:
         if not show_traceback:
@@ -70,10 +72,12 @@ def run(job: Callable[[DictConfig], object], config_name: str) -> None:
         try:
             guarded(checked_job, config)
         except (KeyboardInterrupt, SystemExit) as end:
-            if not isinstance(end, KeyboardInterrupt) and not isinstance(end.__context__, KeyboardInterrupt):
+            stopped = isinstance(end, SystemExit) and end.code == 128 + signal.SIGTERM
+            if not (stopped or isinstance(end, KeyboardInterrupt) or isinstance(end.__context__, KeyboardInterrupt)):
                 raise  # no Ctrl-C, of which Lightning makes a SystemExit
             again = f"with name={config.name} " if "name" in config and not sweep_folder else ""
-            sys.exit(f"interrupted: run the same command again {again}to go on")
+            print(f"interrupted: run the same command again {again}to go on", file=sys.stderr)
+            sys.exit(128 + signal.SIGTERM if stopped else 1)
         except Exception:
             Watch.found = None  # a fault of ours: what is there may explain it
             raise
@@ -98,7 +102,10 @@ def begin(config: DictConfig) -> None:
     if not is_first():
         return
     if "folder" in config:
-        write_settings(config, Path(HydraConfig.get().runtime.output_dir))
+        if Watch.found:
+            Watch.found.use()
+        if not (place := Path(HydraConfig.get().runtime.output_dir) / SETTINGS).exists():
+            write_settings(config, place.parent)
         RunLog(Path(config.folder) / LOG, begins_with=Path(config.folder)).start()
     else:  # a collection's folder is its own once it has an index
         RunLog(Path(config.data_dir) / LOG, begins_with=Path(config.data_dir) / "index.json").start()

@@ -19,9 +19,8 @@ from golden_noise.metrics.limits import prompts_cut
 from golden_noise.pairs import Failure, NoisePair, Result, ShardIndex, ShardWriter, prepare, prompts_digest
 from golden_noise.pairs.source import is_url
 from golden_noise.pipelines.loading import model_dtype
-from golden_noise.processes import is_first
 from golden_noise.prompts import Prompt
-from golden_noise.prompts.job import load_prompts
+from golden_noise.prompts.job import announce
 from golden_noise.selection import Selection
 from golden_noise.sharing import launch
 
@@ -37,7 +36,7 @@ def collect_job(config: DictConfig) -> bool:
     Raises:
         UserError: the folder's pairs do not fit `config.mode`, cannot be written, or too many prompts fail.
     """
-    folder, units = target(config), work_units(config, quiet=not is_first())
+    folder, units = target(config), work_units(config)
     fabric = launch(config)
     mistake = None
     if fabric.is_global_zero:
@@ -75,9 +74,9 @@ def target(config: DictConfig) -> Path:
     return Path(config.data_dir)
 
 
-def work_units(config: DictConfig, quiet: bool = False) -> list[Sequence[Prompt]]:
-    """The prompts of every unit of work, a shard's worth each; unless `quiet`, says what they are."""
-    prompts = load_prompts(config.prompts, quiet=quiet)
+def work_units(config: DictConfig) -> list[Sequence[Prompt]]:
+    """The prompts of every unit of work, a shard's worth each."""
+    prompts: list[Prompt] = instantiate(config.prompts)
     size = config.collection.shard_size
     return [prompts[start : start + size] for start in range(0, len(prompts), size)]
 
@@ -86,7 +85,7 @@ def work(config: DictConfig, units: Sequence[Sequence[Prompt]], quiet: bool = Fa
     """Collect unfinished units until there are none, beside any number of processes that do the same.
 
     Args:
-        quiet: show neither progress nor summary.
+        quiet: say nothing, as all processes of a job but the first.
 
     Raises:
         UserError: the folder cannot be written, or too many prompts fail.
@@ -111,6 +110,8 @@ def work(config: DictConfig, units: Sequence[Sequence[Prompt]], quiet: bool = Fa
             rest = itertools.takewhile(len, map(itemgetter(1), batches))
             writer.write(unit, itertools.chain(first, itertools.chain.from_iterable(rest)), asked[unit])
 
+    if not quiet:
+        announce(list(itertools.chain.from_iterable(units)), config.prompts)
     with CollectionProgress(total, quiet) as bar, writer.taking(asked, bar.wait) as taken:
         consume(results(), write, AHEAD)
         bar.look(writer.index)

@@ -75,16 +75,23 @@ OmegaConf.register_new_resolver(
 OmegaConf.register_new_resolver("machines", machines, replace=True)
 OmegaConf.register_new_resolver(
     "wandb_tags",
-    lambda tag: list(dict.fromkeys([tag, *filter(None, os.environ.get("WANDB_TAGS", "").split(","))])),
+    lambda tag: ListConfig(list(dict.fromkeys([tag, *filter(None, os.environ.get("WANDB_TAGS", "").split(","))]))),
     replace=True,
 )
 OmegaConf.register_new_resolver(
     "use_of", lambda job: "learning" if job in ("collect", "train") else "evaluation", replace=True
 )
 OmegaConf.register_new_resolver("eighth", lambda pixels: pixels // 8, replace=True)
-OmegaConf.register_new_resolver(
-    "accelerator", lambda device: {"cuda": "gpu"}.get(kind := device.split(":")[0], kind), replace=True
-)
+
+
+def _accelerator(device: Any) -> str:
+    if not isinstance(device, str):
+        raise UserError(f"device={_shown(device)} must be auto, cpu, cuda, cuda:1 or mps")
+    kind = device.split(":")[0]
+    return {"cuda": "gpu"}.get(kind, kind)
+
+
+OmegaConf.register_new_resolver("accelerator", _accelerator, replace=True)
 
 
 def check(config: DictConfig) -> None:
@@ -93,6 +100,7 @@ def check(config: DictConfig) -> None:
     Raises:
         UserError: the first thing that cannot work, with the option's name and what it may be.
     """
+    _check_parts(config)
     _check_resolution(config.pipeline)
     _check_kinds(config)
     _check_schedule(config)
@@ -109,8 +117,29 @@ def check(config: DictConfig) -> None:
         _check_processes(config)
 
 
+def _check_parts(config: DictConfig) -> None:
+    """What every job reads is there."""
+    for part in (
+        "pipeline",
+        "pipeline.model",
+        *(() if config.job == "generate" and "search" not in _drawn(config) else ("search",)),
+    ):
+        if not isinstance(OmegaConf.select(config, part), DictConfig):
+            raise UserError(f"{part} is missing: {config.job}.py cannot do without")
+
+
+def _drawn(config: DictConfig) -> list[str]:
+    noise = _plain(config.noise)
+    return [noise] if isinstance(noise, str) else list(noise or ())
+
+
 def _check_name(config: DictConfig) -> None:
-    """Processes that Lightning does not start itself each compose the config: the time would give each a folder."""
+    """A run's folder lies in its job's, and is the same for all processes.
+
+    Processes that Lightning does not start itself each compose the config: the time would give each a folder.
+    """
+    if ".." in Path(config.name).parts or Path(config.name).is_absolute():
+        raise UserError(f"name={config.name} must be a name, or a folder in {config.paths.outputs}/{config.job}")
     folder_given = HydraConfig.initialized() and any(
         text.startswith("hydra.run.dir=") for text in HydraConfig.get().overrides.hydra
     )

@@ -27,9 +27,8 @@ from golden_noise.images import TEXT, about, contact_sheet, save_png, side_by_si
 from golden_noise.noise import sampler_generators
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.overflow import check_images
-from golden_noise.processes import is_first
 from golden_noise.prompts import Prompt
-from golden_noise.prompts.job import load_prompts
+from golden_noise.prompts.job import announce
 from golden_noise.prompts.seeds import next_seeds
 from golden_noise.sharing import launch, shared_batches
 
@@ -48,7 +47,7 @@ def generate(config: DictConfig) -> None:
         UserError: no NPNet, a noise or an image that is not finite, or images of other settings in the folder.
     """
     noises = [config.noise] if isinstance(config.noise, str) else list(config.noise)
-    items = wanted(config, quiet=not is_first())
+    items = wanted(config)
     first = launch(config).is_global_zero
     load_pipeline = cache(partial(instantiate, config.pipeline.model))
     networks = {NPNET: load_npnet(config, config.npnet, load_pipeline)} if GOLDEN in noises else {}
@@ -60,6 +59,7 @@ def generate(config: DictConfig) -> None:
     folder = Path(config.folder)
     images = Images(items, methods, compute, {noise: settings[method] for noise, method in methods.items()}, folder)
     if first:
+        announce(items, config.get("prompts"), noises=len(config.seeds or range(config.images_per_prompt)))
         warn_of_unknown_words(items, config.pipeline.get("vocabulary"))
         OmegaConf.save(config, folder / "config.yaml", resolve=True)
     origin = {"pipeline": config.pipeline.name, "npnet": config.npnet, "versions": versions()}
@@ -71,12 +71,11 @@ def generate(config: DictConfig) -> None:
         print(images.summary())
 
 
-def wanted(config: DictConfig, quiet: bool = False) -> list[Prompt]:
-    """The prompt or prompts, once per seed, numbered in order; unless `quiet`, says what they are."""
-    count = len(config.seeds) if config.seeds else config.images_per_prompt
+def wanted(config: DictConfig) -> list[Prompt]:
+    """The prompt or prompts, once per seed, numbered in order."""
     one = [Prompt(0, config.prompt, config.seed)]
-    prompts = load_prompts(config.prompts, noises=count, quiet=quiet) if "prompts" in config else one
-    seeds = [list(config.seeds)] * len(prompts) if config.seeds else next_seeds(prompts, count)
+    prompts = instantiate(config.prompts) if "prompts" in config else one
+    seeds = [list(config.seeds)] * len(prompts) if config.seeds else next_seeds(prompts, config.images_per_prompt)
     pairs = [(prompt, seed) for prompt, chosen in zip(prompts, seeds, strict=True) for seed in chosen]
     return [Prompt(index, prompt.text, seed, prompt.tags) for index, (prompt, seed) in enumerate(pairs)]
 

@@ -33,7 +33,7 @@ def _slurm(name: str) -> str | None:
 
 def is_first() -> bool:
     """Whether this is the first of a job's processes, whoever starts them: the one that logs and tidies."""
-    if "RANK" in os.environ:
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         return os.environ["RANK"] == "0"
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 

@@ -1,9 +1,10 @@
 """What a run finds at the place of its folder, and what it takes away again if it comes to nothing."""
 
 import contextlib
+import fcntl
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
@@ -15,7 +16,8 @@ from golden_noise.processes import is_first
 from golden_noise.run_log import LOG
 
 SETTINGS = ".hydra"
-BEGINNINGS = {SETTINGS, "config.yaml", LOG}  # what jobs write before they make anything
+IN_USE = ".in-use"
+BEGINNINGS = {SETTINGS, "config.yaml", LOG, IN_USE}  # what jobs write before they make anything
 
 
 class RunFolder:
@@ -25,6 +27,22 @@ class RunFolder:
         self.folder = folder.absolute()
         self.before = {path.name for path in self.folder.iterdir()} if self.folder.is_dir() else set()
         self.new = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
+        self._use: TextIO | None = None
+
+    def use(self) -> None:
+        """Tell other processes that this one uses the folder, until its end."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._use = (self.folder / IN_USE).open("w")
+        fcntl.flock(self._use, fcntl.LOCK_SH)
+
+    def _is_shared(self) -> bool:
+        """Whether another process uses the folder, too."""
+        if self._use is not None:
+            try:
+                fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return True
+        return False
 
     def tidy(self) -> None:
         """Take back what this process began, if nothing came of it. What was there before stays, whatever it is."""
@@ -32,7 +50,7 @@ class RunFolder:
             made = {path.name for path in self.folder.iterdir()} - self.before
         except OSError:
             return  # another process of this job has removed it
-        if is_first() and all(name in BEGINNINGS or is_lock(name) for name in made):
+        if is_first() and not self._is_shared() and all(name in BEGINNINGS or is_lock(name) for name in made):
             for name in made:
                 path = self.folder / name
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.fabric import Fabric
@@ -14,6 +15,7 @@ from omegaconf import DictConfig
 
 from golden_noise.claims import Claims
 from golden_noise.errors import UserError
+from golden_noise.pipelines.loading import first_line
 from golden_noise.processes import telling_of_a_wait
 
 
@@ -30,12 +32,16 @@ def launch(config: DictConfig) -> Fabric:
     for name in ("lightning.fabric", "lightning.pytorch"):  # they tell at length how the processes met
         logging.getLogger(name).setLevel(logging.WARNING)
     alone = config.fabric.devices == config.fabric.num_nodes == 1  # whatever started this process
-    fabric: Fabric = instantiate(config.fabric, plugins=[LightningEnvironment()] if alone else None)
     try:
+        fabric: Fabric = instantiate(config.fabric, plugins=[LightningEnvironment()] if alone else None)
         with telling_of_a_wait("fabric.devices=1 fabric.num_nodes=1"):
             fabric.launch()
-    except ValueError as error:
-        raise UserError(f"fabric.devices and fabric.num_nodes do not fit how this was started: {error}") from error
+    except (ValueError, InstantiationException) as error:
+        reason = first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+        raise UserError(
+            f"fabric.devices={config.fabric.devices} and fabric.num_nodes={config.fabric.num_nodes} do not fit this "
+            f"machine, or how this was started: {reason}"
+        ) from error
     if fabric.world_size > 1:
         config.device = str(fabric.device)
     return fabric

@@ -48,7 +48,7 @@ def log_in(config: DictConfig) -> None:
 
 def build_loggers(config: DictConfig) -> list[Logger]:
     """The loggers of `config.logger`, which begin a run at the first thing that they are told."""
-    loggers = list(instantiate(config.logger).values())
+    loggers = [logger for logger in instantiate(config.logger).values() if logger is not None]
     for logger in loggers:
         if isinstance(logger, WandbLogger):  # it passes on a setting that W&B warns of, whatever its value
             logger._wandb_init.pop("anonymous", None)
@@ -56,10 +56,25 @@ def build_loggers(config: DictConfig) -> list[Logger]:
 
 
 def log_config(loggers: Sequence[Logger], config: DictConfig) -> None:
-    """Tell loggers the whole config as hyperparameters."""
+    """Tell loggers the whole config as hyperparameters.
+
+    Raises:
+        UserError: W&B does not take the settings of the run, its environment variables' included.
+    """
     plain: Any = OmegaConf.to_container(config, resolve=True)
     for logger in loggers:
-        logger.log_hyperparams(plain)
+        try:
+            logger.log_hyperparams(plain)
+        except (TypeError, ValueError, OSError) as error:
+            raise _refused(error) from error
+        except Exception as error:
+            if type(error).__module__.startswith("wandb"):
+                raise _refused(error) from error
+            raise
+
+
+def _refused(error: Exception) -> UserError:
+    return UserError(f"the logger cannot begin a run: {' '.join(str(error).split())[:300]} (what was made stays)")
 
 
 def wandb_run(loggers: Sequence[Logger]) -> "Run | None":

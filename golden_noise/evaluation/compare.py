@@ -33,7 +33,7 @@ from golden_noise.npnet import AnyNPNet, NPNet, checkpoint
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.loading import device_kind, model_dtype, pick_device
 from golden_noise.prompts import Prompt
-from golden_noise.prompts.job import load_prompts
+from golden_noise.prompts.job import announce
 from golden_noise.search.base import NoiseSearch
 from golden_noise.search.best_of_n import BestOfN
 from golden_noise.search.rescale import Rescale
@@ -89,15 +89,19 @@ def evaluate(
     constant = None
     if config.evaluation.get("images") is None:
         check_methods(config)
-        prompts, others = evaluated_prompts(config, quiet)
+        prompts, others = evaluated_prompts(config)
         learnt = learning_prompts(config, prompts, learning)
         networks = load_networks(config, npnet, load_pipeline)
         metrics: dict[str, Metric] = instantiate(config.metric)
         pipeline, replace = load_pipeline(), npnet is not None
+        if not quiet:
+            announce(prompts, config.evaluation.prompts)
         constant = choose_constant(config, learnt, pipeline, metrics, quiet)
         source: ImageSource = drawing(config, pipeline, prompts, others, networks, metrics, folder, replace, constant)
     else:
         source = found_images(config)
+        if not quiet:
+            announce(source.prompts, config.evaluation.prompts)
         metrics = instantiate(config.metric)
     plain: Any = OmegaConf.to_container(config, resolve=True)
     measurement = Measurement(source, metrics, plain["metric"], folder)
@@ -135,7 +139,7 @@ def evaluate_job(config: DictConfig) -> None:
     check_metrics(config)
     if config.evaluation.get("images") is None:  # one process is enough to find out what cannot work
         check_methods(config)
-        evaluated_prompts(config, quiet=True)
+        evaluated_prompts(config)
     quiet = not launch(config).is_global_zero
     find_run = cache(partial(start_run, config))
     evaluate(config, find_run=find_run, quiet=quiet)
@@ -149,17 +153,16 @@ def found_images(config: DictConfig) -> Folders:
     folders = dict(config.evaluation.images)
     if STANDARD not in folders:
         raise UserError(f"evaluation.images lacks '{STANDARD}': every method is compared with it")
-    named = config.evaluation.prompts is None
-    return Folders(folders, None if named else load_prompts(config.evaluation.prompts))
+    return Folders(folders, instantiate(config.evaluation.prompts))
 
 
-def evaluated_prompts(config: DictConfig, quiet: bool = False) -> tuple[list[Prompt], list[Prompt]]:
-    """The prompts to evaluate, and for the control `shuffled` another one for each; unless `quiet`, says what they are.
+def evaluated_prompts(config: DictConfig) -> tuple[list[Prompt], list[Prompt]]:
+    """The prompts to evaluate, and for the control `shuffled` another one for each.
 
     Raises:
         UserError: they cannot be read, or there are no others.
     """
-    prompts = load_prompts(config.evaluation.prompts, quiet=quiet)
+    prompts: list[Prompt] = instantiate(config.evaluation.prompts)
     return prompts, other_prompts(prompts) if SHUFFLED in config.evaluation.methods else prompts
 
 

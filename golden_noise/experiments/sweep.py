@@ -49,7 +49,7 @@ def run_job(config: DictConfig) -> None:
     _check_alone()
     hydra = HydraConfig.get()
     folder, number = Path(hydra.runtime.output_dir), hydra.job.num + 1
-    overrides = without_name(hydra.overrides.task)
+    overrides = [as_argument(text) for text in without_name(hydra.overrides.task)]
     command = [sys.executable, sys.argv[0], *_flags(), *overrides, f"hydra.run.dir={quoted(str(folder))}"]
     if "name" in config:
         runs = Path(config.paths.outputs).absolute() / config.job
@@ -117,6 +117,15 @@ def is_finished(folder: Path, overrides: Sequence[str]) -> bool:
 def without_name(overrides: Sequence[str]) -> list[str]:
     """The settings that make a run what it is, whatever it is called."""
     return [text for text in overrides if not text.startswith("name=")]
+
+
+def as_argument(override: str) -> str:
+    """A setting of a job as an argument of its own command line: Hydra's sweeper escapes blanks and the like."""
+    if "\\" not in override:
+        return override
+    parsed = OverridesParser.create().parse_override(override)
+    value = parsed.value()
+    return f"{override.partition('=')[0]}={quoted(value)}" if isinstance(value, str) else override
 
 
 def quoted(text: str) -> str:

@@ -135,11 +135,13 @@ def _moved(path: str | None, folder: str) -> str:
     return str(Path(folder) / Path(path).name) if path else ""
 
 
-def resumable(folder: Path, module: LightningModule, max_epochs: int | None) -> Path | None:
+def resumable(
+    folder: Path, module: LightningModule, max_epochs: int | None, max_steps: int | None = None
+) -> Path | None:
     """The checkpoint from which a training goes on; None if there is none.
 
     Raises:
-        UserError: it is damaged, of another network, or has trained more epochs than are wanted, or the best checkpoint
+        UserError: it is damaged, of another network, or has trained more epochs or steps than are wanted, or the best checkpoint
             is lost.
     """
     path = folder / LAST
@@ -160,6 +162,12 @@ def resumable(folder: Path, module: LightningModule, max_epochs: int | None) -> 
     if max_epochs is not None and 0 <= max_epochs < done:
         raise UserError(
             f"{folder.parent} has trained {done} epochs, more than trainer.max_epochs={max_epochs}: "
+            "raise it, or give another name=NAME"
+        )
+    steps = checkpoint.get("global_step", 0)
+    if max_steps is not None and 0 <= max_steps < steps:
+        raise UserError(
+            f"{folder.parent} has trained {steps} steps, more than trainer.max_steps={max_steps}: "
             "raise it, or give another name=NAME"
         )
     for state in checkpoint.get("callbacks", {}).values():

@@ -1,6 +1,8 @@
 """The train job: noise pairs become an NPNet, which is then compared on held-out prompts."""
 
 import json
+import signal
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache, partial
@@ -34,7 +36,7 @@ from golden_noise.prompts import Prompt
 from golden_noise.tracking import build_loggers, log_config, log_in, report_training, report_weights_used, wandb_run
 from golden_noise.training.callbacks import SampleGrid, SaveNPNet
 from golden_noise.training.card import write_card
-from golden_noise.training.checkpoints import AtomicCheckpointIO, resumable
+from golden_noise.training.checkpoints import LAST, AtomicCheckpointIO, resumable
 from golden_noise.training.module import NPNetModule
 from golden_noise.training.record import describe
 from golden_noise.training.start import check_new, check_precision, trained_before
@@ -55,7 +57,7 @@ def train(config: DictConfig) -> None:
     """
     if config.evaluate and config.evaluation.get("images") is None:
         check_methods(config)  # now rather than after the training
-        evaluated_prompts(config, quiet=True)
+        evaluated_prompts(config)
     folder = Path(config.folder)
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder, "training") if is_first() else nullcontext():
@@ -77,7 +79,12 @@ def train_alone(config: DictConfig, folder: Path) -> None:
         instantiate(config.model.optimizer),
         instantiate(config.model.scheduler),
     )
-    last = resumable(folder / "checkpoints", module, config.trainer.max_epochs)
+    checkpoints = Path(OmegaConf.select(config, "callbacks.last.dirpath") or folder / "checkpoints")
+    last = resumable(checkpoints, module, config.trainer.max_epochs, config.trainer.get("max_steps"))
+    if last is None and (folder / "npnet").exists():
+        raise UserError(
+            f"{folder} holds a network, but not the checkpoint {checkpoints / LAST} to go on from: {ADVICE}"
+        )
     loggers = build_loggers(config)
     trainer = build_trainer(config, loggers, data, load_pipeline)
     # Before the Trainer does the same for all ranks, so that a run is not logged where the pairs do not fit.
@@ -88,6 +95,8 @@ def train_alone(config: DictConfig, folder: Path) -> None:
     with telling_of_a_wait("devices=1") as timer:
         trainer.callbacks.append(LambdaCallback(setup=lambda *_, **__: timer.cancel()))  # type: ignore[attr-defined]
         trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+    if trainer.received_sigterm:  # after which Lightning ends as if all were done
+        sys.exit(128 + signal.SIGTERM)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return  # Lightning saves nothing then
     if trainer.is_global_zero:
@@ -197,7 +206,8 @@ def build_callbacks(
     Raises:
         UserError: none of them saves the network.
     """
-    callbacks = [c for c in instantiate(config.callbacks).values() if logs or not isinstance(c, LearningRateMonitor)]
+    chosen = [callback for callback in instantiate(config.callbacks).values() if callback is not None]
+    callbacks = [c for c in chosen if logs or not isinstance(c, LearningRateMonitor)]
     if not config.trainer.get("fast_dev_run") and not any(isinstance(callback, SaveNPNet) for callback in callbacks):
         raise UserError("callbacks.save_npnet is missing: nothing would be left of the training")
     if config.sample_every_n_epochs:
