@@ -119,11 +119,8 @@ def check(config: DictConfig) -> None:
 
 def _check_parts(config: DictConfig) -> None:
     """What every job reads is there."""
-    for part in (
-        "pipeline",
-        "pipeline.model",
-        *(() if config.job == "generate" and "search" not in _drawn(config) else ("search",)),
-    ):
+    needs = ("pipeline", "pipeline.model", "search")
+    for part in needs[:2] if config.job == "generate" and "search" not in _drawn(config) else needs:
         if not isinstance(OmegaConf.select(config, part), DictConfig):
             raise UserError(f"{part} is missing: {config.job}.py cannot do without")
 

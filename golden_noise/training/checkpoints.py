@@ -141,8 +141,8 @@ def resumable(
     """The checkpoint from which a training goes on; None if there is none.
 
     Raises:
-        UserError: it is damaged, of another network, or has trained more epochs or steps than are wanted, or the best checkpoint
-            is lost.
+        UserError: it is damaged, of another network, or has trained more epochs or steps than are wanted, or the best
+            checkpoint is lost.
     """
     path = folder / LAST
     if not path.exists():

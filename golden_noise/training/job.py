@@ -82,9 +82,7 @@ def train_alone(config: DictConfig, folder: Path) -> None:
     checkpoints = Path(OmegaConf.select(config, "callbacks.last.dirpath") or folder / "checkpoints")
     last = resumable(checkpoints, module, config.trainer.max_epochs, config.trainer.get("max_steps"))
     if last is None and (folder / "npnet").exists():
-        raise UserError(
-            f"{folder} holds a network, but not the checkpoint {checkpoints / LAST} to go on from: {ADVICE}"
-        )
+        raise UserError(f"{folder} holds a network, but no checkpoint {checkpoints / LAST} to go on from: {ADVICE}")
     loggers = build_loggers(config)
     trainer = build_trainer(config, loggers, data, load_pipeline)
     # Before the Trainer does the same for all ranks, so that a run is not logged where the pairs do not fit.

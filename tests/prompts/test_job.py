@@ -2,10 +2,11 @@
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from golden_noise.cli import CONF
-from golden_noise.prompts.job import load_prompts
+from golden_noise.prompts.job import announce
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def prompts_of(write):
             options += ["prompts@evaluation.prompts=file", f"evaluation.prompts.path={path}"]
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose(job, [*options, *overrides])
-        return load_prompts(OmegaConf.select(config, where), quiet=True)
+        return instantiate(OmegaConf.select(config, where))
 
     return compose_prompts
 
@@ -43,13 +44,12 @@ def test_the_seed_of_a_job_draws_other_noises(prompts_of):
 def test_a_line_says_what_is_there(write, capsys):
     path = write("few.csv", "caption\na red circle\na blue square\n" + "x" * 100)
     node = OmegaConf.create({"_target_": "golden_noise.prompts.read_prompts", "path": path, "repeats": 2})
-    assert len(load_prompts(node, noises=3)) == 6
+    prompts = instantiate(node)
+    announce([prompt for prompt in prompts for _ in range(3)], node, noises=3)
     written = capsys.readouterr()
     expected = f"3 prompts from {path}, 6 noises each (first: 'a red circle'; last: '{'x' * 57}...')\n"
     assert (written.out, written.err) == ("", expected)
-    load_prompts(node, quiet=True)
-    assert capsys.readouterr().err == ""
-    load_prompts(
-        OmegaConf.create({"_target_": "golden_noise.shapes.prompts.draw_prompts", "split": "test", "count": 1})
-    )
+    announce(prompts[:1], OmegaConf.create({"split": "test"}))
     assert capsys.readouterr().err.startswith("1 prompt (first: '")
+    announce(prompts, None)
+    assert capsys.readouterr().err == ""
