@@ -123,6 +123,11 @@ def _check_parts(config: DictConfig) -> None:
     for part in needs[:2] if config.job == "generate" and "search" not in _drawn(config) else needs:
         if not isinstance(OmegaConf.select(config, part), DictConfig):
             raise UserError(f"{part} is missing: {config.job}.py cannot do without")
+    if not isinstance(batches := config.pipeline.get("batch_size", {}), DictConfig | dict):
+        raise UserError(
+            f"pipeline.batch_size={batches} must say it for each job: pipeline.batch_size.evaluate={batches}, likewise "
+            "collect and generate"
+        )
 
 
 def _drawn(config: DictConfig) -> list[str]:

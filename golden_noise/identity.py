@@ -44,7 +44,7 @@ FREE = (
     # What is shown, logged and saved meanwhile.
     *("logger", "trainer.logger", "trainer.log_every_n_steps", "trainer.profiler", "trainer.enable_progress_bar"),
     *("trainer.enable_model_summary", "callbacks.last", "callbacks.learning_rate", "callbacks.progress"),
-    *("callbacks.timer", "sample_every_n_epochs"),
+    *("callbacks.timer", "sample_every_n_epochs", "pipeline.batch_size"),
     # What follows the training.
     *("evaluate", "evaluation", "metric"),
     # What the pairs are made of: these are compared themselves.

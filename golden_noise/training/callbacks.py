@@ -21,8 +21,8 @@ class SaveNPNet(Callback):
     """Writes NPNets as diffusers folders when training ends: `last/` and, from the best checkpoint, `best/`.
 
     The best is the one that the trainer's (first) ModelCheckpoint monitors, and the last of a training without
-    validation. With a callback that averages
-    weights, both hold the averaged ones.
+    validation. With a callback that averages weights, both hold the averaged ones. Where nothing was trained, nothing
+    is written.
 
     Args:
         dirpath: folder to write `best/` and `last/` into.
@@ -33,7 +33,8 @@ class SaveNPNet(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves on rank 0 while the others wait; averaged weights have taken their place by now."""
-        if trainer.is_global_zero:
+        tried: bool = trainer.fast_dev_run  # type: ignore[attr-defined]
+        if trainer.is_global_zero and trainer.global_step and not tried:
             npnet: Any = pl_module.npnet
             _save(npnet, self.dirpath / "last")
             best_path = getattr(trainer.checkpoint_callback, "best_model_path", "")
@@ -45,8 +46,7 @@ class SaveNPNet(Callback):
                 npnet.load_state_dict({k.removeprefix(prefix): v for k, v in weights if k.startswith(prefix)})
                 _save(npnet, self.dirpath / "best")
                 npnet.load_state_dict(last)
-            elif trainer.global_step and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                # Never validated: the last is the best that is known.
+            else:  # never validated: the last is the best that is known
                 _save(npnet, self.dirpath / "best")
         trainer.strategy.barrier()
 
