@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 
 from tqdm import tqdm
 
@@ -24,6 +25,16 @@ def test_lines_are_logged_and_progress_bars_are_not(tmp_path):
     print("\x1b[1mbold\x1b[0m", file=tee)
     assert logged(tmp_path / "log.txt") == ["one", "two", "between", "in parts bold"]
     assert "3/3" in stream.getvalue() and "between" in stream.getvalue()  # on the screen there is everything
+
+
+def test_a_job_logs_its_command_and_both_streams(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["generate.py", "prompt=a red circle"])
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, io.StringIO())
+    RunLog(tmp_path / "log.txt", tmp_path).start()
+    print("said")
+    print("half\rwarned", file=sys.stderr)
+    assert logged(tmp_path / "log.txt") == ["$ python generate.py 'prompt=a red circle'", "said", "warned"]
 
 
 def test_a_resumed_run_appends(tmp_path):

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from golden_noise.claims import Claims, alone, is_lock
+from golden_noise.claims import Claims, alone, is_lock, locked
 from golden_noise.errors import UserError
 from golden_noise.help import CONF
 from golden_noise.sharing import shared_batches
@@ -58,6 +58,39 @@ def test_works_of_other_names_do_not_meet(tmp_path):
         assert one.take(0) and two.take(0)
         with pytest.raises(UserError, match="another process works in"), alone(tmp_path, "one"):
             pass
+
+
+def test_a_folders_lock_is_held_by_one_at_a_time(tmp_path):
+    order = []
+
+    def wait():
+        with locked(tmp_path):
+            order.append("second")
+
+    second = threading.Thread(target=wait)
+    with locked(tmp_path):
+        second.start()
+        second.join(0.2)
+        order.append("first")
+    second.join(30)
+    assert order == ["first", "second"]
+
+
+def test_a_batch_is_nobody_elses_until_its_work_is_done(tmp_path):
+    batches = shared_batches(tmp_path, 2, 1)
+    with Claims(tmp_path, "batch") as other:
+        assert next(batches) == range(0, 1)
+        assert not other.take(0)
+        assert next(batches) == range(1, 2)
+        assert other.take(0) and not other.take(1)
+        assert list(batches) == []
+        assert other.take(1)
+
+
+def test_claims_of_killed_processes_are_swept_away(tmp_path):
+    (tmp_path / ".batch-000007.claim").touch()  # they had smaller batches
+    assert len(list(shared_batches(tmp_path, 4, 2))) == 2
+    assert not list(tmp_path.glob("*.claim"))
 
 
 @pytest.mark.parametrize("job", ["evaluate", "generate"])

@@ -1,4 +1,6 @@
+import fcntl
 import math
+import threading
 
 from golden_noise.evaluation.cache import Cache
 
@@ -42,3 +44,42 @@ def test_the_first_number_of_a_key_stays(tmp_path):
     cache.put({"a": 1.0})
     cache.put({"a": 1.5, "b": 2.0})
     assert cache.get(["a", "b"]) == Cache(tmp_path / "scores.jsonl").get(["a", "b"]) == [1.0, 2.0]
+
+
+def test_what_others_add_is_read_from_where_the_last_look_ended(tmp_path):
+    mine, theirs = (Cache(tmp_path / "scores.jsonl") for _ in range(2))
+    for number in range(3):
+        theirs.put({f"{number}": float(number)})
+        assert mine.get([f"{number}"]) is None
+        mine.refresh()
+        assert mine.get([f"{number}"]) == [float(number)]
+
+
+def test_a_line_that_another_process_is_writing_is_read_once_it_is_whole(tmp_path):
+    path = tmp_path / "scores.jsonl"
+    path.write_text('["a", 1]\n["b", 2')
+    cache = Cache(path)
+    assert cache.get(["a"]) == [1.0] and cache.get(["b"]) is None
+    path.write_text('["a", 1]\n["b", 2.5]\n')
+    cache.refresh()
+    assert cache.get(["a", "b"]) == [1.0, 2.5]
+
+
+def test_one_process_writes_after_the_other(tmp_path):
+    cache = Cache(tmp_path / "scores.jsonl")
+    cache.put({"a": 1.0})
+    writer = threading.Thread(target=cache.put, args=({"b": 2.0},))
+    with (tmp_path / "scores.jsonl").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        writer.start()
+        writer.join(0.2)
+        assert Cache(tmp_path / "scores.jsonl").get(["b"]) is None
+    writer.join(30)
+    assert Cache(tmp_path / "scores.jsonl").get(["a", "b"]) == [1.0, 2.0]
+
+
+def test_of_two_processes_that_measured_the_same_the_first_number_stays(tmp_path):
+    one, two = (Cache(tmp_path / "scores.jsonl") for _ in range(2))
+    one.put({"a": 1.0})
+    two.put({"a": 1.5})
+    assert Cache(tmp_path / "scores.jsonl").get(["a"]) == [1.0]

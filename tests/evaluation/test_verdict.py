@@ -98,6 +98,12 @@ def test_a_control_with_the_same_gain_outweighs_one_that_is_merely_close():
     assert "rescaled noise control" in verdict(found, "strict")
 
 
+def test_a_control_that_gains_is_named_before_one_that_may_have_gained_more():
+    found = controlled(shuffled=((0.05, -0.01, 0.11), LEVEL), rescaled=RIVAL)
+    assert outcome(found, "strict") == "control"
+    assert "but the rescaled noise control gains +0.040 [+0.020, +0.060] too" in verdict(found, "strict")
+
+
 def test_a_control_that_gains_but_is_beaten_does_not_speak_for_one_that_is_merely_close():
     found = controlled(shuffled=(NONE, LEVEL), rescaled=(SMALL, ABOVE))
     assert outcome(found, "strict") == "unclear"

@@ -1,6 +1,7 @@
 """What a composed config is checked for before anything is loaded."""
 
 import pytest
+from omegaconf import OmegaConf
 
 from golden_noise.config import check
 from golden_noise.errors import UserError
@@ -98,6 +99,16 @@ def test_as_many_processes_train_as_are_started(compose_job, monkeypatch, enviro
         monkeypatch.setenv(name, value)
     trainer = compose_job("train", *options).trainer
     assert (trainer.devices, trainer.num_nodes) == (devices, num_nodes)
+
+
+@pytest.mark.parametrize(
+    ("job", "option"),
+    [("collect", "collection.batch_size"), ("evaluate", "evaluation.batch_size"), ("generate", "batch_size")],
+)
+def test_every_job_has_the_pipelines_batch_size_for_it(compose_job, job, option):
+    sizes = {"collect": 11, "evaluate": 12, "generate": 13}
+    config = compose_job(job, *(f"pipeline.batch_size.{name}={size}" for name, size in sizes.items()))
+    assert OmegaConf.select(config, option) == sizes[job]
 
 
 def test_devices_that_are_not_what_torchrun_starts_are_refused(compose_job, monkeypatch):

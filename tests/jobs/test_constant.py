@@ -3,10 +3,13 @@
 import json
 
 import pytest
+import torch
+from hydra.utils import instantiate
 
 from golden_noise.errors import UserError
+from golden_noise.evaluation.cache import Cache
 from golden_noise.evaluation.compare import evaluate
-from golden_noise.evaluation.constant import learning_prompts
+from golden_noise.evaluation.constant import choose_constant, learning_prompts, mean_scores
 from golden_noise.evaluation.drawing import other_prompts
 from golden_noise.shapes.prompts import draw_prompts
 
@@ -83,6 +86,61 @@ def test_the_evaluated_prompts_never_choose_the_factor(compose_job):
 def test_more_prompts_keep_what_fewer_have_measured(compose_job):
     few, many = (learning_prompts(compose_job("evaluate", *SEARCH), draw_prompts("test", n)) for n in (40, 400))
     assert len(few) == 10 and len(many) == 100 and many[:10] == few
+
+
+class Indifferent:
+    """Likes every image the same; counts them."""
+
+    range, version = (0.0, 1.0), "1"
+
+    def __init__(self):
+        self.judged = 0
+
+    def score(self, prompts, images):
+        self.judged += len(prompts)
+        return torch.zeros(len(prompts))
+
+
+@pytest.fixture
+def chosen(compose_job):
+    """The constant by another metric, with the pipeline that draws for it."""
+    config = compose_job("evaluate", *SEARCH)
+    pipeline = instantiate(config.pipeline.model)
+
+    def choose(metric, draw=pipeline.sample):
+        pipeline.sample = draw
+        return choose_constant(config, draw_prompts("train", 4), pipeline, {"reward": metric}, quiet=True)
+
+    return choose
+
+
+def test_of_equal_factors_the_one_that_changes_least_is_chosen(chosen):
+    assert chosen(Indifferent()).factor == 1.0
+
+
+def test_another_version_of_the_metric_judges_again(chosen, caches):
+    one, same, other = Indifferent(), Indifferent(), Indifferent()
+    other.version = "2"
+    for metric in (one, same, other):
+        chosen(metric)
+    assert [metric.judged for metric in (one, same, other)] == [12, 0, 12]
+    assert len(caches()) == 2
+
+
+def test_what_another_process_has_measured_meanwhile_is_not_drawn_again(compose_job, tmp_path):
+    pipeline, prompts = instantiate(compose_job("evaluate", *SEARCH).pipeline.model), draw_prompts("train", 4)
+    early, late = (Cache(tmp_path / "constants/scores.jsonl") for _ in range(2))
+    metric = Indifferent()
+    for cache in (early, late):
+        mean_scores(pipeline, metric, prompts, [0.5, 1.0], cache, 2, quiet=True)
+    assert metric.judged == 8
+
+
+def test_an_image_that_is_not_finite_is_never_judged(chosen):
+    metric = Indifferent()
+    with pytest.raises(UserError, match=r"from 0\.5 times standard noise is not finite"):
+        chosen(metric, draw=lambda prompt, latents, generator: torch.full((len(latents), 3, 32, 32), torch.nan))
+    assert metric.judged == 0
 
 
 @pytest.mark.parametrize("option", ["factor=0", "factor=x", "factor=true", "factors=[0.5,-1]", "factors=[nan]"])

@@ -247,6 +247,16 @@ def test_saved_and_loaded_it_is_the_same(pipeline, prompt, tmp_path, rank):
     assert (tmp_path / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
+@pytest.mark.parametrize("rank", [1, 8])
+def test_an_adapter_is_the_product_of_its_two_matrices(pipeline, rank):
+    npnet = disturb(make(pipeline, rank))
+    layer = npnet.twin.denoiser.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn1.to_q")
+    own = pipeline.denoiser.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn1.to_q")
+    x = torch.randn(5, own.in_features)
+    expected = own(x) + x @ layer.lora_A["npnet"].weight.T @ layer.lora_B["npnet"].weight.T
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_only_the_adapters_are_saved(pipeline, tmp_path):
     npnet = make(pipeline)
     npnet.save_pretrained(tmp_path)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lightning import Callback
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 
 from golden_noise.training import AtomicCheckpointIO, SaveLast
@@ -61,6 +62,23 @@ def test_a_killed_training_goes_on_with_the_next_pair(tmp_path, saves, options):
     assert torch.equal(resumed.scale, whole.scale)
 
 
+class AsksForTheLength(Callback):
+    """As a schedule does that ends with the training."""
+
+    def setup(self, trainer, pl_module, stage):
+        assert trainer.estimated_stepping_batches > 0
+
+
+@pytest.mark.parametrize("saves", [2, 7])
+def test_a_schedule_that_asks_for_the_length_before_changes_nothing(tmp_path, saves):
+    collect(tmp_path / "pairs", SIZES)
+    whole = fit(tmp_path / "pairs", num_sanity_val_steps=0)
+    options = {"num_sanity_val_steps": 0}
+    checkpoint, resumed = killed_and_resumed(tmp_path, saves, options, options, lambda: [AsksForTheLength()])
+    done = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["ready"]
+    assert resumed.seen == whole.seen[done:]
+
+
 def test_averaged_weights_go_on_inside_an_epoch(tmp_path):
     collect(tmp_path / "pairs", SIZES)
 
@@ -92,6 +110,13 @@ def test_a_step_of_another_size_goes_on_with_the_next_pair(tmp_path, saves, befo
     assert len(rest) == count + 2 * per_epoch
     validation = fit(tmp_path / "pairs", data={"batch_size": after}, max_epochs=1, num_sanity_val_steps=0).validated
     assert resumed.validated == 3 * validation
+
+
+def test_an_epoch_of_which_too_few_pairs_are_left_for_a_step_is_over(tmp_path):
+    collect(tmp_path / "pairs", [20, 20, 10])
+    few, many = ({"data": {"batch_size": size}, "num_sanity_val_steps": 0} for size in (8, 30))
+    _, resumed = killed_and_resumed(tmp_path, 1, few, many)
+    assert resumed.seen == fit(tmp_path / "pairs", **many).seen[1:]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -170,6 +170,19 @@ def test_zero_terminal_snr_is_fine_where_it_is_not_reached(build, prompt):
     assert Redenoise(10).search(NOISE, prompt, pipeline).isfinite().all()
 
 
+def test_the_denoiser_is_told_the_height_before_the_width(build, prompt):
+    """As diffusers does."""
+    pipeline, told = build(height=32, width=64), []
+    noise = draw_noise([0, 1], pipeline.latent_shape)
+    hook = pipeline.denoiser.register_forward_pre_hook(
+        lambda module, args, options: told.append(options["added_cond_kwargs"]["time_ids"].tolist()), with_kwargs=True
+    )
+    pipeline.predict(noise, 801, prompt, 1)
+    pipeline.sample(prompt, noise, steps=1, guidance=1.0)
+    hook.remove()
+    assert told == [[[32, 64, 0, 0, 32, 64]] * 2] * 2
+
+
 def test_predicted_noise_is_guided(sdxl, prompt):
     unconditional = predict(sdxl, NOISE, 801, prompt.negative.embeds, prompt.negative.pooled)
     conditional = predict(sdxl, NOISE, 801, prompt.embeds, prompt.pooled)

@@ -146,6 +146,13 @@ def test_seeds_that_are(write, seed, expected):
     assert read_prompts(write("a.jsonl", f'{{"caption": "x", "seed": {seed}}}'))[0].seed == expected
 
 
+@pytest.mark.parametrize(("largest", "beyond"), [(2**62 - 1, 2**62), (2.0**53 - 1, 2.0**53)])
+def test_the_largest_seeds(write, refusal, largest, beyond):
+    """Of floats those that no other whole number is rounded to."""
+    assert read_prompts(write("a.jsonl", f'{{"caption": "x", "seed": {largest}}}'))[0].seed == largest
+    assert "line 1: seed" in refusal("b.jsonl", f'{{"caption": "x", "seed": {beyond}}}')
+
+
 def test_seeds_beyond_64_bits(refusal):
     content = '{"caption": "a", "seed": 99999999999999999999}'
     assert "line 1: seed 99999999999999999999 is too large" in refusal("a.jsonl", content)

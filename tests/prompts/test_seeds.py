@@ -47,6 +47,12 @@ def test_a_prompts_own_seed_stays_and_its_repeats_meet_no_other(write):
     assert len({seed % 2**32 for seed in found}) == 18  # the bits that torch reads
 
 
+def test_a_drawn_seed_is_not_the_own_one_of_an_equal_caption_below(write):
+    (drawn,) = seeds(write("a.txt", "x\n"))
+    first, own = seeds(write("a.jsonl", f'{{"caption": "x"}}\n{{"caption": "x", "seed": {drawn}}}'))
+    assert own == drawn != first
+
+
 def test_a_seed_that_is_taken_is_drawn_again():
     first = NoiseSeeds(0, "learning").draw("a", 0)
     drawn = NoiseSeeds(0, "learning")
