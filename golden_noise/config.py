@@ -118,11 +118,12 @@ def check(config: DictConfig) -> None:
 
 
 def _check_parts(config: DictConfig) -> None:
-    """What every job reads is there."""
+    """What every job reads is there, and of the right form."""
     needs = ("pipeline", "pipeline.model", "search")
     for part in needs[:2] if config.job == "generate" and "search" not in _drawn(config) else needs:
         if not isinstance(OmegaConf.select(config, part), DictConfig):
             raise UserError(f"{part} is missing: {config.job}.py cannot do without")
+    _accelerator(config.device)
     if not isinstance(batches := config.pipeline.get("batch_size", {}), DictConfig | dict):
         raise UserError(
             f"pipeline.batch_size={batches} must say it for each job: pipeline.batch_size.evaluate={batches}, likewise "

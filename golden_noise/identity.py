@@ -21,7 +21,7 @@ Identity = dict[str, Any]
 #: Raised whenever the same settings give another result than before.
 ALGORITHM = {"pairs": 1, "run": 1, "images": 1, "scores": 1}
 #: Options of conf/memory that change pixels; the others change only where models lie, or rounding.
-VISIBLE = ("attention", "vae_tiling")  # the latter those of images only
+VISIBLE = ("attention", "vae_tiling", "vae_upcast")  # but for the first those of images only
 #: Settings that name weights on the hub, and perhaps a revision in NAME_revision or revision.
 SOURCES = ("source", "model", "weights", "processor", "tokenizer", "detector", "clip")
 #: With these a training may go on changed; patterns of dotted names, each with all that is below it.

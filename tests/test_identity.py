@@ -45,8 +45,9 @@ def composed(job, *options):
 ANYWHERE = [
     *("about", "example", "job", "name", "folder", "paths", "data_dir", "device", "logger", "*.device"),
     *("pipeline.recipe", "pipeline.npnet", "pipeline.vocabulary", "pipeline.bundled", "pipeline.model.memory"),
+    "pipeline.batch_size",  # rounding only
 ]
-MEMORY = {"pipeline.model.memory.attention", "pipeline.model.memory.vae_tiling"}
+MEMORY = {f"pipeline.model.memory.{name}" for name in ("attention", "vae_tiling", "vae_upcast")}
 
 
 def leaves(node, name=""):
@@ -118,7 +119,7 @@ def test_every_setting_decides_about_pairs_but_the_documented_ones():
 def test_every_setting_decides_about_a_training_but_the_documented_ones(model):
     """The miniature's pairs are collected on demand, so that what they are made of is among the settings."""
     config = composed("train", f"model={model}", "search=redenoise", "pipeline.model.source=ORG/NAME")
-    free = [*identity.FREE, "pipeline.model.device"]
+    free = [*identity.FREE, "pipeline.model.device", "pipeline.model.memory"]
     for made_of in ("search", "prompts", "data_seed"):
         free.remove(made_of)
     if model == "svd_unet+unet":  # no image is drawn
@@ -131,7 +132,9 @@ def test_every_setting_decides_about_images_and_scores_but_the_documented_ones()
     found = unnoticed(composed("evaluate", *SDXL, "metric=[pickscore,aes]"), lambda config: drawn(config, npnet))
     free = ["seed", "prompts", "evaluation.prompts"]  # every image carries its prompt and seed
     free += ["npnet", "fit", "evaluation.checkpoints"]  # networks are compared themselves
-    free += ["evaluation.batch_size", "evaluation.methods", "evaluation.searches"]
+    free += ["evaluation.batch_size", "evaluation.methods", "evaluation.searches", "fabric"]
+    free += ["attention", "target"]  # of networks
+    free += ["evaluation.constant"]  # whose factor is compared itself
     free += ["pipeline.name", "pipeline.latent_shape", "pipeline.embeds_shape", "pipeline.pooled_shape"]  # of NPNets
     assert not_free(found, [*ANYWHERE, *free]) == [] and not MEMORY & {*found}
 

@@ -234,7 +234,10 @@ def drawing_settings(
     kind = device_kind(config.device)
     model = identity.model(plain["pipeline"]["model"], model_dtype(plain["pipeline"]["model"], config.device))
     digests = {name: weights_digest(network) for name, network in networks.items()}
-    searches = {SEARCH: plain["search"], **plain.get("evaluation", {}).get("searches", {})}  # generate.py has one only
+    searches = {
+        SEARCH: plain.get("search"),
+        **plain.get("evaluation", {}).get("searches", {}),
+    }  # generate.py has one only
     settings = {}
     for name in names:
         parts: dict[str, Any] = {}
