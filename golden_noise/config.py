@@ -137,12 +137,7 @@ def _drawn(config: DictConfig) -> list[str]:
 
 
 def _check_name(config: DictConfig) -> None:
-    """A run's folder lies in its job's, and is the same for all processes.
-
-    Processes that Lightning does not start itself each compose the config: the time would give each a folder.
-    """
-    if ".." in Path(config.name).parts or Path(config.name).is_absolute():
-        raise UserError(f"name={config.name} must be a name, or a folder in {config.paths.outputs}/{config.job}")
+    """Processes that Lightning does not start itself each compose the config: the time would give each a folder."""
     folder_given = HydraConfig.initialized() and any(
         text.startswith("hydra.run.dir=") for text in HydraConfig.get().overrides.hydra
     )

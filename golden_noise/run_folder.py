@@ -35,6 +35,12 @@ class RunFolder:
         self._use = (self.folder / IN_USE).open("w")
         fcntl.flock(self._use, fcntl.LOCK_SH)
 
+    def leave(self) -> None:
+        """Use it no longer."""
+        if self._use is not None:
+            self._use.close()
+            self._use = None
+
     def _is_shared(self) -> bool:
         """Whether another process uses the folder, too."""
         if self._use is not None:
@@ -50,7 +56,10 @@ class RunFolder:
             made = {path.name for path in self.folder.iterdir()} - self.before
         except OSError:
             return  # another process of this job has removed it
-        if is_first() and not self._is_shared() and all(name in BEGINNINGS or is_lock(name) for name in made):
+        if self._is_shared():
+            return
+        self.leave()
+        if is_first() and all(name in BEGINNINGS or is_lock(name) for name in made):
             for name in made:
                 path = self.folder / name
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

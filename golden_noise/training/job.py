@@ -15,6 +15,7 @@ from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -92,9 +93,10 @@ def train_alone(config: DictConfig, folder: Path) -> None:
     log_config(trainer.loggers, config)
     with telling_of_a_wait("devices=1") as timer:
         trainer.callbacks.append(LambdaCallback(setup=lambda *_, **__: timer.cancel()))  # type: ignore[attr-defined]
-        trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
-    if trainer.received_sigterm:  # after which Lightning ends as if all were done
-        sys.exit(128 + signal.SIGTERM)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+        except SIGTERMException:  # a SystemExit that says that all is well
+            sys.exit(128 + signal.SIGTERM)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return  # Lightning saves nothing then
     if trainer.is_global_zero:

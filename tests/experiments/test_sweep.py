@@ -164,3 +164,13 @@ def test_several_processes_do_not_each_run_the_sweep(start, monkeypatch, variabl
     code, output = ended(start("name=study", "seed=1,2"))
     assert code == 2
     assert "-m under torchrun or in several SLURM tasks" in output
+
+
+def test_other_jobs_run_under_a_sweep_with_the_prompts_as_they_are(tiny_sdxl, tmp_path):
+    """The sweep holds the job's folder while the job works in it, and its sweeper escapes blanks."""
+    options = ["noise=standard", "pipeline.steps=1", f"pipeline.model.source={tiny_sdxl}", "device=cpu", "name=s"]
+    command = [sys.executable, "generate.py", "-m", "prompt=a red circle", f"paths.outputs={tmp_path}", *options]
+    done = subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (metadata,) = tmp_path.rglob("metadata.jsonl")
+    assert json.loads(metadata.read_text())["prompt"] == "a red circle"

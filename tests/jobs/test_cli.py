@@ -94,6 +94,12 @@ print(*({{"torch", "lightning", "diffusers", "transformers", "wandb", "numpy"}} 
         ("train", ["+pipeline.heigth=3"], ["no setting pipeline.heigth: did you mean pipeline.height?"]),
         ("generate", ["prompt=a, (b)", "npnet=/nowhere"], ["/nowhere"]),
         ("evaluate", ["npnet=/nowhere/npnet"], ["/nowhere/npnet"]),
+        ("evaluate", ["~search"], ["search is missing: evaluate.py cannot do without"]),
+        ("generate", ["prompt=null"], ["no prompt"]),
+        ("generate", ["prompt=a", "device=3"], ["device=3 must be auto, cpu"]),
+        ("generate", ["prompt=a", "name=../x"], ["name=../x must be a name"]),
+        ("generate", ["prompt=a", "pipeline.negative_prompt=null"], ["pipeline.negative_prompt=null is no text"]),
+        ("generate", ["prompt=a", "pipeline.batch_size=2"], ["pipeline.batch_size.evaluate=2"]),
         ("evaluate", ["evaluation=published"], ["evaluation.folder is missing: add evaluation.folder=VALUE"]),
         ("evaluate", ["evaluation=published", "evaluation.folder=/nowhere"], ["/nowhere/origin"]),
     ],
@@ -147,6 +153,47 @@ def test_a_run_folder_with_results_stays(tmp_path):
     assert len(list((tmp_path / "run").iterdir())) == 2
 
 
+def test_a_folder_that_another_process_uses_stays(tmp_path):
+    one, two = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
+    one.use()
+    two.use()
+    (tmp_path / "run/log.txt").touch()
+    one.tidy()
+    assert (tmp_path / "run/log.txt").is_file()
+    one.leave()
+    two.tidy()
+    assert not (tmp_path / "run").exists()
+
+
+REFUSED = """
+from golden_noise.cli import run
+from golden_noise.errors import UserError
+import sys
+def job(config):
+    if config.seed == 2:
+        raise UserError("other settings")
+sys.argv[1:] = ["prompt=a", "name=x", "paths.outputs={}", "seed={}"]
+run(job, "generate")
+"""
+
+
+def test_a_refused_job_leaves_the_settings_of_the_run_that_is_there(tmp_path):
+    found = []
+    (tmp_path / "generate/x").mkdir(parents=True)
+    (tmp_path / "generate/x/sheet.png").touch()
+    for seed in (1, 2, 3):
+        code = REFUSED.format(tmp_path, seed)
+        subprocess.run([sys.executable, "-c", code], cwd=CONF.parent, capture_output=True, timeout=120)
+        settings = (tmp_path / "generate/x/.hydra/overrides.yaml").read_text()
+        found.append([line for line in settings.splitlines() if "seed" in line])
+    assert found == [["- seed=1"], ["- seed=1"], ["- seed=3"]]
+
+
+def test_the_whole_config_is_shown_with_its_references_filled_in():
+    done = run("train", "--cfg", "job", "--resolve")
+    assert done.returncode == 0 and "${" not in done.stdout
+
+
 STOPPED = """
 import sys
 from golden_noise.cli import run
@@ -161,12 +208,12 @@ run(job, "generate")
 """
 
 
-@pytest.mark.parametrize("way", ["raise", "sys.exit(1)"])
-def test_an_interrupted_job_says_how_to_go_on(way, tmp_path):
-    """The second way is Lightning's."""
+@pytest.mark.parametrize(("way", "code_of"), [("raise", 1), ("sys.exit(1)", 1), ("sys.exit(143)", 143)])
+def test_an_interrupted_job_says_how_to_go_on(way, code_of, tmp_path):
+    """The second way is Lightning's, the third is what a training makes of a SIGTERM."""
     code = STOPPED.format(way, tmp_path)
     done = subprocess.run([sys.executable, "-c", code], cwd=CONF.parent, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (1, "begun\n")
+    assert (done.returncode, done.stdout) == (code_of, "begun\n")
     assert done.stderr == "interrupted: run the same command again with name=1e5 to go on\n"
     assert list(tmp_path.iterdir()) == []
 

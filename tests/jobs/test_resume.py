@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from golden_noise.collection import collect
 from golden_noise.errors import UserError
 from golden_noise.training.checkpoints import resumable
 from golden_noise.training.job import train
+from golden_noise.training.module import NPNetModule
 
 SMALL = [
     "prompts.count=200",
@@ -187,3 +189,30 @@ def test_a_folder_in_which_another_process_trains_is_refused(start, tmp_path):
     with alone(tmp_path / "run", "training"), pytest.raises(UserError, match="another process works in"):
         start()
     assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_neither_fewer_steps_nor_a_lost_checkpoint_go_unnoticed(start, tmp_path):
+    start()
+    with pytest.raises(UserError, match=r"has trained \d+ steps, more than trainer.max_steps=1: raise it"):
+        start("+trainer.max_steps=1")
+    (tmp_path / "run/checkpoints/last.ckpt").unlink()
+    before = content(tmp_path / "run")
+    with pytest.raises(UserError, match=r"holds a network, but no checkpoint .*last.ckpt to go on from"):
+        start()
+    assert content(tmp_path / "run") == before
+
+
+def test_a_terminated_training_ends_as_such_and_goes_on(start, tmp_path, monkeypatch):
+    plain = NPNetModule.on_train_batch_end
+
+    def terminate(self, *args):
+        plain(self, *args)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(NPNetModule, "on_train_batch_end", terminate)
+        with pytest.raises(SystemExit) as ended:
+            start()
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert not (tmp_path / "run/npnet").exists()
+    assert start()["epoch"] == 0
