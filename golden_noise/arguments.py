@@ -68,9 +68,7 @@ def _prepared(argument: str, job: str, multirun: bool) -> list[str]:
         return [argument]
     prefix, key, value = match["prefix"], match["key"], match["value"]
     if key == "name" and (".." in Path(value).parts or Path(value).is_absolute()):
-        raise UserError(
-            f"name={value} must be a name, or a folder below the job's: hydra.run.dir=FOLDER takes any other"
-        )
+        raise UserError(f"name={value} must be a name: hydra.run.dir=FOLDER takes any folder")
     if is_group(key):
         return _group_choice(argument, key, value, job)
     if key.startswith("hydra.") and value.startswith("~"):
