@@ -142,7 +142,7 @@ def provenance(config: DictConfig) -> dict[str, Any]:
 
 def pipeline_identity(config: DictConfig) -> dict[str, Any]:
     """What pairs and the training that reads them must agree on."""
-    return identity.pipeline(_plain(config))
+    return identity.pipeline({"pipeline": OmegaConf.to_container(config.pipeline, resolve=True)})
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
