@@ -9,8 +9,16 @@ from typing import Any
 from golden_noise.errors import UserError
 from golden_noise.prompts.row import CAPTION_COLUMNS, KNOWN_COLUMNS, Row, read_row
 
-LISTS = (*CAPTION_COLUMNS, "captions", "texts", "data", "items", "entries", "examples", "samples", "annotations")
-"""Keys under which an object may hold a list of all prompts."""
+TEXTS = (*CAPTION_COLUMNS, "captions", "texts")  # keys of captions only
+LISTS = (
+    *TEXTS,
+    "data",
+    "items",
+    "entries",
+    "examples",
+    "samples",
+    "annotations",
+)  # keys under which all prompts may be
 
 
 class _Doubled(Exception):
@@ -156,7 +164,9 @@ def _check_one_prompt(file: Path, names: dict[str, Any]) -> None:
     """
     caption = next(name for name in CAPTION_COLUMNS if isinstance(names.get(name), str))
     others = [name for name, value in names.items() if name not in KNOWN_COLUMNS and value is not None]
-    many = [name for name, value in names.items() if _holds_more(name, value)]
+    many = [
+        name for name, value in names.items() if _is_texts(value) or _with_captions(value) or _holds_more(name, value)
+    ]
     if not many and all(isinstance(value, str | None) for value in names.values()):
         many = others
     if many:
@@ -165,7 +175,7 @@ def _check_one_prompt(file: Path, names: dict[str, Any]) -> None:
 
 def _two_ways(place: str, caption: str, other: str) -> UserError:
     return UserError(
-        f"{place}: {caption!r} may be the only prompt here, and so may {other!r} hold more: "
+        f"{place}: {caption!r} may be the one prompt here, or {other!r} hold more of them: "
         "give a list of objects, or remove the key that is not meant"
     )
 
@@ -217,5 +227,5 @@ def _object_row(place: str, entry: Any) -> Iterator[Row]:
 
 def _holds_more(name: str, value: Any) -> bool:
     """Whether a value beside a caption may hold further prompts."""
-    texts = isinstance(value, dict) and _is_texts([*value.values()])
-    return _with_captions(value) or _is_texts(value) or (texts and name in (*CAPTION_COLUMNS, "captions", "texts"))
+    texts = _is_texts(value) or (isinstance(value, dict) and _is_texts([*value.values()]))
+    return _with_captions(value) or (name in TEXTS and texts) or (name == "data" and _is_texts(value))

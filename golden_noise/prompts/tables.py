@@ -13,6 +13,7 @@ from golden_noise.prompts.row import KNOWN_COLUMNS, WHOLE, Row, caption_column, 
 TAB = "\t"
 DELIMITERS = (",", ";", TAB)
 WHOLE_ROWS = "quote captions that have several lines or delimiters in them, and fill all columns"
+NAMED = re.compile(r"\S*[0-9]\S*")  # 3b, p-12
 DECLARED = re.compile('"?sep=([,;\t|])"?\\r?(?=\n)')  # Excel's first line, which names the delimiter
 
 
@@ -99,12 +100,13 @@ def _check_starts(file: Path, names: Sequence[str], rows: Sequence[Record]) -> N
         UserError: a row ends before the caption, or has no number where most have.
     """
     caption = caption_column(names) or 0
-    numbers = [WHOLE.fullmatch(row.cells[0].strip(" \ufeff")) is not None for row in rows]
+    numbers = [WHOLE.fullmatch(row.cells[0].strip()) is not None for row in rows]
     numbered = caption > 0 and names[0] not in KNOWN_COLUMNS and sum(numbers) * 2 >= len(rows) > 0 and numbers[0]
-    for row, number in zip(rows, numbers, strict=True):
+    for row in rows:
+        first = row.cells[0].strip()
         if len(row.cells) <= caption:
             reason = f"the row ends before the caption in column {caption + 1}"
-        elif numbered and not number and (row.cells[0].strip() or row.cells[1].startswith(" ")):
+        elif numbered and not row.quoted and not NAMED.fullmatch(first) and (first or row.cells[1].startswith(" ")):
             reason = f"no number in the column {names[0]!r}, so that this may be a part of the row before"
         else:
             continue

@@ -145,7 +145,7 @@ def test_objects_with_a_caption_may_hold_anything_else(write, form):
     rows = [
         {"prompt": "one", "include": [{"class": "bench", "count": 1}], "exclude": [], "tag": "x"},
         {"caption": "two", "prompt": "other", "scores": [0.1, 0.2], "url": "https://x.org", "width": 5, "prompts": []},
-        {"text": "three", "negative": "blurry", "tags": ["x", "y"], "data": {"sampler": "euler"}, "captions": None},
+        {"text": "three", "negative": "blurry", "tags": ["x", "y"], "data": {"sampler": "euler"}, "items": ["x", "y"]},
     ]
     lines = "\n".join(map(json.dumps, rows))
     content = {"lines": lines, "list": json.dumps(rows), "ids": json.dumps(dict(zip("abc", rows, strict=True)))}

@@ -205,6 +205,10 @@ def test_rows_with_an_empty_caption_are_passed_over(texts):
     assert texts("b.csv", "id,prompt\n1,a cat\n,a dog\n") == ["a cat", "a dog"]  # a number is missing
 
 
+def test_names_among_numbers(texts):
+    assert texts("a.csv", 'id,prompt\n1,a cat\n2,a dog\n3b,a bird\nx,"a, b"\n') == ["a cat", "a dog", "a bird", "a, b"]
+
+
 def test_one_of_two_caption_columns_is_empty(refusal, texts):
     assert "a.csv, line 2: 'caption' is empty, but 'prompt' is not" in refusal("a.csv", "caption,prompt\n,real\n")
     assert "a.tsv, line 3: 'prompt' is empty, but 'text' is not" in refusal("a.tsv", "text\tprompt\na\tb\nc\t\n")
