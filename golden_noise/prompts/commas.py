@@ -12,27 +12,32 @@ from golden_noise.prompts.row import FILE_COLUMNS, TAG_COLUMNS, caption_column
 
 CHINESE = re.compile("[\u3400-\u9fff]")
 FILE_NAME = re.compile(r"[^\s,;]+\.\w+")
+NUMBER_OR_FILE = re.compile(rf"[0-9]+|{FILE_NAME.pattern}")
 TRANSLATION = re.compile("zh|chinese|中文")  # names of columns with Chinese captions
 
 
 class Commas:
     """Decides for the rows of a table, as far as it is certain.
 
-    Rows as long as the header, or too short to have a caption, are as they are. In others commas may be text:
+    Rows as long as the header are as they are, unless a space after a comma shows that it may be text. In others commas
+    may be text:
 
     1. No row has more than the columns up to the caption, but for commas in it. This is certain if a column of
-       Chinese captions follows that has no Chinese, or if all further commas, and no others, are followed by a space
-       or stand between quotation marks.
+       Chinese captions follows that has no Chinese; or if all further commas, and no others, are followed by a space
+       or stand between quotation marks, and fill the columns of no row, nor one that groups the statistics.
     2. A comma before a space or between marks is text, if this leaves as many cells as columns and changes the caption
        alone.
     3. The caption is the only column that can have the surplus commas, as the others hold numbers, file names, known
        categories or Chinese.
 
-    Empty cells beyond the columns are none, unless the last column itself is empty elsewhere.
+    Empty cells beyond the columns are none, unless the last column itself is empty elsewhere. After a caption in the
+    last column they are its commas, unless every row has as many.
     """
 
     def __init__(self, file: Path, header: Sequence[str], rows: Sequence[Record], delimiter: str) -> None:
         self.file, self.rows, self.delimiter = file, rows, delimiter
+        self.padded = not header[-1].strip()
+        header = without_empty_end(header, 1)
         self.names = [name.strip().lower() for name in header]
         caption = caption_column(self.names)
         assert caption is not None  # the header is checked
@@ -52,10 +57,26 @@ class Commas:
         if self._ends_with_caption():
             return [self._rest_in_caption(row) for row in self.rows]
         self._longer = any(len(row.cells) > self.width for row in self.rows)
-        if not any(len(row.cells) == self.width and not row.cells[-1].strip() for row in self.rows):
-            self.rows = [replace(row, cells=without_empty_end(row.cells, self.width)) for row in self.rows]
+        if self.caption + 1 == self.width and not self.padded:
+            self.rows = self._without_padding()
+        elif not any(len(row.cells) == self.width and not row.cells[-1].strip() for row in self.rows):
+            self.rows = [self._trimmed(row) for row in self.rows]
         self._surplus = any(len(row.cells) > self.width for row in self.rows)
         return [self._read(row) for row in self.rows]
+
+    def _trimmed(self, row: Record) -> Record:
+        return replace(row, cells=without_empty_end(row.cells, self.width))
+
+    def _without_padding(self) -> list[Record]:
+        """The rows of a table that ends with the caption, without empty cells that are certainly not its commas."""
+        padded = [row for row in self.rows if not row.quoted and len(self._trimmed(row).cells) == self.width]
+        padded = [row for row in padded if len(row.cells) > self.width]
+        if self.width > 1 and padded:
+            alike = {len(row.cells) for row in self.rows} == {len(padded[0].cells)}
+            if not alike or any(len(self._trimmed(row).cells) > self.width for row in self.rows):
+                raise self._uncertain(padded[0], "the commas at its end may be part of the caption")
+            return [self._trimmed(row) for row in self.rows]
+        return [self._trimmed(row) if row.quoted else row for row in self.rows]
 
     def _ends_with_caption(self) -> bool:
         """Whether it is certain that no row goes on after its caption (1)."""
@@ -64,6 +85,8 @@ class Commas:
             return False
         if self.chinese is not None and all(row.cells[self.chinese].strip() for row in longer):
             return not any(CHINESE.search(cell) for row in longer for cell in row.cells[self.chinese :])
+        if {*self.names[self.caption + 1 :]} & {*TAG_COLUMNS} or any(len(row.cells) >= self.width for row in longer):
+            return False
         before = [cell for row in self.rows for cell in row.cells[1 : self.caption + 1]]
         return bool(
             self._short
@@ -100,6 +123,8 @@ class Commas:
         """Whether a row of the right length may have it by chance."""
         if row.quoted:
             return self._surplus and not row.needed
+        if self._has_unusual_space(row):
+            return True
         if MARK in self.delimiter.join(row.cells) and len(self._joined(row, spaces=False)) < len(row.cells):
             return True
         if self.chinese is not None and len(row.cells) > self.chinese:
@@ -107,6 +132,20 @@ class Commas:
             if translation.strip() and not CHINESE.search(translation):
                 return True
         return self._longer and self.tight and len(self._joined(row)) < len(row.cells)
+
+    def _has_unusual_space(self, row: Record) -> bool:
+        """Whether the caption's cell or the next one starts with a space, which it does not in other rows."""
+        for column in range(max(1, self.caption), min(len(row.cells), self.caption + 2)):
+            certain = column == self.caption and NUMBER_OR_FILE.fullmatch(row.cells[column - 1].strip())
+            if row.cells[column].startswith(" ") and column in self._tight_columns and not certain:
+                return True
+        return False
+
+    @cached_property
+    def _tight_columns(self) -> set[int]:
+        """Columns in which the cells of some complete row start without a space."""
+        rows = [row.cells for row in self.rows if len(row.cells) == self.width]
+        return {column for cells in rows for column, cell in enumerate(cells) if cell.strip() and cell[0] != " "}
 
     def _mended(self, row: Record) -> Record:
         """A row of more cells than columns with its caption in one cell (2, 3)."""

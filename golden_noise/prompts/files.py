@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from golden_noise.errors import UserError
 from golden_noise.prompts.objects import read_json, read_json_lines
 from golden_noise.prompts.parquet import read_parquet
 from golden_noise.prompts.prompt import Prompt
-from golden_noise.prompts.row import Row
+from golden_noise.prompts.row import Row, whole_caption
 from golden_noise.prompts.seeds import NoiseSeeds, Use
 from golden_noise.prompts.tables import read_table
 
@@ -22,6 +23,14 @@ PACKED = {
     b"BZh": "bzip2",
     b"\xfd7zXZ": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
+}
+NO_PROMPTS = {
+    "version https://git-lfs.github.com/spec": "a pointer of Git LFS and not the file itself: git lfs pull",
+    "<!doctype html": "a web page: download the file itself",
+    "<html": "a web page: download the file itself",
+    "<?xml": "XML: save it as plain text",
+    "{\\rtf": "rich text (RTF): save it as plain text",
+    "%pdf-": "a PDF: save it as plain text",
 }
 MARKED = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
@@ -36,11 +45,13 @@ def read_prompts(
 
     - `.csv`: a header with a caption column, of several the first of `CAPTION_COLUMNS`, in any case. Cells are quoted
       as in RFC 4180, or not at all: a mark within a cell is text, and so are unquoted commas where they can belong to
-      the caption only (see `Commas`). A header with `;` or tabs makes these the delimiter.
+      the caption only (see `Commas`). A header with `;` or tabs makes these the delimiter, and so does `sep=;` above
+      it. Every row that is not blank reaches the caption column.
     - `.tsv`: marks are text, unless every one stands at a cell's border.
     - `.jsonl`: an object per line, in JSON or as a Python literal. Only a line feed ends a line.
-    - `.json`: a list of captions or objects, `{id: caption}`, `{id: object}`, `{"prompts": list}` or one object. Each
-      of these endings may hold what the other does.
+    - `.json`: a list of captions or objects, `{id: caption}`, `{id: object}`, an object with one list of captions or
+      captioned objects, or one object. Each of these endings may hold what the other does. An object with a caption
+      that may hold further ones is refused.
     - `.parquet`: needs the extra `parquet`.
     - `.txt` or no ending: a prompt per line, whatever is in it.
 
@@ -114,12 +125,16 @@ def _text(file: Path) -> str:
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         raise UserError(f"{file}, line {line}: a NUL character: save the file as UTF-8 text")
-    return text
+    first = text[:1000].lstrip("\ufeff \t\r\n").lower()
+    for beginning, what in NO_PROMPTS.items():
+        if first.startswith(beginning):
+            raise UserError(f"{file} is {what}")
+    return re.sub("^\ufeff+", "", text, flags=re.MULTILINE)  # joined files have marks in the middle
 
 
 def _lines(file: Path, text: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), start=1):
-        caption = line.strip()
+        caption = whole_caption(line)
         if "\r" in caption:
             raise UserError(f"{file}, line {number}: a carriage return within the line: end lines with \\n")
         if caption:

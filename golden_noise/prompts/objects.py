@@ -9,7 +9,16 @@ from typing import Any
 from golden_noise.errors import UserError
 from golden_noise.prompts.row import CAPTION_COLUMNS, KNOWN_COLUMNS, Row, read_row
 
-LISTS = (*CAPTION_COLUMNS, "captions", "texts", "data")  # keys under which an object may hold all prompts
+TEXTS = (*CAPTION_COLUMNS, "captions", "texts")  # keys of captions only
+LISTS = (
+    *TEXTS,
+    "data",
+    "items",
+    "entries",
+    "examples",
+    "samples",
+    "annotations",
+)  # keys under which all prompts may be
 
 
 class _Doubled(Exception):
@@ -37,8 +46,12 @@ def read_json(file: Path, text: str) -> Iterator[Row]:
     lines = _numbered(text)
     if lines and not _is_object(lines):
         raise UserError(f"{file} is no JSON ({_fault(text)})")
-    for number, line in lines:
-        yield from _object_row(f"{file}, line {number}", parse_object(file, number, line))
+    objects = [(number, parse_object(file, number, line)) for number, line in lines]
+    if len(objects) == 1 and isinstance(objects[0][1], dict):
+        yield from _document_rows(file, objects[0][1])
+        return
+    for number, entry in objects:
+        yield from _object_row(f"{file}, line {number}", entry)
 
 
 def parse_object(file: Path, number: int, line: str) -> Any:
@@ -127,12 +140,13 @@ def _entries(file: Path, document: dict[str, Any]) -> Any:
     """What a dictionary holds: one prompt, a list of them, or an id for each; certain forms only."""
     names = {name.strip().lower(): value for name, value in document.items()}
     if any(isinstance(names.get(name), str) for name in CAPTION_COLUMNS):
+        _check_one_prompt(file, names)
         return [document]
-    kinds = {type(value) for value in document.values()}
     known = [name for name in KNOWN_COLUMNS if name in names]
-    lists = [name for name, value in names.items() if isinstance(value, list)]
-    if len(lists) == 1 and lists[0] in LISTS and dict not in kinds and not {*known} - {*lists}:
+    lists = [name for name, value in names.items() if _is_list_of_prompts(name, value)]
+    if len(lists) == 1 and not {*known} - {*lists} and _is_without_captions(names, lists[0]):
         return names[lists[0]]
+    kinds = {type(value) for value in document.values()}
     if not known and (kinds == {dict} or kinds == {str} or not kinds):
         return document
     shown = ", ".join(map(repr, list(document)[:5]))
@@ -142,12 +156,76 @@ def _entries(file: Path, document: dict[str, Any]) -> Any:
     )
 
 
+def _check_one_prompt(file: Path, names: dict[str, Any]) -> None:
+    """Check that a dictionary with a caption is that one prompt, and does not hold many.
+
+    Raises:
+        UserError: all its values could be captions, or one holds objects with captions or a list of texts.
+    """
+    caption = next(name for name in CAPTION_COLUMNS if isinstance(names.get(name), str))
+    others = [name for name, value in names.items() if name not in KNOWN_COLUMNS and value is not None]
+    many = [
+        name for name, value in names.items() if _is_texts(value) or _with_captions(value) or _holds_more(name, value)
+    ]
+    if not many and all(isinstance(value, str | None) for value in names.values()):
+        many = others
+    if many:
+        raise _two_ways(str(file), caption, many[0])
+
+
+def _two_ways(place: str, caption: str, other: str) -> UserError:
+    return UserError(
+        f"{place}: {caption!r} may be the one prompt here, or {other!r} hold more of them: "
+        "give a list of objects, or remove the key that is not meant"
+    )
+
+
+def _is_captioned(value: Any) -> bool:
+    """Whether a value is an object with a caption."""
+    names = {str(name).strip().lower(): entry for name, entry in value.items()} if isinstance(value, dict) else {}
+    return any(isinstance(names.get(name), str) for name in CAPTION_COLUMNS)
+
+
+def _with_captions(value: Any) -> bool:
+    """Whether a list or dictionary holds objects with captions, or is one."""
+    entries = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return _is_captioned(value) or any(map(_is_captioned, entries))
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(entry, str) for entry in value)
+
+
+def _is_list_of_prompts(name: str, value: Any) -> bool:
+    """Whether a list holds captions: by its name, unless it has objects without any, or by the objects in it."""
+    if not isinstance(value, list):
+        return False
+    return _with_captions(value) or (name in LISTS and not any(isinstance(entry, dict) for entry in value))
+
+
+def _is_without_captions(names: dict[str, Any], prompts: str) -> bool:
+    """Whether the values beside a list of prompts tell about the list, and not about its single prompts."""
+    others = [value for name, value in names.items() if name != prompts]
+    parallel = not _with_captions(names[prompts]) and any(isinstance(value, list) for value in others)
+    return not parallel and not any(map(_with_captions, others))
+
+
 def _object_row(place: str, entry: Any) -> Iterator[Row]:
     names = [str(name).strip().lower() for name in entry] if isinstance(entry, dict) else []
     if not {*CAPTION_COLUMNS} & {*names}:
         raise UserError(f"{place}: no caption (needs a key {', '.join(CAPTION_COLUMNS)})")
     if doubled := [name for name in KNOWN_COLUMNS if names.count(name) > 1]:
         raise UserError(f"{place}: the key {doubled[0]!r} is there twice")
-    row = read_row(place, dict(zip(names, entry.values(), strict=True)))
+    values = dict(zip(names, entry.values(), strict=True))
+    caption = next(name for name in CAPTION_COLUMNS if name in values)
+    if many := [name for name in LISTS if name != caption and _holds_more(name, values.get(name))]:
+        raise _two_ways(place, caption, many[0])
+    row = read_row(place, values)
     if row:
         yield row
+
+
+def _holds_more(name: str, value: Any) -> bool:
+    """Whether a value beside a caption may hold further prompts."""
+    texts = _is_texts(value) or (isinstance(value, dict) and _is_texts([*value.values()]))
+    return _with_captions(value) or (name in TEXTS and texts) or (name == "data" and _is_texts(value))

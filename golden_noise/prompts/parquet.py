@@ -31,6 +31,8 @@ def read_parquet(file: Path) -> Iterator[Row]:
             for field in fields:
                 if field.name.strip().lower() in CAPTION_COLUMNS and not is_text(field.type):
                     raise UserError(f"{file}: the captions in the column {field.name!r} are no text ({field.type})")
+                if field.name.strip().lower() == "seed" and types.is_nested(field.type):
+                    raise UserError(f"{file}: the seeds in the column {field.name!r} are no numbers ({field.type})")
             plain = [field.name for field in fields if not types.is_nested(field.type)]
             number = 0
             for batch in source.iter_batches(columns=plain):

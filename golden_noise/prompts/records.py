@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from golden_noise.errors import UserError
+from golden_noise.prompts.row import whole_caption
 
 MARK = '"'
 
@@ -55,7 +56,7 @@ class Reader:
         start = 0
         while start < len(self.lines):
             record, count = self._record(start)
-            if any(cell.strip() for cell in record.cells):
+            if any(map(whole_caption, record.cells)):
                 yield record
             start += count
 

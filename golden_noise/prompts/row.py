@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ KNOWN_COLUMNS = (*CAPTION_COLUMNS, *TAG_COLUMNS, *FILE_COLUMNS, "seed")
 LARGEST_SEED = 2**62
 LARGEST_WHOLE_FLOAT = 2**53  # beyond it floats skip whole numbers
 WHOLE = re.compile(r"([+-]?[0-9]+)(\.0*)?")
+BEFORE_CAPTION = re.compile(r"[\s\ufeff]+")  # joined files have a byte-order mark in the middle
+INVISIBLE = ("Cf", "Zs", "Zl", "Zp")  # categories of characters that show nothing
+FILLERS = "\u034f\u115f\u1160\u2800\u3164\uffa0\ufe0e\ufe0f"  # blank too, though letters, symbols or marks for Unicode
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,15 @@ def caption_column(names: Sequence[str]) -> int | None:
     return next((names.index(name) for name in CAPTION_COLUMNS if name in names), None)
 
 
+def whole_caption(text: str) -> str:
+    """The text without space around it; empty where nothing in it can be seen."""
+    if start := BEFORE_CAPTION.match(text):
+        text = text[start.end() :]
+    text = text.rstrip()
+    seen = any(unicodedata.category(letter) not in INVISIBLE and letter not in FILLERS for letter in text)
+    return text if seen else ""
+
+
 def read_row(place: str, values: Mapping[str, Any]) -> Row | None:
     """The prompt in the values of the columns, whose names are in lower case; None where the caption is empty.
 
@@ -54,19 +67,30 @@ def read_row(place: str, values: Mapping[str, Any]) -> Row | None:
         place: file and line, for errors.
 
     Raises:
-        UserError: the caption is no text, or the seed no whole number below 2^62.
+        UserError: the caption is no text, or empty where another column has one; or the seed is no whole number below
+            2^62.
     """
     values = {name: None if _is_nan(value) else value for name, value in values.items()}
-    caption = next((values[name] for name in CAPTION_COLUMNS if name in values), None)
+    chosen, *others = [name for name in CAPTION_COLUMNS if name in values] or [""]
+    caption = values.get(chosen)
     if not isinstance(caption, str | None):
         raise UserError(f"{place}: the caption {str(caption)[:50]!r} is no text")
-    if not caption or not caption.strip():
+    caption = whole_caption(caption or "")
+    if not caption:
+        if filled := [name for name in others if _has_text(values[name])]:
+            raise UserError(
+                f"{place}: {chosen!r} is empty, but {filled[0]!r} is not: fill it, or remove what is not meant"
+            )
         return None
     if any("\ud800" <= letter <= "\udfff" for letter in caption):
         raise UserError(f"{place}: the caption {caption[:50]!r} holds half a character (a surrogate)")
     if "\0" in caption:
         raise UserError(f"{place}: the caption {caption[:50]!r} holds a NUL character")
-    return Row(caption.strip(), _seed(place, values.get("seed")), _tags(values))
+    return Row(caption, _seed(place, values.get("seed")), _tags(values))
+
+
+def _has_text(value: Any) -> bool:
+    return bool(whole_caption(value)) if isinstance(value, str) else value not in (None, [], {})
 
 
 def _is_nan(value: Any) -> bool:

@@ -1,34 +1,44 @@
 """Prompts from tables in text, CSV and TSV, quoted or not."""
 
+import itertools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from golden_noise.errors import UserError
 from golden_noise.prompts.commas import Commas, without_empty_end
 from golden_noise.prompts.records import MARK, Reader, Record
-from golden_noise.prompts.row import Row, caption_column, check_columns, read_row
+from golden_noise.prompts.row import KNOWN_COLUMNS, WHOLE, Row, caption_column, check_columns, read_row
 
 TAB = "\t"
 DELIMITERS = (",", ";", TAB)
+WHOLE_ROWS = "quote captions that have several lines or delimiters in them, and fill all columns"
+NAMED = re.compile(r"\S*[0-9]\S*")  # 3b, p-12
+DECLARED = re.compile('"?sep=([,;\t|])"?\\r?(?=\n)')  # Excel's first line, which names the delimiter
 
 
 def read_table(file: Path, text: str, delimiter: str) -> Iterator[Row]:
-    """The rows of a table; where the header is one with another delimiter only, with that.
+    """The rows of a table; where the header is one with another delimiter only, or names another, with that.
 
     Raises:
         UserError: no caption column, a row that cannot be read, or could be read in two ways.
     """
+    declared = DECLARED.match(text)
+    if declared:
+        text = text[declared.end() :]  # its line end stays: the lines keep their numbers
     first = next((line for line in text.split("\n") if line.strip(f"{delimiter} \r\t")), "")
-    delimiters = (delimiter, *DELIMITERS)
+    delimiters = (declared[1],) if declared else (delimiter, *DELIMITERS)
     split = {d: _names(cell.strip().strip(MARK) for cell in first.split(d)) for d in delimiters}
-    delimiter = next((d for d in delimiters if caption_column(split[d]) is not None), delimiter)
+    delimiter = next((d for d in delimiters if caption_column(split[d]) is not None), delimiters[0])
     records = _tab_records(file, text) if delimiter == TAB else list(Reader(file, text, delimiter, True).records())
     header, rows = (without_empty_end(records[0].cells, 1), records[1:]) if records else ([], [])
     names = _names(header)
     check_columns(str(file), names)
     _check_lines(file, [Record(1, header), *rows])
+    _check_starts(file, names, rows)
     if delimiter != TAB:
-        rows = Commas(file, header, rows, delimiter).certain()
+        rows = Commas(file, records[0].cells, rows, delimiter).certain()
+    _check_ends(file, names, rows)
     for record in rows:
         place, cells = f"{file}, line {record.line}", without_empty_end(record.cells, len(names))
         if len(cells) > len(names):
@@ -43,16 +53,82 @@ def _names(header: Iterable[str]) -> list[str]:
 
 
 def _tab_records(file: Path, text: str) -> list[Record]:
-    """Tab-separated values have no quotation marks but text, unless every one of them is at a cell's border."""
-    reader = Reader(file, text, TAB, True)
+    """Tab-separated values have no quotation marks but text, unless every one of them is at a cell's border.
+
+    Raises:
+        UserError: it is uncertain which holds, as some cells are certainly quoted or a cell may have several lines.
+    """
+    records, mixed = [], False
     try:
-        records = list(reader.records())
+        for record in Reader(file, text, TAB, True).records():
+            records.append(record)
+    except UserError:
+        mixed = True
+    if mixed or any(MARK in cell for record in records if not record.quoted for cell in record.cells):
+        literal = list(Reader(file, text, TAB, False).records())
+        needed = [record for record in records if record.needed and not _are_whole_rows(record, literal)]
+        if needed:
+            raise UserError(
+                f"{file}, line {needed[0].line}: a cell here is quoted, but in other lines quotation marks are text: "
+                "quote all cells that have marks, and double the marks within them"
+            )
+        return literal
+    try:
         _check_lines(file, records)
     except UserError:
-        return list(Reader(file, text, TAB, False).records())
-    if any(MARK in cell for record in records if not record.quoted for cell in record.cells):
+        if any(record.lines and not _are_numbered(record) for record in records):
+            raise
         return list(Reader(file, text, TAB, False).records())
     return records
+
+
+def _are_whole_rows(record: Record, literal: Sequence[Record]) -> bool:
+    """Whether every line of a record of several fills the table's columns, so that its marks may be text."""
+    width = len(literal[0].cells)
+    return bool(record.lines) and width > 1 and all(len(cells) == width for cells in record.lines)
+
+
+def _are_numbered(record: Record) -> bool:
+    """Whether each line of a record starts with a number of its own."""
+    return all(len(cells) > 1 and WHOLE.fullmatch(cells[0].strip()) for cells in record.lines)
+
+
+def _check_starts(file: Path, names: Sequence[str], rows: Sequence[Record]) -> None:
+    """Check that each row starts a prompt: a line end in a caption that is not quoted makes two rows of it.
+
+    Raises:
+        UserError: a row ends before the caption, or has no number where most have.
+    """
+    caption = caption_column(names) or 0
+    numbers = [WHOLE.fullmatch(row.cells[0].strip()) is not None for row in rows]
+    numbered = caption > 0 and names[0] not in KNOWN_COLUMNS and sum(numbers) * 2 >= len(rows) > 0 and numbers[0]
+    for row in rows:
+        first = row.cells[0].strip()
+        if len(row.cells) <= caption:
+            reason = f"the row ends before the caption in column {caption + 1}"
+        elif numbered and not row.quoted and not NAMED.fullmatch(first) and (first or row.cells[1].startswith(" ")):
+            reason = f"no number in the column {names[0]!r}, so that this may be a part of the row before"
+        else:
+            continue
+        raise UserError(f"{file}, line {row.line}: {reason}: {WHOLE_ROWS}")
+
+
+def _check_ends(file: Path, names: Sequence[str], rows: Sequence[Record]) -> None:
+    """Check that no row without the columns after the caption may go on in the next one, which has them.
+
+    Raises:
+        UserError: two rows may be the halves of one.
+    """
+    caption, width = caption_column(names) or 0, len(names)
+    if caption + 1 == width or not any(len(row.cells) >= width for row in rows):
+        return
+    for row, after in itertools.pairwise(rows):
+        halves = len(row.cells) == caption + 1 and len(after.cells) == width - caption
+        if halves and not (row.quoted or after.quoted):
+            raise UserError(
+                f"{file}, line {after.line}: this may be the end of line {row.line}, which lacks its last columns: "
+                f"{WHOLE_ROWS}"
+            )
 
 
 def _check_lines(file: Path, records: Sequence[Record]) -> None:

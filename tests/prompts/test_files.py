@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from golden_noise.errors import UserError
 from golden_noise.prompts import read_prompts
+from golden_noise.prompts.row import whole_caption
 
 
 def complaint(path, **options):
@@ -30,9 +31,9 @@ def test_old_line_ends_are_refused(refusal):
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\n\r")), min_size=1))
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_plain_text_reads_back(texts, captions):
-    captions = [caption for caption in map(str.strip, captions) if caption] or ["one"]
-    if not captions[0].startswith("\ufeff"):
-        assert texts("a.txt", "\n".join(captions)) == captions
+    captions = [caption for caption in map(whole_caption, captions) if caption]
+    captions = ["one", *captions]  # the first line could be that of a web page
+    assert texts("a.txt", "\n".join(captions)) == captions
 
 
 @given(st.binary(max_size=200), st.sampled_from(["csv", "tsv", "json", "jsonl", "txt", "parquet"]))
@@ -101,3 +102,31 @@ def test_senseless_numbers(write, options):
 
 def test_an_unknown_use(write):
     assert "prompts.use=x must be one of learning, evaluation" in complaint(write("a.txt", "one"), use="x")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a", "a.csv", "a.tsv", "a.json", "a.jsonl"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12\n", "a pointer of Git LFS"),
+        ("<!DOCTYPE html>\n<html><body>404</body></html>", "a web page"),
+        ("\ufeff\n<HTML lang=en>\n", "a web page"),
+        ("{\\rtf1\\ansi a cat}", "rich text"),
+        ('<?xml version="1.0"?>\n<prompt>a</prompt>', "XML"),
+    ],
+)
+def test_files_that_hold_no_prompts_whatever_their_name(refusal, name, content, words):
+    assert f"{name} is {words}" in refusal(name, content)
+
+
+@pytest.mark.parametrize("empty", ["\u200b", "\ufeff", "\u200b \u2060\u200d", "\u00ad", "\u3164", " \ufeff\u3000"])
+def test_captions_of_which_nothing_can_be_seen_are_empty(texts, empty):
+    assert texts("a.txt", f"one\n{empty}\ntwo\n") == ["one", "two"]
+    assert texts("a.csv", f"id,prompt\n1,one\n2,{empty}\n{empty}\n3,two\n") == ["one", "two"]
+    assert texts("a.json", f'["one", "{empty}", "two"]') == ["one", "two"]
+
+
+def test_byte_order_marks_of_joined_files_are_no_text(texts):
+    assert texts("a.txt", "\ufeffone\n\ufefftwo\n \ufeff three\n") == ["one", "two", "three"]
+    assert texts("a.jsonl", '\ufeff{"caption": "one"}\n\ufeff{"caption": "\ufefftwo"}\n') == ["one", "two"]
+    assert texts("b.txt", "a\u200bb \u200d") == ["a\u200bb \u200d"]  # within a caption they are text

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from golden_noise.prompts import read_prompts
+from golden_noise.prompts.row import whole_caption
 
 LINE_ENDS = "a\u2028b\u2029c\x85d\x0be\x0cf\x1cg"  # for str.splitlines(); JSON Lines have one only
 
@@ -111,6 +112,100 @@ def test_what_is_no_list_of_prompts(refusal, content, words):
 
 
 @pytest.mark.parametrize(
+    ("content", "keys"),
+    [
+        ('{"caption": "my set", "prompts": ["a cat", "a dog"]}', ("caption", "prompts")),
+        ('{"prompt": "default", "prompts": ["a cat"], "seed": 3}', ("prompt", "prompts")),
+        ('{"text": "describes the set", "data": [{"prompt": "a cat"}, {"prompt": "a dog"}]}', ("text", "data")),
+        ('{"text": "describes the set", "rows": [{"prompt": "a cat"}]}', ("text", "rows")),
+        ('{"text": "describes the set", "set": ["a cat", "a dog"]}', ("text", "set")),
+        ('{"text": "a sign", "counting": "two cats", "colors": "red car"}', ("text", "counting")),
+        ('{"caption": "a sign", "b": "two cats"}', ("caption", "b")),
+        ('{"counting": "two cats", "Text": "a sign", "colors": null}', ("text", "counting")),
+        ("{'caption': 'a sign', 'b': 'two cats'}", ("caption", "b")),
+        ('{"text": "the set", "p1": {"prompt": "a cat"}}', ("text", "p1")),
+        ('{"text": "the set", "prompts": {"p1": "a cat"}}', ("text", "prompts")),
+        ('[{"caption": "x", "prompts": ["a", "b"]}]', ("caption", "prompts")),
+        ('{"p1": {"prompt": "a", "captions": ["b", "c"]}}', ("prompt", "captions")),
+    ],
+)
+def test_one_prompt_or_many(refusal, content, keys):
+    message = refusal("a.json", content)
+    assert all(repr(key) in message for key in keys)
+
+
+def test_one_prompt_or_many_in_a_line(refusal):
+    assert "a.jsonl, line 1: 'caption' may be" in refusal("a.jsonl", '{"caption": "x", "prompts": ["a", "b"]}')
+    lines = '{"caption": "x"}\n{"caption": "y", "data": [{"text": "a"}]}'
+    assert "a.jsonl, line 2: 'caption' may be" in refusal("a.jsonl", lines)
+
+
+@pytest.mark.parametrize("form", ["lines", "list", "ids"])
+def test_objects_with_a_caption_may_hold_anything_else(write, form):
+    rows = [
+        {"prompt": "one", "include": [{"class": "bench", "count": 1}], "exclude": [], "tag": "x"},
+        {"caption": "two", "prompt": "other", "scores": [0.1, 0.2], "url": "https://x.org", "width": 5, "prompts": []},
+        {"text": "three", "negative": "blurry", "tags": ["x", "y"], "data": {"sampler": "euler"}, "items": ["x", "y"]},
+    ]
+    lines = "\n".join(map(json.dumps, rows))
+    content = {"lines": lines, "list": json.dumps(rows), "ids": json.dumps(dict(zip("abc", rows, strict=True)))}
+    assert [text for text, _ in found(write("a.json", content[form]))] == ["one", "two", "three"]
+
+
+def test_one_object_may_have_what_describes_it(write):
+    document = {"prompt": "one", "tag": "x", "include": [{"class": "bench"}], "seed": 3, "image": None}
+    assert found(write("a.json", json.dumps(document))) == [("one", "x")]
+    assert found(write("a.json", '{"prompt": "one", "category": "x", "file_name": "a.png"}')) == [("one", "x")]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {
+            "info": {"description": "COCO"},
+            "licenses": [{"id": 1, "name": "x"}],
+            "images": [{"id": 1, "file_name": "a.jpg"}],
+            "annotations": [{"image_id": 1, "caption": "one"}, {"image_id": 1, "caption": "two"}],
+        },
+        {"items": [{"prompt": "one"}, {"prompt": "two"}]},
+        {"my own": [{"prompt": "one"}, {"prompt": "two"}], "version": 2, "authors": ["x", "y"]},
+        {"version": "1.0", "captions": ["one", "two"], "info": {"a": 1}},
+    ],
+)
+def test_dictionaries_with_one_list_of_prompts(write, document):
+    assert found(write("a.json", json.dumps(document))) == [("one", None), ("two", None)]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"train": [{"prompt": "one"}], "test": [{"prompt": "two"}]},
+        {"prompts": ["one"], "captions": ["two"]},
+        {"prompts": ["one"], "seeds": [3]},  # lists side by side
+        {"items": [{"prompt": "one"}], "category": "x"},
+        {"items": [{"prompt": "one"}], "more": {"p1": {"prompt": "two"}}},
+        {"annotations": [{"bbox": [1, 2]}]},
+    ],
+)
+def test_dictionaries_with_several_lists(refusal, document):
+    assert "one JSON object without a caption" in refusal("a.json", json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"caption": null, "prompt": "real"}', '{"caption": "", "text": "real"}', '{"caption": NaN, "text": "x"}'],
+)
+def test_one_of_two_captions_is_empty(refusal, line):
+    assert "a.jsonl, line 2: 'caption' is empty, but" in refusal("a.jsonl", f'{{"caption": "x"}}\n{line}')
+    assert "a.json, entry 1: 'caption' is empty, but" in refusal("a.json", f"[{line}]")
+
+
+def test_two_captions(write):
+    assert found(write("a.jsonl", '{"prompt": "long", "caption": "short"}')) == [("short", None)]
+    assert found(write("a.jsonl", '{"caption": "short", "prompt": null}\n{"caption": "", "text": "\u200b"}'))[1:] == []
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "[1, 2]",
@@ -173,7 +268,7 @@ def test_names_of_images_are_kept(write):
 )
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_form_reads_back(write, captions, form, ascii, indent, ending):
-    captions = [caption for caption in map(str.strip, captions) if caption] or ["one"]
+    captions = [caption for caption in map(whole_caption, captions) if caption] or ["one"]
     rows = [{"caption": caption} for caption in captions]
     if form == "lines":
         text = "\n".join(json.dumps(row, ensure_ascii=ascii) for row in rows)

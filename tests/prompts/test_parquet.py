@@ -49,6 +49,8 @@ def test_seeds_that_pandas_made_floats(table):
         ({"caption": ["a"], "Caption": ["b"]}, "two columns 'caption'"),
         ({"caption": ["a", "b"], "seed": [1, 1.5]}, "row 2: seed '1.5'"),
         ({"caption": ["a", "b\0"]}, "row 2: the caption"),
+        ({"caption": ["a"], "Seed": [[1]]}, "the seeds in the column 'Seed' are no numbers (list"),
+        ({"caption": ["a", None], "prompt": ["b", "real"]}, "row 2: 'caption' is empty, but 'prompt' is not"),
         ({"caption": pa.array([], pa.string())}, "holds no prompts"),
     ],
 )

@@ -136,7 +136,7 @@ def test_blank_lines_everywhere(write):
 
 def test_short_rows_lack_the_last_columns_only(write, texts):
     assert tags(write("a.csv", "caption,category\none\n")) == [("one", None)]
-    assert texts("b.csv", "category,caption\nx\ny,two\n") == ["two"]
+    assert texts("b.csv", "category,caption\nx,\ny,two\n") == ["two"]
     assert tags(write("c.csv", 'caption,category\n"a, b",x\ntwo\n')) == [("a, b", "x"), ("two", None)]
     assert tags(write("d.tsv", "caption\tcategory\none\tx\ntwo\n")) == [("one", "x"), ("two", None)]
 
@@ -174,6 +174,115 @@ def test_seeds_in_tables(write, refusal):
     assert [(p.index, p.text, p.seed) for p in read_prompts(path)][:2] == [(0, "one", 42), (1, "two", 42)]
     assert "a.csv, line 3: seed '1e3'" in refusal("a.csv", "caption,seed\nx,1\ny,1e3\n")
     assert "a.csv, line 2: seed '42.5'" in refusal("a.csv", "caption,seed\nx,42.5\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("a.csv", "id,prompt\n1,a cat\nsitting on a mat\n2,a dog", 3),  # a line end in a caption
+        ("a.tsv", "id\tprompt\n1\ta cat\nsitting on a mat\n2\ta dog", 3),
+        ("a.csv", "id;prompt\n1;a cat\nsitting on a mat\n2;a dog", 3),
+        ("a.csv", 'id,prompt\n1,"a cat, big"\na lonely dog\n2,"a bird"', 3),
+        ("a.tsv", "id\tprompt\n1\ta cat\n2 a dog\n3\ta bird", 3),
+        ("a.csv", "id,prompt\n1;a cat\n2,a dog", 2),
+        ("a.csv", "Category,Prompt\nAnimals,a cat\nand a dog", 3),
+        ("a.csv", HPD_HEADER + "0,a cat\nasleep\n1,a dog", 3),
+        ("a.csv", "id,prompt\n1,a cat\nsitting, on a mat\n2,a dog", 3),
+        ("a.csv", "category,prompt\nAnimals,a cat\nsitting, on a mat\n", 3),
+        ("a.csv", HPD_HEADER + "0,a cat\nasleep, on a mat\n1,a dog", 3),
+        ("a.tsv", "prompt\tcategory\na cat\nsitting\tx\na dog\tx", 3),
+        ("a.tsv", "id\tprompt\tcategory\np1\ta cat\nsitting\tx\np2\ta dog\tx", 3),
+        ("a.csv", 'prompt,category\n"a, b",x\na cat\nsitting,x\n', 4),
+    ],
+)
+def test_a_row_that_is_a_part_of_one_is_refused(refusal, name, content, line):
+    assert f"{name}, line {line}: " in refusal(name, content)
+
+
+def test_rows_with_an_empty_caption_are_passed_over(texts):
+    assert texts("a.csv", "id,prompt,x\n1,,\n2,a dog,\n3,,y\n") == ["a dog"]
+    assert texts("a.tsv", "id\tprompt\n1\t\n2\ta dog\n") == ["a dog"]
+    assert texts("b.csv", "id,prompt\n1,a cat\n,a dog\n") == ["a cat", "a dog"]  # a number is missing
+
+
+def test_names_among_numbers(texts):
+    assert texts("a.csv", 'id,prompt\n1,a cat\n2,a dog\n3b,a bird\nx,"a, b"\n') == ["a cat", "a dog", "a bird", "a, b"]
+
+
+def test_one_of_two_caption_columns_is_empty(refusal, texts):
+    assert "a.csv, line 2: 'caption' is empty, but 'prompt' is not" in refusal("a.csv", "caption,prompt\n,real\n")
+    assert "a.tsv, line 3: 'prompt' is empty, but 'text' is not" in refusal("a.tsv", "text\tprompt\na\tb\nc\t\n")
+    assert texts("b.csv", "prompt,caption\na,one\n,two\n,\n") == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('prompt\n"line one\nline two"\na cat', 2),
+        ('id\tprompt\n1\t"line one\nline two\tb"\n2\ta cat', 2),
+        ('prompt\tcategory\n"a ""big"" cat"\tx\n5" pipe\ty', 2),
+        ('prompt\tcategory\n5" pipe\ty\n"a ""big"" cat"\tx\n', 3),
+        ('prompt\tcategory\n"a ""big"" cat"\tx\n"never closed\ty', 2),
+        ('prompt\n"line one\nline two"\n5" pipe', 2),
+        ('id\tprompt\tcategory\n1\t"a\tb"\n2\t5" pipe\tx\n', 2),
+        ('id\tprompt\tcategory\n1\t"line one\nline two"\tx\n2\t5" pipe\ty\n', 2),
+    ],
+)
+def test_marks_in_tab_separated_values_that_may_quote_or_be_text(refusal, content, line):
+    assert f"a.tsv, line {line}: " in refusal("a.tsv", content)
+
+
+def test_cells_of_several_lines_in_tab_separated_values(texts):
+    assert texts("a.tsv", 'prompt\n"line one\nline two"\n"a cat"') == ["line one\nline two", "a cat"]
+    content = 'id\tprompt\tcategory\n1\t"line one\nline\ttwo"\tx\n2\ta cat\ty\n'
+    assert texts("b.tsv", content) == ["line one\nline\ttwo", "a cat"]
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("prompt,category\na cat,animals\na dog, running", 3),
+        ("prompt,category\na dog, running\na cat,animals", 2),
+        ('prompt,category\n"a cat, big",animals\na dog, running', 3),
+        ("id,prompt,category\n1,a cat, animals\n2,a dog, animals\n3,a tree", 2),
+        ("id,prompt,category,x\n1,a cat, animals\n3,a tree", 2),
+        ("id,prompt,note\n1,a dog, big, new\n3,a tree", 2),
+        ("id,prompt\n1,1girl,\n2,a tree\n", 2),
+        ("category,prompt\nx,one,,\ny,two, three,,\n", 2),
+        ('id,prompt\n1,"a, b"\n2,1girl,', 3),
+    ],
+)
+def test_commas_that_may_separate_or_be_text(refusal, content, line):
+    assert f"a.csv, line {line}: " in refusal("a.csv", content)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("prompt\nmasterpiece, best quality, 1girl,", ["masterpiece, best quality, 1girl,"]),
+        ("prompt\na cat,\na dog,,\nb\n", ["a cat,", "a dog,,", "b"]),
+        ("prompt\r\na cat,\r\n", ["a cat,"]),
+        ('prompt\n"a cat,",\n"b"\n', ["a cat,", "b"]),
+        ("prompt,\na cat, asleep,\nb,\n", ["a cat, asleep", "b"]),
+        ("id,prompt\n1,a\n2,1girl, solo,\n", ["a", "1girl, solo,"]),
+        ("id,prompt\n1,a cat\n2, a dog\n", ["a cat", "a dog"]),
+        ("prompt,category\na cat, x\na dog, y\n", ["a cat", "a dog"]),
+    ],
+)
+def test_commas_at_the_ends_of_cells(texts, content, expected):
+    assert texts("a.csv", content) == expected
+
+
+def test_the_first_line_may_name_the_delimiter(texts, refusal, write):
+    assert tags(write("a.csv", "sep=;\r\nprompt;category\r\na cat, big;x\r\n")) == [("a cat, big", "x")]
+    assert texts("b.csv", '\ufeff"sep=\t"\nid\tprompt\n1\ta cat, big\n') == ["a cat, big"]
+    assert texts("c.csv", "sep=,\nprompt,seed\na;b,1\n") == ["a;b"]
+    assert texts("d.csv", "sep=|\nid|prompt\n1|a;b\n") == ["a;b"]
+    assert "a.csv, line 4: " in refusal("a.csv", "sep=;\nid;prompt\n1;a cat\nasleep")
+
+
+def test_joined_tables(texts):
+    assert texts("a.csv", '\ufeffprompt,x\na,1\n\ufeff"b, c",2\n') == ["a", "b, c"]
 
 
 CAPTIONS = st.lists(
