@@ -88,8 +88,7 @@ def check_scheduler(pipe: DiffusionPipeline, flow: bool, steps: int) -> None:
     said = f"pipeline.model.scheduler.name={type(scheduler).__name__} cannot"
     try:
         serves = _samples_flow(scheduler, isinstance(pipe, FluxPipeline)) if flow else _samples_diffusion(scheduler)
-        if serves and not flow:
-            serves = _reaches_an_image(copy.deepcopy(scheduler), steps)
+        serves = serves and _reaches_an_image(copy.deepcopy(scheduler), steps)
     except UserError:
         raise
     except Exception as error:  # as above; nothing of ours runs here
@@ -120,19 +119,21 @@ def _samples_diffusion(scheduler: Any) -> bool:
 
 
 def _reaches_an_image(scheduler: Any, steps: int) -> bool:
-    """Whether a scheduler of diffusion goes from noise to an image; tried with a model that predicts zeros.
+    """Whether a scheduler goes from noise to an image; tried with a model that predicts zeros.
 
     Raises:
         UserError: on its way numbers stop to be finite.
         Exception: whatever the scheduler raises.
     """
-    scheduler.set_timesteps(steps)
+    shift = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}  # which pipelines know
+    scheduler.set_timesteps(steps, **shift)
     if len(scheduler.timesteps) > 1 and not scheduler.timesteps[0] > scheduler.timesteps[-1]:
         return False  # the inverse ones go from the image to noise
-    latents = torch.ones(1, 4, 8, 8) * scheduler.init_noise_sigma
+    latents = torch.ones(1, 4, 8, 8) * getattr(scheduler, "init_noise_sigma", 1)
     for timestep in scheduler.timesteps:
-        prediction = torch.zeros_like(scheduler.scale_model_input(latents, timestep))
-        latents = scheduler.step(prediction, timestep, latents).prev_sample
+        if hasattr(scheduler, "scale_model_input"):  # not all of flow matching
+            scheduler.scale_model_input(latents, timestep)
+        latents = scheduler.step(torch.zeros_like(latents), timestep, latents).prev_sample
     if not latents.isfinite().all():
         raise UserError(
             f"pipeline.model.scheduler: a {type(scheduler).__name__} with these settings and pipeline.steps={steps} "
@@ -177,7 +178,7 @@ def load_vae(pipe: DiffusionPipeline, source: str, revision: str | None = None) 
     place = locate(source, f"{option}.source")
     problem, own = hub_problem(place), pipe.vae
     if local := Path(place).is_dir():
-        check_files(place, source)
+        check_files(place, f"{option}: {source}")
     try:
         with complete(source):
             vae = AutoencoderKL.from_pretrained(
@@ -195,7 +196,7 @@ def load_vae(pipe: DiffusionPipeline, source: str, revision: str | None = None) 
         raise UserError(f"{option}: cannot load {source}: {reason}") from error
     cached = None if local else try_to_load_from_cache(place, "config.json", revision=revision)
     if isinstance(cached, str):
-        check_files(str(Path(cached).parent), source)
+        check_files(str(Path(cached).parent), f"{option}: {source}")
     for name in ("latent_channels", "block_out_channels"):
         have, want = vae.config[name], own.config[name]
         if (have if isinstance(have, int) else len(have)) != (want if isinstance(want, int) else len(want)):

@@ -297,6 +297,64 @@ def test_schedulers_are_tried_with_the_steps_of_the_run(tiny_sdxl, settings, wor
     assert words in refusal(tiny_sdxl, scheduler=settings)
 
 
+@pytest.mark.parametrize("source", ["tiny_sd3", "tiny_flux"])
+def test_schedulers_of_flow_are_tried_too(source, request):
+    settings = {"name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 0}
+    assert "cannot be used here" in refusal(request.getfixturevalue(source), FAMILIES[source], scheduler=settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": "FlowMatchHeunDiscreteScheduler"},
+        {"name": "FlowMatchLCMScheduler"},
+        {"name": "UniPCMultistepScheduler", "use_flow_sigmas": True, "prediction_type": "flow_prediction"},
+        {"name": "DPMSolverMultistepScheduler", "use_flow_sigmas": True, "prediction_type": "flow_prediction"},
+    ],
+)
+def test_the_usual_schedulers_sample_flow(tiny_sd3, settings):
+    pipeline = load(tiny_sd3, SD3Pipeline, scheduler=settings, steps=3)
+    images = pipeline.sample(pipeline.encode(["a circle"]), pipeline.draw_noise([0]))
+    assert images.isfinite().all()
+
+
+def test_adapters_of_a_transformer_are_merged(tiny_sd3, tmp_path):
+    """diffusers gives these in another form than those of a U-Net."""
+    layer = load(tiny_sd3, SD3Pipeline).pipe.transformer.transformer_blocks[0].attn.to_q
+    names = [f"transformer.transformer_blocks.0.attn.to_q.lora_{half}.weight" for half in "AB"]
+    tensors = dict(zip(names, (torch.ones(2, layer.in_features), torch.ones(layer.out_features, 2)), strict=True))
+    save_file(tensors, tmp_path / "w.safetensors")
+    option = {"source": str(tmp_path), "weight_name": "w.safetensors"}
+    changed = load(tiny_sd3, SD3Pipeline, lora=option).pipe.transformer.transformer_blocks[0].attn.to_q
+    torch.testing.assert_close(changed.weight, layer.weight + 2)
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "", "version https://git-lfs.github.com/spec/v1\noid"])
+@pytest.mark.parametrize("file", ["unet/config.json", "model_index.json", "unet/diffusion_pytorch_model.safetensors"])
+def test_a_folder_with_a_damaged_file_is_refused_with_its_name(tiny_sdxl, tmp_path, file, content):
+    folder = shutil.copytree(tiny_sdxl, tmp_path / "copy")
+    (folder / file).write_text(content)
+    message = refusal(folder)
+    assert str(folder) in message
+    assert file in message
+
+
+@pytest.mark.parametrize("content", ["[]", "", "version https://git-lfs.github.com/spec/v1\noid"])
+@pytest.mark.parametrize("file", ["config.json", "diffusion_pytorch_model.safetensors"])
+def test_a_vae_with_a_damaged_file_is_refused_with_its_name(tiny_sdxl, tmp_path, file, content):
+    folder = shutil.copytree(tiny_sdxl / "vae", tmp_path / "vae")
+    (folder / file).write_text(content)
+    message = refusal(tiny_sdxl, vae={"source": str(folder)})
+    assert message.startswith("pipeline.model.vae: ") and file in message
+
+
+def test_a_damaged_file_that_nobody_reads_does_no_harm(tiny_sdxl, tmp_path):
+    folder = shutil.copytree(tiny_sdxl, tmp_path / "copy")
+    for name in ("diffusion_pytorch_model.bin", "diffusion_pytorch_model.non_ema.safetensors"):
+        (folder / "unet" / name).write_text("version https://git-lfs.github.com/spec/v1\noid")
+    assert same(load(folder).pipe.unet.state_dict(), load(tiny_sdxl).pipe.unet.state_dict())
+
+
 def test_a_scheduler_that_needs_more_steps_is_taken_with_these(tiny_sdxl):
     pipeline = load(tiny_sdxl, scheduler={"name": "PNDMScheduler"}, steps=5)
     assert pipeline.sample(pipeline.encode(["a circle"]), pipeline.draw_noise([0])).isfinite().all()
