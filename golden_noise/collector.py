@@ -12,7 +12,7 @@ from golden_noise.metrics.base import Metric
 from golden_noise.noise import sampler_generators
 from golden_noise.pairs import Failure, NoisePair, Result
 from golden_noise.pipelines.base import Pipeline, PromptEmbedding
-from golden_noise.pipelines.overflow import ADVICE, are_finite
+from golden_noise.pipelines.overflow import advice, are_finite
 from golden_noise.prompts import Prompt
 from golden_noise.search.base import NoiseSearch
 from golden_noise.selection import Selection
@@ -112,7 +112,8 @@ class Collector:
         scores: list[dict[str, tuple[float, float]]] = [{} for _ in prompts]
         if self.selection:
             images = self._images(prompts, embedding, noise, golden)
-            drawn = _problems({name: are_finite(side) for name, side in images.items()}, f"not finite, {ADVICE}")
+            reason = f"not finite, {advice(self.pipeline.dtype)}"
+            drawn = _problems({name: are_finite(side) for name, side in images.items()}, reason)
             problems = [known or new for known, new in zip(problems, drawn, strict=True)]
             self._score(prompts, list(images.values()), problems, scores)
         results: list[Result] = []

@@ -32,6 +32,7 @@ WHOLE: dict[str, tuple[int, int | None]] = {
     "data.num_workers": (0, None),
     "evaluation.batch_size": (1, None),
     "evaluation.prompts.count": (1, None),
+    "evaluation.best_of.count": (2, None),
     "evaluation.constant.count": (1, None),
     "evaluation.constant.prompts.count": (1, None),
     "evaluation.prompts.seed": (0, 2**32 - 1),
@@ -62,6 +63,7 @@ SWITCHES = ("evaluate", "collection.store_embeds")
 TEXT = ("name", "data_dir", "folder", "paths.outputs", "pipeline.model.source", "npnet")
 EMPTY = ("pipeline.negative_prompt",)  # text that may be empty
 OPTIONAL = ("num_threads", "npnet", "trainer.max_epochs")  # null, too
+GREATEST_FACTOR = 1000  # of noise; ten times more overflows in float16
 NOISES = ("standard", "golden", "search")
 ABSENT = object()
 RECIPE_KEY = re.compile(r"[+~]*pipeline\.recipe\.(\w+)")  # of an override
@@ -109,6 +111,7 @@ def check(config: DictConfig) -> None:
         _check_images(config)
     _check_metrics(config)
     _check_selection(config)
+    check_constant(config)
     _check_mode(config)
     _check_recipe(config)
     if config.job in ("train", "evaluate", "generate"):
@@ -297,6 +300,35 @@ def of_another_pipeline(config: DictConfig, prompts: Any) -> bool:
     """Whether prompts are the miniature's captions and the pipeline is not the miniature."""
     target = prompts.get("_target_") if isinstance(prompts, DictConfig) else None
     return "golden_noise.shapes" in str(target) and not config.pipeline.bundled
+
+
+def evaluated_methods(config: DictConfig) -> list[Any]:
+    """The methods of `evaluation.methods`, of which one alone needs no brackets."""
+    methods = config.evaluation.methods
+    return list(methods) if isinstance(methods, ListConfig) else [] if methods is None else [methods]
+
+
+def check_constant(config: DictConfig) -> None:
+    """Check the factors of the control `constant`, where it is chosen.
+
+    Raises:
+        UserError: one is no number above 0, or so large that noise would overflow; or there are none to try.
+    """
+    options = OmegaConf.select(config, "evaluation.constant")
+    if options is None or "constant" not in evaluated_methods(config):
+        return
+    factors, one = _plain(options.factors), options.factor
+    if one is None and not (isinstance(factors, list) and factors):
+        raise UserError(
+            f"evaluation.constant.factors={_shown(factors)} must be a list of numbers to try, such as [0.5,0.8], or "
+            "give evaluation.constant.factor=NUMBER"
+        )
+    for name, numbers in (("factor", [] if one is None else [one]), ("factors", factors if one is None else [])):
+        for number in numbers:
+            if not (_is_number(number, (int, float)) and 0 < number <= GREATEST_FACTOR):
+                raise UserError(
+                    f"evaluation.constant.{name}: {_shown(number)} must be a number above 0, at most {GREATEST_FACTOR}"
+                )
 
 
 def _check_recipe(config: DictConfig) -> None:

@@ -155,7 +155,7 @@ class Images:
             latents = noises[self.methods[name]]
             _check_finite(name, latents, batch)
             drawn = self.pipeline.sample(embedding, latents, generator=sampler_generators(seeds))
-            check_images(drawn, batch, name)
+            check_images(drawn, batch, name, self.pipeline.dtype)
             for item, image in zip(batch, to_pil(drawn), strict=True):
                 if (name, item.index) in missing:
                     yield name, item, image

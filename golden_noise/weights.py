@@ -1,8 +1,10 @@
 """Where weights are: a folder, a hub id, or a folder that ships with this package."""
 
 import contextlib
+import json
 import re
 import ssl
+import zipfile
 from functools import cache
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -14,6 +16,10 @@ from golden_noise.errors import UserError
 
 PACKAGE = Path(__file__).parent
 BUNDLED = "package:"
+CONFIGS = ("config.json", "model_index.json", "scheduler_config.json")  # each holds an object
+WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+POINTER = b"version https://git-lfs.github.com/spec/"
+PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml")
 REPOSITORY, COMMIT = re.compile(r"[\w-][\w.-]*/[\w.-]+"), re.compile("[0-9a-f]{40}")
 
 
@@ -37,6 +43,68 @@ def locate(source: str, option: str) -> str:
     if bundled or source.count("/") != 1 or looks_local(source):
         raise UserError(f"no folder {folder}: give {option} an existing folder or a hub id such as ORG/NAME")
     return source
+
+
+def damage(place: str | Path, weights: bool = True) -> str | None:
+    """What makes the files of a model useless at first sight; None if nothing does, or if there are none here.
+
+    Args:
+        place: a file of weights, or a folder of such files and configs (its subfolders count, too).
+        weights: whether to look at files of weights: a folder may hold some that nobody reads.
+
+    Returns:
+        The file's name and what is wrong, such as "model.safetensors is empty".
+    """
+    found = Path(place).expanduser()
+    files = sorted(found.rglob("*")) if found.is_dir() else [found]
+    for file in files:
+        fault = None
+        with contextlib.suppress(OSError):
+            if file.name in CONFIGS:
+                fault = _config_fault(file)
+            elif file == found or (weights and file.suffix.lower() in WEIGHTS):
+                fault = _weights_fault(file) if file.is_file() else None
+        if fault:
+            return f"{file.relative_to(found) if found.is_dir() else file.name} {fault}"
+    return None
+
+
+def _config_fault(file: Path) -> str | None:
+    try:
+        content = json.loads(file.read_bytes())
+    except (ValueError, RecursionError):
+        return _stand_in(file.read_bytes()) or "is damaged: it is no JSON"
+    return None if isinstance(content, dict) else "is damaged: it holds no JSON object"
+
+
+def _weights_fault(file: Path) -> str | None:
+    with file.open("rb") as opened:
+        start = opened.read(1024)
+        if fault := _stand_in(start):
+            return fault
+        if start[8:9] == b"{":  # safetensors: the header's length, the header, the tensors
+            header, size = int.from_bytes(start[:8], "little"), file.stat().st_size
+            opened.seek(8)
+            whole = 8 + header
+            with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError, AttributeError):
+                if whole <= size:
+                    tensors = json.loads(opened.read(header)).items()
+                    whole += max((entry["data_offsets"][1] for name, entry in tensors if name[:2] != "__"), default=0)
+            return f"is cut off: {size:,} of {whole:,} bytes are there" if whole > size else None
+    if start.startswith(b"PK") and not zipfile.is_zipfile(file):
+        return "is cut off: its end is missing"
+    return None
+
+
+def _stand_in(start: bytes) -> str | None:
+    """What is there in place of a file, by its first bytes."""
+    if not start:
+        return "is empty"
+    if start.startswith(POINTER):
+        return "is a Git LFS pointer and not the file itself: run `git lfs pull` where it was cloned"
+    if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:10].lower().startswith(PAGES):
+        return "is a web page and not the file itself: download it anew"
+    return None
 
 
 def hub_problem(source: str) -> str | None:

@@ -1,6 +1,5 @@
 """The evaluate job: images of the same prompts and seeds from every method's noise, scored and compared."""
 
-import math
 import platform
 import shlex
 import sys
@@ -18,6 +17,7 @@ from PIL import Image
 import golden_noise
 from golden_noise import identity
 from golden_noise.claims import locked
+from golden_noise.config import check_constant, evaluated_methods
 from golden_noise.errors import UserError
 from golden_noise.evaluation import report, results
 from golden_noise.evaluation.constant import UNKNOWN, Constant, Learning, choose_constant, learning_prompts
@@ -115,7 +115,7 @@ def evaluate(
     if isinstance(source, Drawing):
         scores.noise.update(source.noise_measures())
         scores.constant.update(constant.report() if constant else {})
-        if CONSTANT in config.evaluation.methods and not constant:
+        if CONSTANT in evaluated_methods(config) and not constant:
             scores.remarks.append(UNKNOWN)
     scores.remarks.extend(cuts)
     summary = results.summarise(scores, plain, versions(), shlex.join(["python", *sys.argv]))
@@ -153,7 +153,25 @@ def found_images(config: DictConfig) -> Folders:
     folders = dict(config.evaluation.images)
     if STANDARD not in folders:
         raise UserError(f"evaluation.images lacks '{STANDARD}': every method is compared with it")
+    _check_twice(folders)
     return Folders(folders, instantiate(config.evaluation.prompts))
+
+
+def _check_twice(folders: Mapping[str, Any]) -> None:
+    """Check that no folder stands for two methods, which would compare equal images.
+
+    Raises:
+        UserError: one does.
+    """
+    seen: dict[Path, str] = {}
+    for name, folder in folders.items():
+        place = Path(str(folder)).expanduser().resolve()
+        if place in seen:
+            raise UserError(
+                f"evaluation.images.{seen[place]} and evaluation.images.{name} are one folder, {folder}: "
+                "give every method a folder of its own"
+            )
+        seen[place] = name
 
 
 def evaluated_prompts(config: DictConfig) -> tuple[list[Prompt], list[Prompt]]:
@@ -163,7 +181,7 @@ def evaluated_prompts(config: DictConfig) -> tuple[list[Prompt], list[Prompt]]:
         UserError: they cannot be read, or there are no others.
     """
     prompts: list[Prompt] = instantiate(config.evaluation.prompts)
-    return prompts, other_prompts(prompts) if SHUFFLED in config.evaluation.methods else prompts
+    return prompts, other_prompts(prompts) if SHUFFLED in evaluated_methods(config) else prompts
 
 
 def load_networks(
@@ -174,7 +192,7 @@ def load_networks(
     Raises:
         UserError: there is none where one is needed, or it does not fit the pipeline.
     """
-    needing = [name for name in config.evaluation.methods if name in (NPNET, *NETWORK_CONTROLS)]
+    needing = [name for name in evaluated_methods(config) if name in (NPNET, *NETWORK_CONTROLS)]
     if needing and npnet is None and config.npnet is None:
         raise UserError(
             f"pipeline={config.pipeline.name} has no NPNet of its own, which evaluation.methods needs for "
@@ -198,7 +216,7 @@ def drawing(
     constant: Constant | None,
 ) -> Drawing:
     """The images of all methods, drawn by the pipeline."""
-    names = [*config.evaluation.methods, *config.evaluation.checkpoints, *config.evaluation.searches]
+    names = [*evaluated_methods(config), *config.evaluation.checkpoints, *config.evaluation.searches]
     settings = drawing_settings(config, names, networks)
     extra = {name: predicting(network) for name, network in networks.items() if name != NPNET}
     extra |= {name: searching(instantiate(own), pipeline) for name, own in config.evaluation.searches.items()}
@@ -273,7 +291,7 @@ def check_methods(config: DictConfig) -> None:
         UserError: an unknown or doubled method, no metric, or one for `best_of_n` that was not chosen.
     """
     check_metrics(config)
-    names, known = list(config.evaluation.methods), (*METHODS, BEST_OF_N)
+    names, known = evaluated_methods(config), (*METHODS, BEST_OF_N)
     added = [(kind, name) for kind in ("checkpoints", "searches") for name in config.evaluation[kind]]
     for name in names:
         if name not in known:
@@ -289,21 +307,13 @@ def check_methods(config: DictConfig) -> None:
     if STANDARD not in names:
         raise UserError(f"evaluation.methods={names} lack '{STANDARD}': every method is compared with it")
     if CONSTANT in names:
-        _check_constant(config)
+        check_constant(config)
     best_of = config.evaluation.best_of
     if best_of.count < 2 or (best_of.metric and best_of.metric not in config.metric):
         chosen = ", ".join(config.metric)
         raise UserError(
             f"evaluation.best_of={dict(best_of)} needs count >= 2 and a metric among the chosen ones: {chosen}"
         )
-
-
-def _check_constant(config: DictConfig) -> None:
-    options = config.evaluation.constant
-    numbers = [*options.factors, *([] if options.factor is None else [options.factor])]
-    for number in numbers:
-        if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < math.inf:
-            raise UserError(f"evaluation.constant: factor {number} must be a number above 0")
 
 
 def _is_source(value: Any, kind: str) -> bool:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from golden_noise import identity
-from golden_noise.config import of_another_pipeline
+from golden_noise.config import evaluated_methods, of_another_pipeline
 from golden_noise.errors import UserError
 from golden_noise.evaluation.cache import Cache
 from golden_noise.evaluation.scores import CONSTANT
@@ -68,7 +68,7 @@ def learning_prompts(
     Raises:
         UserError: all of them are evaluated too.
     """
-    if CONSTANT not in config.evaluation.methods or config.evaluation.constant.factor is not None:
+    if CONSTANT not in evaluated_methods(config) or config.evaluation.constant.factor is not None:
         return None
     options = config.evaluation.constant
     count = min(options.count, max(FEW, len(evaluated) // 4))
@@ -108,7 +108,7 @@ def choose_constant(
         None if the control was not chosen, or there is nothing to search on.
     """
     options = config.evaluation.get("constant")
-    if CONSTANT not in config.evaluation.methods or (options.factor is None and prompts is None):
+    if CONSTANT not in evaluated_methods(config) or (options.factor is None and prompts is None):
         return None
     if prompts is None:
         return Constant(float(options.factor))
@@ -152,7 +152,7 @@ def mean_scores(
                     embedding = pipeline.encode(texts) if embedding is None else embedding
                     noise = factor * pipeline.draw_noise(seeds)
                     images = pipeline.sample(embedding, noise, generator=sampler_generators(seeds))
-                    check_images(images, part, f"{factor:g} times standard")
+                    check_images(images, part, f"{factor:g} times standard", pipeline.dtype)
                     cache.put(dict(zip(keys, metric.score(texts, images).double().tolist(), strict=True)))
                 bar.update(len(part))
     found = {factor: cache.get(_keys(factor, prompts)) for factor in factors}

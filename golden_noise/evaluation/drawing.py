@@ -80,7 +80,7 @@ class Drawing:
         for name in missing:
             _check_finite(name, noises[name], texts)
             drawn = self.pipeline.sample(embedding, noises[name], generator=sampler_generators(seeds))
-            check_images(drawn, prompts, name)
+            check_images(drawn, prompts, name, self.pipeline.dtype)
             for i, (image, measures) in enumerate(zip(to_pil(drawn), _rows(noises[name], noise), strict=True)):
                 facts = {"prompt": texts[i], "seed": seeds[i], "noise": measures}
                 save_png(image, self.path(name, start + i), {TEXT: json.dumps(facts)})

@@ -14,7 +14,7 @@ from golden_noise.npnet.denoiser import DenoiserNPNet
 from golden_noise.npnet.npnet import NPNet
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.loading import first_line, why_missing
-from golden_noise.weights import hub_problem, locate
+from golden_noise.weights import damage, hub_problem, locate
 
 OWN_CLASS = re.compile(r"(?P<name>\w+(\.\w+)+):(?P<place>.+)")
 IN_FOLDER = ("config.json", "diffusion_pytorch_model.safetensors")
@@ -83,6 +83,8 @@ def _load_folder(
     """Loads a diffusers folder or what the hub has of one."""
     file = Path(source).expanduser()
     place = str(file.parent) if file.is_file() else best_of_run(locate(source, option))
+    if fault := _folder_damage(place):
+        raise UserError(f"no NPNet in {source}: {fault}")
     problem = hub_problem(place)
     cached = problem is not None
     try:
@@ -105,6 +107,11 @@ def _load_folder(
         ) from error
 
 
+def _folder_damage(place: str) -> str | None:
+    """What makes the files of a diffusers folder useless at first sight."""
+    return next(filter(None, (damage(file) for name in IN_FOLDER if (file := Path(place) / name).is_file())), None)
+
+
 def best_of_run(place: str) -> str:
     """The folder of the best NPNet where `place` is the folder of a training run, else `place` itself."""
     inside = [Path(place), Path(place) / "npnet/best", Path(place) / "best"]
@@ -121,6 +128,8 @@ def _load_own(name: str, source: str, option: str, **options: Any) -> Any:
     if not is_network:
         raise UserError(f"{option}={name}:{source}: {name} is no diffusers ModelMixin with golden(noise, prompt)")
     place = best_of_run(locate(source, option))
+    if fault := _folder_damage(place):
+        raise UserError(f"no {name} in {source}: {fault}")
     problem = hub_problem(place)
     try:
         return kind.from_pretrained(place, local_files_only=problem is not None, **options).eval()

@@ -128,8 +128,8 @@ class DenoiserNPNet(StrictModel):
     @classmethod
     def _misfit(cls, source: str | PathLike | None, reason: str) -> UserError:
         return UserError(
-            f"the adapters in {source} belong to another denoiser ({reason}): "
-            "choose the pipeline they were trained with"
+            f"the adapters in {source} belong to another denoiser, or are incomplete ({reason}): "
+            "choose the pipeline they were trained with, or another copy"
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

@@ -21,7 +21,7 @@ from torch import Tensor
 from golden_noise.errors import UserError
 from golden_noise.npnet.npnet import NPNet
 from golden_noise.pipelines.loading import why_missing
-from golden_noise.weights import hub_problem, looks_local
+from golden_noise.weights import damage, hub_problem, looks_local
 
 Weights = dict[str, Tensor]
 
@@ -156,7 +156,8 @@ def _read(file: Path, source: str) -> Weights:
     except UserError:
         raise
     except Exception as error:  # damaged or hostile files fail in every way
-        raise UserError(f"{source} holds no tensors, or more than tensors: it is not loaded") from error
+        reason = f": {fault}" if (fault := damage(file)) else ", or more than tensors: it is not loaded"
+        raise UserError(f"{source} holds no tensors{reason}") from error
     if isinstance(content, dict) and "pytorch-lightning_version" in content:
         raise UserError(_whose_checkpoint(file, source))
     weights: Weights = {}

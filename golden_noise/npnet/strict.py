@@ -4,14 +4,20 @@ from os import PathLike
 from typing import Any, Self
 
 from diffusers import ConfigMixin, ModelMixin
+from torch import Tensor
 
 from golden_noise.errors import UserError
+from golden_noise.pipelines.loading import quiet
+
+
+class _NotFloats(ValueError):
+    """A tensor of whole numbers in the place of floating point numbers, or the reverse."""
 
 
 class StrictModel(ModelMixin, ConfigMixin):
-    """diffusers' model, but weights that are missing, unknown, of another shape or not finite are an error.
+    """diffusers' model, but weights that are missing, unknown, of another shape or kind or not finite are an error.
 
-    diffusers itself fills what is missing with random numbers and logs a warning.
+    diffusers itself fills what is missing with random numbers, and casts whole numbers.
     """
 
     config_name = "config.json"
@@ -32,9 +38,12 @@ class StrictModel(ModelMixin, ConfigMixin):
         source = pretrained_model_name_or_path
         options = {"low_cpu_mem_usage": False, "use_safetensors": True, **kwargs, "output_loading_info": True}
         try:
-            model, found = super().from_pretrained(source, **options)
+            with quiet("diffusers"):  # it warns of keys before they are refused here
+                model, found = super().from_pretrained(source, **options)
         except UserError:
             raise
+        except _NotFloats as error:
+            raise UserError(f"{source} is damaged: {error}") from error
         except (RuntimeError, TypeError, ValueError) as error:  # another class's config, or a layer of another shape
             raise cls._misfit(source, " ".join(str(error).split())[:200]) from error
         for what in ("missing_keys", "unexpected_keys"):
@@ -42,8 +51,16 @@ class StrictModel(ModelMixin, ConfigMixin):
                 raise cls._misfit(source, f"{what.replace('_', ' ')}: {found[what][0]}")
         for name, parameter in model.named_parameters():
             if not parameter.isfinite().all():
-                raise cls._misfit(source, f"{name} is not finite")
+                raise UserError(f"{source} is damaged: {name} is not finite")
         return model
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *others: Any) -> None:
+        """PyTorch's hook, which would cast."""
+        for name, own in self.state_dict().items():
+            given = state_dict.get(prefix + name, own)
+            if given.is_floating_point() != own.is_floating_point():
+                raise _NotFloats(f"{name} holds {given.dtype} and should hold {own.dtype}")
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     @classmethod
     def _misfit(cls, source: str | PathLike | None, reason: str) -> UserError:

@@ -156,7 +156,7 @@ class ShardIndex:
                 if index.config != renewed and not identity.changes(renewed, wanted):
                     index = cls(folder, renewed, index.shards)
                     index.save()
-        advice = "choose another data_dir or delete that folder (mode=overwrite of collect.py does)"
+        advice = "repeat those settings, or choose another data_dir (collect.py mode=overwrite would delete its pairs)"
         identity.check(folder, index.config, wanted, advice)
         return index
 

@@ -17,9 +17,10 @@ from torch import Tensor
 from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
 from golden_noise.pipelines.loading import load_diffusers, pick_device, pick_dtype
+from golden_noise.pipelines.lora import load_lora
 from golden_noise.pipelines.memory import place
 from golden_noise.pipelines.overflow import keep_overflow
-from golden_noise.pipelines.parts import check_scheduler, load_lora, load_unet, load_vae, set_scheduler
+from golden_noise.pipelines.parts import check_options, check_scheduler, load_unet, load_vae, set_scheduler
 from golden_noise.pipelines.schedules import DDIM, Schedule
 
 
@@ -147,12 +148,20 @@ class Pipeline(ABC):
             UserError: a source is missing or holds something else, no such device, dtype or scheduler, or a memory
                 option that cannot be used.
         """
+        for option, value, function in (
+            ("scheduler", scheduler, set_scheduler),
+            ("vae", vae, load_vae),
+            ("unet", unet, load_unet),
+            ("lora", lora, load_lora),
+        ):
+            check_options(f"pipeline.model.{option}", value, function)
+        check_options("pipeline.model.memory", memory, place, own=3)
         target = pick_device(device)
         kind = pick_dtype(dtype, target, cls.half)
         pipe = load_diffusers(cls.diffusers_class, source, kind, variant, revision, **cls.parts)
         if scheduler is not None:
             set_scheduler(pipe, **scheduler)
-        check_scheduler(pipe, cls.flow)
+        check_scheduler(pipe, cls.flow, settings["steps"])
         if vae is not None:
             load_vae(pipe, **vae)
         if unet is not None:

@@ -1,9 +1,10 @@
 """Loading diffusers pipelines with errors that say what to do."""
 
+import json
 import logging
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,16 +16,18 @@ from diffusers import DiffusionPipeline
 from huggingface_hub.errors import GatedRepoError
 from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from hydra.utils import get_method
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedTokenizerBase
 
 from golden_noise.errors import UserError
-from golden_noise.weights import hub_problem, locate
+from golden_noise.weights import damage, hub_problem, locate
 
 OPTION = "pipeline.model.source"
 TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"  # transformers' name for that warning
 NO_VARIANT = "no such modeling files are available"  # what diffusers says of a variant that a source does not have
 # What transformers and diffusers say, in a warning only, of weights that a file lacks.
 REPORTED, MADE_UP = re.compile(r"^(\S.*?)\s*\|\s*MISSING", re.MULTILINE), re.compile(r"newly initialized: \[(.*)\]")
+PREDICTORS = ("unet", "transformer", "vae")  # models of floating point numbers alone
 COLOR = re.compile(r"\x1b\[[0-9;]*m")
 Kind = TypeVar("Kind", bound=DiffusionPipeline)
 
@@ -61,7 +64,8 @@ def hide_reading() -> None:
 
 def first_line(error: Exception) -> str:
     """Why something failed, without the advice and traces that libraries append."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def why_missing(error: Exception, problem: str | None) -> str:
@@ -112,6 +116,8 @@ def load_diffusers(
         raise UserError(
             f"{source} is no diffusers pipeline (no model_index.json): give {OPTION} another folder or a hub id"
         )
+    if local:
+        check_files(place, source, PREDICTORS)
     hide_reading()
     problem = hub_problem(place)
     cached = problem is not None
@@ -124,11 +130,68 @@ def load_diffusers(
                 return say_once(_load_variant(kind, place, variant, **options, **parts))
     except UserError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         check_gate(error, source)
-        reason = why_missing(error, problem)
+        reason = (damage(place) if local else None) or why_missing(error, problem)
         raise UserError(f"cannot load {source}: {reason}; give {OPTION} another folder or hub id") from error
     raise UserError(f"{source} holds a {name}, but this config needs a {kind.__name__}: change {OPTION} or pipeline")
+
+
+def check_files(place: str, source: str, parts: Sequence[str] = ("",)) -> None:
+    """Check the files of models in a folder: the libraries make other errors of them, or quietly other weights.
+
+    Args:
+        source: what the user calls it.
+        parts: subfolders whose weights must be floating point numbers, unless they are quantised.
+
+    Raises:
+        UserError: a file is damaged, or holds integers, which would be cast.
+    """
+    if fault := damage(place, weights=False):
+        raise UserError(f"{source}: {fault}")
+    for part in parts:
+        folder = Path(place) / part
+        config = folder / "config.json"
+        if not config.is_file() or "quantization_config" in json.loads(config.read_bytes()):
+            continue
+        for file in sorted(folder.glob("*.safetensors")):
+            if damage(file):
+                continue  # it may be another variant's, and else cannot be loaded
+            check_floats(file, f"{source}: {file.relative_to(place)}")
+
+
+def check_floats(file: Path, what: str, free: str = "") -> None:
+    """Check that all tensors of a safetensors file are floating point numbers: others would be cast without a word.
+
+    Args:
+        what: the file as the user knows it.
+        free: names that end so may be anything.
+
+    Raises:
+        UserError: they are not, or the file cannot be read.
+    """
+    try:
+        with safe_open(file, "pt") as tensors:
+            kinds = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118, no dict
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{what} cannot be read ({damage(file) or first_line(error)}): is it complete?") from error
+    for name, kind in kinds.items():
+        if not kind.startswith(("F", "BF")) and not (free and name.endswith(free)):
+            raise UserError(f"{what} is damaged: {name} holds {kind} and no floating point numbers")
+
+
+@contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """No word of some loggers and those below them, in a block that says itself what is wrong."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _load_variant(kind: type[Kind], place: str, variant: str | None, **options: Any) -> Kind:

@@ -10,10 +10,17 @@ from torch import Tensor
 from golden_noise.errors import UserError
 from golden_noise.prompts import Prompt
 
-ADVICE = (
-    "try pipeline.model.dtype=bfloat16 or float32, pipeline.model.memory.vae_upcast=true, or another VAE "
-    "(pipeline.model.vae)"
-)
+HIGHER = {torch.float16: "bfloat16 or float32", torch.bfloat16: "float32"}
+
+
+def advice(dtype: torch.dtype) -> str:
+    """What helps a pipeline of this dtype whose images are not finite."""
+    if dtype not in HIGHER:
+        return "check the weights (pipeline.model) and the network or search that made the noise"
+    return (
+        f"try pipeline.model.dtype={HIGHER[dtype]}, pipeline.model.memory.vae_upcast=true, or another VAE "
+        "(pipeline.model.vae)"
+    )
 
 
 def keep_overflow(pipe: DiffusionPipeline) -> None:
@@ -30,11 +37,12 @@ def are_finite(batch: Tensor) -> list[bool]:
     return batch.isfinite().flatten(1).all(dim=1).tolist()
 
 
-def check_images(images: Tensor, prompts: Sequence[Prompt], noise: str) -> None:
+def check_images(images: Tensor, prompts: Sequence[Prompt], noise: str, dtype: torch.dtype) -> None:
     """Check images (B, 3, H, W) of prompts before they are saved or scored.
 
     Args:
         noise: the kind of noise that they were drawn from.
+        dtype: of the pipeline that drew them.
 
     Raises:
         UserError: one has pixels that are no numbers.
@@ -42,5 +50,5 @@ def check_images(images: Tensor, prompts: Sequence[Prompt], noise: str) -> None:
     for prompt, finite in zip(prompts, are_finite(images), strict=True):
         if not finite:
             raise UserError(
-                f"the image of {prompt.text!r} (seed {prompt.seed}) from {noise} noise is not finite: {ADVICE}"
+                f"the image of {prompt.text!r} (seed {prompt.seed}) from {noise} noise is not finite: {advice(dtype)}"
             )

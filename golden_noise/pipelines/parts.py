@@ -1,8 +1,7 @@
 """Parts that a config puts in the place of a pipeline's own: a scheduler, a denoiser's weights, a VAE, adapters."""
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import copy
+from collections.abc import Callable, Mapping
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
@@ -10,22 +9,43 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, FluxPipeline
-from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
-from diffusers.utils import (
-    convert_state_dict_to_diffusers,
-    convert_state_dict_to_peft,
-    convert_unet_state_dict_to_peft,
-)
-from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError, safe_open
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from golden_noise.errors import UserError
-from golden_noise.pipelines.loading import check_gate, complete, first_line, why_missing
-from golden_noise.weights import hub_problem, locate
+from golden_noise.pipelines.loading import check_files, check_floats, check_gate, complete, first_line, why_missing
+from golden_noise.weights import damage, hub_problem, locate
 
-ADAPTER = "golden_noise"  # the adapters' name while they are apart from the models' own weights
+
+def check_options(option: str, given: Any, function: Callable[..., Any], own: int = 1) -> None:
+    """Check that a setting of a config holds arguments of a function, all of the right kind.
+
+    Args:
+        option: name of the setting, such as "pipeline.model.vae".
+        given: its value.
+        own: how many of the function's arguments are not the config's to give: the first ones.
+
+    Raises:
+        UserError: it is not null, and no mapping; or a key is unknown, missing or holds another kind of value.
+    """
+    if given is None:
+        return
+    known = dict(list(signature(function).parameters.items())[own:])
+    free = [name for name, each in known.items() if each.kind is Parameter.VAR_KEYWORD]
+    named = {name: each for name, each in known.items() if name not in free}
+    keys = f"its keys are {', '.join(named)}" + (" and arguments of that class" if free else "")
+    if not isinstance(given, Mapping):
+        raise UserError(f"{option}={given} must be null or hold keys and values in braces: {keys}")
+    if unknown := [] if free else [key for key in given if key not in named]:
+        raise UserError(f"{option}.{unknown[0]}: no such setting, {keys}")
+    for name, each in named.items():
+        if name not in given and each.default is Parameter.empty:
+            raise UserError(f"{option} lacks {name}: {keys}")
+        if name in given and not isinstance(given[name], each.annotation):
+            kind = {bool: "true or false", str: "text"}.get(each.annotation, "text or null")
+            raise UserError(f"{option}.{name}={'null' if given[name] is None else given[name]} must be {kind}")
 
 
 def set_scheduler(pipe: DiffusionPipeline, name: str, **arguments: Any) -> None:
@@ -50,15 +70,16 @@ def set_scheduler(pipe: DiffusionPipeline, name: str, **arguments: Any) -> None:
         own.pop(default, None)
     try:
         pipe.scheduler = getattr(diffusers, name).from_config(own | arguments)
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except Exception as error:  # arguments of any kind fail in any way
         raise UserError(f"{option}.name={name} cannot be used here: {first_line(error)}") from error
 
 
-def check_scheduler(pipe: DiffusionPipeline, flow: bool) -> None:
-    """Check that a pipeline has a scheduler that can sample its kind of model.
+def check_scheduler(pipe: DiffusionPipeline, flow: bool, steps: int) -> None:
+    """Check that a pipeline has a scheduler that can sample its kind of model in so many steps.
 
     Args:
         flow: whether the model was trained by flow matching.
+        steps: of the sampler.
 
     Raises:
         UserError: it has not.
@@ -67,8 +88,11 @@ def check_scheduler(pipe: DiffusionPipeline, flow: bool) -> None:
     said = f"pipeline.model.scheduler.name={type(scheduler).__name__} cannot"
     try:
         serves = _samples_flow(scheduler, isinstance(pipe, FluxPipeline)) if flow else _samples_diffusion(scheduler)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise UserError(f"{said} be used here: {first_line(error)}") from error
+        serves = serves and _reaches_an_image(copy.deepcopy(scheduler), steps)
+    except UserError:
+        raise
+    except Exception as error:  # as above; nothing of ours runs here
+        raise UserError(f"{said} be used here with pipeline.steps={steps}: {first_line(error)}") from error
     if not serves:
         model, choice = ("flow matching", "FlowMatch") if flow else ("diffusion", "")
         raise UserError(
@@ -91,10 +115,31 @@ def _samples_diffusion(scheduler: Any) -> bool:
     if not all(hasattr(scheduler, name) for name in ("init_noise_sigma", "scale_model_input", "alphas_cumprod")):
         return False
     needed = [p for p in signature(scheduler.step).parameters.values() if p.default is Parameter.empty]
-    if len(needed) > 3 or scheduler.config.get("use_flow_sigmas"):  # more than prediction, timestep and latents
-        return False
-    scheduler.set_timesteps(4)
-    return bool(scheduler.timesteps[0] > scheduler.timesteps[-1])  # the inverse ones go from the image to noise
+    return len(needed) <= 3 and not scheduler.config.get("use_flow_sigmas")  # prediction, timestep and latents
+
+
+def _reaches_an_image(scheduler: Any, steps: int) -> bool:
+    """Whether a scheduler goes from noise to an image; tried with a model that predicts zeros.
+
+    Raises:
+        UserError: on its way numbers stop to be finite.
+        Exception: whatever the scheduler raises.
+    """
+    shift = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}  # which pipelines know
+    scheduler.set_timesteps(steps, **shift)
+    if len(scheduler.timesteps) > 1 and not scheduler.timesteps[0] > scheduler.timesteps[-1]:
+        return False  # the inverse ones go from the image to noise
+    latents = torch.ones(1, 4, 8, 8) * getattr(scheduler, "init_noise_sigma", 1)
+    for timestep in scheduler.timesteps:
+        if hasattr(scheduler, "scale_model_input"):  # not all of flow matching
+            scheduler.scale_model_input(latents, timestep)
+        latents = scheduler.step(torch.zeros_like(latents), timestep, latents).prev_sample
+    if not latents.isfinite().all():
+        raise UserError(
+            f"pipeline.model.scheduler: a {type(scheduler).__name__} with these settings and pipeline.steps={steps} "
+            "gives no finite numbers: check its betas and their end"
+        )
+    return True
 
 
 def load_unet(pipe: DiffusionPipeline, source: str, weight_name: str, revision: str | None = None) -> None:
@@ -105,11 +150,9 @@ def load_unet(pipe: DiffusionPipeline, source: str, weight_name: str, revision: 
     """
     if not hasattr(pipe, "unet"):
         raise UserError(f"pipeline.model.unet: the denoiser of a {type(pipe).__name__} is no U-Net")
-    file = _find_weights("pipeline.model.unet", source, weight_name, revision)
-    try:
-        tensors = load_file(file)
-    except SafetensorError as error:
-        raise UserError(f"{source}: cannot read {weight_name} ({first_line(error)}): is it complete?") from error
+    file = find_weights("pipeline.model.unet", source, weight_name, revision)
+    check_floats(file, f"{source}: {weight_name}")
+    tensors = load_file(file)
     own = {name: tensor.shape for name, tensor in pipe.unet.state_dict().items()}
     found = {name: tensor.shape for name, tensor in tensors.items()}
     if wrong := {name for name in own.keys() | found.keys() if own.get(name) != found.get(name)}:
@@ -117,6 +160,8 @@ def load_unet(pipe: DiffusionPipeline, source: str, weight_name: str, revision: 
             f"{source}: {weight_name} does not fit the denoiser: {len(wrong)} of {len(own)} tensors are missing, "
             f"left over or of another shape, such as {min(wrong)}"
         )
+    if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise UserError(f"{source}: {weight_name} is damaged: {broken[0]} is not finite")
     pipe.unet.load_state_dict(tensors)
 
 
@@ -132,6 +177,8 @@ def load_vae(pipe: DiffusionPipeline, source: str, revision: str | None = None) 
     option = "pipeline.model.vae"
     place = locate(source, f"{option}.source")
     problem, own = hub_problem(place), pipe.vae
+    if local := Path(place).is_dir():
+        check_files(place, f"{option}: {source}")
     try:
         with complete(source):
             vae = AutoencoderKL.from_pretrained(
@@ -145,96 +192,16 @@ def load_vae(pipe: DiffusionPipeline, source: str, revision: str | None = None) 
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         check_gate(error, source)
-        raise UserError(f"{option}: cannot load {source}: {why_missing(error, problem)}") from error
+        reason = (damage(place) if local else None) or why_missing(error, problem)
+        raise UserError(f"{option}: cannot load {source}: {reason}") from error
+    cached = None if local else try_to_load_from_cache(place, "config.json", revision=revision)
+    if isinstance(cached, str):
+        check_files(str(Path(cached).parent), f"{option}: {source}")
     for name in ("latent_channels", "block_out_channels"):
         have, want = vae.config[name], own.config[name]
         if (have if isinstance(have, int) else len(have)) != (want if isinstance(want, int) else len(want)):
             raise UserError(f"{option}: {source} is made for other latents ({name}={have}, not {want})")
     pipe.vae = vae
-
-
-def load_lora(pipe: DiffusionPipeline, source: str, weight_name: str, revision: str | None = None) -> None:
-    """Merge low-rank adapters into the models, which then cost and behave like any others.
-
-    Raises:
-        UserError: there is no such file, or not all of its adapters belong to these models.
-    """
-    if not hasattr(pipe, "load_lora_weights"):
-        raise UserError(f"pipeline.model.lora: diffusers loads no adapters into a {type(pipe).__name__}")
-    file = _find_weights("pipeline.model.lora", source, weight_name, revision)
-    _refuse_dora(file, f"{source}: {weight_name}")
-    options: dict[str, Any] = {"weight_name": file.name, "use_safetensors": True}
-    mapping = {"unet_config": pipe.unet.config} if isinstance(pipe, StableDiffusionXLLoraLoaderMixin) else {}
-    try:
-        with _quiet("diffusers.loaders"):  # they warn of every model that a file has no adapters for
-            tensors: dict[str, Tensor] = pipe.lora_state_dict(str(file.parent), **options, **mapping)[0]
-            pipe.load_lora_weights(str(file.parent), **options, adapter_name=ADAPTER)
-    except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as error:
-        raise UserError(f"{source}: {weight_name} does not fit the models ({first_line(error)})") from error
-    models = {name: getattr(pipe, name) for name in pipe._lora_loadable_modules if hasattr(pipe, name)}
-    placed = {f"{name}.{tensor}" for name, model in models.items() for tensor in _adapters(model)}
-    expected = _named(tensors, models)
-    if left := expected - placed:
-        raise UserError(
-            f"{source}: {len(left)} of {len(expected)} tensors of {weight_name} fit nothing in this pipeline, such as "
-            f"{min(left)}: it was made for another model"
-        )
-    changed = [name for name in models if any(tensor.startswith(f"{name}.") for tensor in placed)]
-    if not changed:
-        raise UserError(f"{source}: {weight_name} holds no adapters for a {type(pipe).__name__}")
-    try:
-        pipe.fuse_lora(components=changed, safe_fusing=True)
-    except ValueError as error:
-        raise UserError(f"{source}: {weight_name} makes weights that are not finite") from error
-    pipe.unload_lora_weights()
-
-
-def _refuse_dora(file: Path, what: str) -> None:
-    """Raise a UserError for adapters with scales of their own, which diffusers drops with a warning."""
-    try:
-        with safe_open(file, "pt") as tensors:
-            scaled = any("dora_scale" in name for name in tensors.keys())  # noqa: SIM118, it is no dict
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{what} cannot be read ({first_line(error)}): is it complete?") from error
-    if scaled:
-        raise UserError(f"{what} holds DoRA adapters, whose scales diffusers cannot read: give plain LoRA")
-
-
-def _adapters(model: nn.Module) -> Iterator[str]:
-    """Names of a model's adapter tensors, as in a file of them."""
-    for name in model.state_dict():
-        parts = name.split(".")
-        if ADAPTER in parts:
-            yield ".".join(part for part in parts if part != ADAPTER)
-
-
-def _named(tensors: Mapping[str, Tensor], models: Mapping[str, nn.Module]) -> set[str]:
-    """The names that tensors of a file have once they are loaded, by the rules of diffusers."""
-    names, rest = set(), {*tensors}
-    for model_name, model in models.items():
-        prefix = f"{model_name}."
-        own = {name.removeprefix(prefix): tensors[name] for name in rest if name.startswith(prefix)}
-        rest -= {prefix + name for name in own}
-        if model_name.startswith("text_encoder"):
-            own = convert_state_dict_to_peft(convert_state_dict_to_diffusers(own)) if own else own
-            if not hasattr(model, "text_model"):
-                own = {name.removeprefix("text_model."): tensor for name, tensor in own.items()}
-        elif own and not any("lora_A" in name or ".lokr_" in name for name in own):
-            own = convert_unet_state_dict_to_peft(own)
-        names |= {prefix + name for name in own}
-    return names | rest
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """No warnings of a logger and those below it."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def upcast_vae(vae: AutoencoderKL) -> None:
@@ -249,7 +216,7 @@ def _as_float(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) else value
 
 
-def _find_weights(option: str, source: str, weight_name: str, revision: str | None) -> Path:
+def find_weights(option: str, source: str, weight_name: str, revision: str | None) -> Path:
     if not weight_name.endswith(".safetensors"):
         raise UserError(f"{option}.weight_name={weight_name} must be a .safetensors file")
     place = Path(locate(source, f"{option}.source"))

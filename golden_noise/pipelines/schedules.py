@@ -11,6 +11,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Tensor
 
 from golden_noise.errors import UserError
+from golden_noise.pipelines.loading import first_line
 
 OPTION = "pipeline.model.scheduler"
 
@@ -72,7 +73,10 @@ class DDIM:
             raise UserError(
                 f"timestep_spacing=linspace cannot be inverted: {OPTION}.timestep_spacing=leading or trailing"
             )
-        self._scheduler.set_timesteps(steps)
+        try:
+            self._scheduler.set_timesteps(steps)
+        except ValueError as error:  # an unknown spacing, or more steps than there are levels
+            raise UserError(f"{OPTION} cannot give a search {steps} steps: {first_line(error)}") from error
         if self.alphas_cumprod[self._scheduler.timesteps].min() == 0:  # nothing of the image is left there
             raise UserError(
                 f"a step from zero terminal SNR cannot be inverted: {OPTION}.rescale_betas_zero_snr=false, "

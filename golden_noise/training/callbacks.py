@@ -14,7 +14,6 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from golden_noise.npnet import AnyNPNet
-from golden_noise.pipelines.overflow import ADVICE
 
 
 class SaveNPNet(Callback):
@@ -99,7 +98,7 @@ class SampleGrid(Callback):
             golden = self.sample(npnet).float().cpu()
         pairs = torch.stack([self._standard, golden], dim=1).flatten(0, 1)
         if not pairs.isfinite().all():  # would be black; a training that needs no images goes on without
-            print(f"note: no grid of samples, for their images are not finite: {ADVICE}", file=sys.stderr)
+            print("note: no grid of samples, for their images are not finite: see generate.py", file=sys.stderr)
             return
         grid = make_image_grid(numpy_to_pil(pairs.permute(0, 2, 3, 1).numpy()), rows=len(golden), cols=2)
         self.dirpath.mkdir(parents=True, exist_ok=True)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
+from golden_noise.config import check
 from golden_noise.errors import UserError
 from golden_noise.evaluation.cache import Cache
-from golden_noise.evaluation.compare import evaluate
+from golden_noise.evaluation.compare import check_methods, evaluate
 from golden_noise.evaluation.constant import choose_constant, learning_prompts, mean_scores
 from golden_noise.evaluation.drawing import other_prompts
 from golden_noise.shapes.prompts import draw_prompts
@@ -143,10 +144,52 @@ def test_an_image_that_is_not_finite_is_never_judged(chosen):
     assert metric.judged == 0
 
 
-@pytest.mark.parametrize("option", ["factor=0", "factor=x", "factor=true", "factors=[0.5,-1]", "factors=[nan]"])
+IMPOSSIBLE = ["factor=0", "factor=-1", "factor=x", "factor=true", "factor=nan", "factor=1e38", "factor=[1]"]
+IMPOSSIBLE += ["factors=[0.5,-1]", "factors=[nan]", "factors=[x]", "factors=[1e38]", "factors=[null]", "factors=[[1]]"]
+IMPOSSIBLE += ["factors=[]", "factors=0.5", "factors=null"]
+
+
+@pytest.mark.parametrize("option", IMPOSSIBLE)
 def test_an_impossible_factor_is_named(compose_job, option):
-    with pytest.raises(UserError, match=r"evaluation.constant: factor .* must be a number above 0"):
-        evaluate(compose_job("evaluate", *SEARCH, f"evaluation.constant.{option}"))
+    methods = ["evaluation.methods=[standard,constant]"]
+    with pytest.raises(UserError, match=r"evaluation.constant.factors?\b.* must be a (number above 0|list)") as error:
+        check(compose_job("evaluate", *methods, f"evaluation.constant.{option}"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_factor_that_is_not_searched_needs_none_to_try(compose_job):
+    check(compose_job("evaluate", "evaluation.constant.factor=0.8", "evaluation.constant.factors=[]"))
+    check(compose_job("evaluate", "evaluation.methods=standard", "evaluation.constant.factors=[]"))
+
+
+def test_a_training_names_it_before_it_begins(compose_job):
+    with pytest.raises(UserError, match=r"evaluation.constant.factors=\[\] must be a list"):
+        check(compose_job("train", "evaluation.constant.factors=[]"))
+
+
+@pytest.mark.parametrize("option", ["count=0", "count=-1", "count=abc"])
+def test_an_impossible_count_is_named(compose_job, option):
+    with pytest.raises(UserError, match=r"evaluation\.constant\.count=.* must be a whole number"):
+        check(compose_job("evaluate", f"evaluation.constant.{option}"))
+
+
+def test_one_method_needs_no_brackets(compose_job):
+    assert list(evaluate(compose_job("evaluate", *SMALL, "evaluation.methods=standard"))["methods"]) == ["standard"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "words"),
+    [
+        ("search", "lack 'standard'"),
+        ("standart", "unknown method 'standart'"),
+        ("5", "unknown method 5"),
+        ("null", "lack 'standard'"),
+        ("[[standard]]", "unknown method"),
+    ],
+)
+def test_methods_that_are_none(compose_job, methods, words):
+    with pytest.raises(UserError, match=words):
+        check_methods(compose_job("evaluate", f"evaluation.methods={methods}"))
 
 
 def test_controls_that_need_a_network_are_named_where_there_is_none(compose_job):

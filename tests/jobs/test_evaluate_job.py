@@ -242,6 +242,15 @@ def test_the_same_images_tie_whatever_size_another_image_has(compose_job, publis
     assert summary["comparisons"][0]["ties"] == 11
 
 
+def test_one_folder_for_two_methods_is_refused(compose_job, published, tmp_path):
+    folder = tmp_path / "published"
+    (tmp_path / "link").symlink_to(folder / "origin")
+    for other in (folder / "origin", f"{folder}/optim/../origin", tmp_path / "link"):
+        folders = [f"evaluation.images.standard={folder}/origin", f"evaluation.images.npnet={other}"]
+        with pytest.raises(UserError, match=r"images\.standard and evaluation\.images\.npnet are one folder"):
+            evaluate(compose_job("evaluate", "evaluation=folders", *folders))
+
+
 def test_two_folders_whose_names_are_the_prompts(compose_job, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -222,6 +222,9 @@ def test_conversions_that_cannot_be_written_are_named(small, capsys):
     assert (folder / "file").read_text() == "mine"
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
 class Evil:
     def __reduce__(self):
         return Path.touch, (Path("executed"),)
@@ -276,6 +279,30 @@ def test_other_files_are_refused(small, monkeypatch):
     assert not (folder / "executed").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (POINTER, "is a Git LFS pointer and not the file itself: run `git lfs pull`"),
+        ("\n<!DOCTYPE html><html></html>", "is a web page"),
+        ("<html>", "is a web page"),
+        ("", "is empty"),
+    ],
+)
+def test_what_stands_in_for_a_file_is_named(tmp_path, content, words):
+    for name in ("npnet.pth", "npnet.safetensors", "npnet.bin"):
+        (tmp_path / name).write_text(content)
+        assert f"{name} {words}" in refusal(tmp_path / name)
+
+
+def test_files_that_are_cut_off_are_named(small):
+    folder, _ = small
+    for name, words in {"small.pth": "its end is missing", "small.safetensors": "bytes are there"}.items():
+        whole = (folder / name).read_bytes()
+        for part in (whole[: len(whole) // 2], whole[:-1], whole[:100]):
+            (folder / f"cut{name}").write_bytes(part)
+            assert f"cut{name} is cut off: " in refusal(folder / f"cut{name}") and words
+
+
 def test_damaged_files_are_refused(small):
     folder, _ = small
     for name in ("small.pth", "small.safetensors"):
@@ -320,8 +347,15 @@ DAMAGES = {
     "adapters of a pipeline's denoiser": change_config(_class_name="DenoiserNPNet"),
     "no file named diffusion_pytorch_model.safetensors": only_pickled,
     "Unable to load weights": lambda folder: (folder / "diffusion_pytorch_model.safetensors").write_bytes(b"junk"),
-    "not a valid JSON file": lambda folder: (folder / "config.json").write_text("{"),
-    "no NPNet in": lambda folder: (folder / "config.json").write_text("[1]"),
+    "config.json is damaged: it is no JSON": lambda folder: (folder / "config.json").write_text("{"),
+    "config.json is damaged: it holds no JSON object": lambda folder: (folder / "config.json").write_text("[]"),
+    "config.json is empty": lambda folder: (folder / "config.json").write_text(""),
+    "alpha holds torch.int8 and should hold torch.float32": damage_weights(
+        lambda w: w | {"alpha": torch.ones(1, dtype=torch.int8)}
+    ),
+    "diffusion_pytorch_model.safetensors is a Git LFS pointer": lambda folder: (
+        folder / "diffusion_pytorch_model.safetensors"
+    ).write_text(POINTER),
     "missing 2 required": lambda folder: (folder / "config.json").write_text('{"_class_name": "UNet2DConditionModel"}'),
 }
 

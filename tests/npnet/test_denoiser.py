@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
@@ -383,6 +384,25 @@ def test_a_denoiser_with_other_adapters_is_refused(pipeline):
     pipeline.denoiser.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
     with pytest.raises(UserError, match="fuse"):
         make(pipeline)
+
+
+def test_adapters_that_are_no_numbers_are_damaged_and_not_anothers(pipeline, tmp_path):
+    make(pipeline).save_pretrained(tmp_path)
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    name = min(tensors)
+    damages = {
+        "is not finite": torch.full_like(tensors[name], torch.nan),
+        "holds torch.int8": tensors[name].to(torch.int8),
+    }
+    for words, damaged in damages.items():
+        save_file(tensors | {name: damaged}, file, {"format": "pt"})
+        with pytest.raises(UserError, match=rf"is damaged: \S+ {words}"):
+            DenoiserNPNet.from_pretrained(tmp_path, pipeline)
+    for content in ({n: t for n, t in tensors.items() if n != name}, tensors | {"surplus": torch.zeros(1)}):
+        save_file(content, file, {"format": "pt"})
+        with pytest.raises(UserError, match="another denoiser, or are incomplete"):
+            DenoiserNPNet.from_pretrained(tmp_path, pipeline)
 
 
 def test_adapters_of_another_denoiser_are_refused(pipeline, tmp_path):

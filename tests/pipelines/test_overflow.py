@@ -59,7 +59,7 @@ def test_pixels_that_are_no_numbers_stay_so_and_are_refused(source, kind, size, 
     images = draw(load(broken(request.getfixturevalue(source)), kind, height=size, width=size))
     assert are_finite(images) == [False, False]
     with pytest.raises(UserError, match=r"'a red circle' \(seed 3\) from golden noise is not finite") as error:
-        check_images(images, PROMPTS, "golden")
+        check_images(images, PROMPTS, "golden", torch.float16)
     assert all(word in str(error.value) for word in ("pipeline.model.dtype", "upcast", "another VAE"))
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="no numbers"):  # whoever forgets to check
@@ -75,8 +75,22 @@ def test_each_image_is_judged_by_itself_and_black_is_an_image(tiny_sdxl):
     assert are_finite(images) == [True, False]
     torch.testing.assert_close(images[0], whole[0], atol=1e-5, rtol=0)
     with pytest.raises(UserError, match=r"'two crosses' \(seed 4\)"):
-        check_images(images, PROMPTS, "golden")
-    check_images(torch.zeros(2, 3, 8, 8), PROMPTS, "standard")
+        check_images(images, PROMPTS, "golden", torch.float16)
+    check_images(torch.zeros(2, 3, 8, 8), PROMPTS, "standard", torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "helps"),
+    [
+        (torch.float16, "dtype=bfloat16 or float32, "),
+        (torch.bfloat16, "dtype=float32, "),
+        (torch.float32, "check the weights"),
+    ],
+)
+def test_only_what_can_help_is_advised(dtype, helps):
+    with pytest.raises(UserError, match=helps) as error:
+        check_images(torch.full((2, 3, 8, 8), torch.nan), PROMPTS, "golden", dtype)
+    assert ("pipeline.model.dtype" in str(error.value)) == (dtype != torch.float32)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
