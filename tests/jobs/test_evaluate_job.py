@@ -313,7 +313,7 @@ def test_an_image_that_is_no_picture_stops_the_job_with_what_helps(compose_job, 
     tensors["decoder.conv_out.bias"][:] = torch.inf
     save_file(tensors, file, {"format": "pt"})
     options = ["evaluation.methods=[standard,search]", f"pipeline.model.source={folder}"]
-    with pytest.raises(UserError, match=r"\(seed \d+\) from standard noise is not finite: try pipeline\.model\.dtype"):
+    with pytest.raises(UserError, match=r"\(seed \d+\) from standard noise is not finite: check the weights"):
         evaluate(compose_job("evaluate", *SMALL, *options))
     assert not list((tmp_path / "run").rglob("*.png"))
 

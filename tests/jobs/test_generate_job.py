@@ -253,7 +253,7 @@ def overflowing(tiny_sdxl, tmp_path):
 def test_an_image_that_is_no_picture_stops_the_job_with_what_helps(job, overflowing, tmp_path):
     with pytest.raises(UserError, match=r"'a red circle' \(seed 3\) from standard noise is not finite") as error:
         generate(job("prompt=a red circle", "seed=3", f"pipeline.model.source={overflowing}"))
-    assert all(word in str(error.value) for word in ("pipeline.model.dtype", "upcast", "pipeline.model.vae"))
+    assert "check the weights" in str(error.value)  # float32 already
     assert not files(tmp_path / "run")
 
 
