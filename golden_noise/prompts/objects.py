@@ -10,15 +10,7 @@ from golden_noise.errors import UserError
 from golden_noise.prompts.row import CAPTION_COLUMNS, KNOWN_COLUMNS, Row, read_row
 
 TEXTS = (*CAPTION_COLUMNS, "captions", "texts")  # keys of captions only
-LISTS = (
-    *TEXTS,
-    "data",
-    "items",
-    "entries",
-    "examples",
-    "samples",
-    "annotations",
-)  # keys under which all prompts may be
+LISTS = (*TEXTS, "data", "items", "entries", "examples", "samples", "annotations")  # keys of all prompts
 
 
 class _Doubled(Exception):
@@ -163,12 +155,9 @@ def _check_one_prompt(file: Path, names: dict[str, Any]) -> None:
         UserError: all its values could be captions, or one holds objects with captions or a list of texts.
     """
     caption = next(name for name in CAPTION_COLUMNS if isinstance(names.get(name), str))
-    others = [name for name, value in names.items() if name not in KNOWN_COLUMNS and value is not None]
-    many = [
-        name for name, value in names.items() if _is_texts(value) or _with_captions(value) or _holds_more(name, value)
-    ]
+    many = [name for name, value in names.items() if _is_texts(value) or _holds_more(name, value)]
     if not many and all(isinstance(value, str | None) for value in names.values()):
-        many = others
+        many = [name for name, value in names.items() if name not in KNOWN_COLUMNS and value]
     if many:
         raise _two_ways(str(file), caption, many[0])
 
