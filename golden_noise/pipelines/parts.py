@@ -88,7 +88,8 @@ def check_scheduler(pipe: DiffusionPipeline, flow: bool, steps: int) -> None:
     said = f"pipeline.model.scheduler.name={type(scheduler).__name__} cannot"
     try:
         serves = _samples_flow(scheduler, isinstance(pipe, FluxPipeline)) if flow else _samples_diffusion(scheduler)
-        serves = serves and _reaches_an_image(copy.deepcopy(scheduler), steps)
+        with torch.random.fork_rng(devices=[]):  # some draw noise
+            serves = serves and _reaches_an_image(copy.deepcopy(scheduler), steps)
     except UserError:
         raise
     except Exception as error:  # as above; nothing of ours runs here

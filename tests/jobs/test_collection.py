@@ -344,7 +344,7 @@ def test_an_image_that_is_no_picture_is_a_failure_of_its_prompt_alone(tiny_sdxl)
     reasons = {result.index: result.reason for result in results if isinstance(result, Failure)}
     assert reasons.keys() == {1, 2}
     assert reasons[1].endswith("standard image, golden image") and reasons[2].endswith(": golden image")
-    assert all("pipeline.model.dtype" in reason and "upcast" in reason for reason in reasons.values())
+    assert all("check the weights" in reason for reason in reasons.values())  # float32 already
     alone = [next(collector.results([prompt]))[0] for prompt in numbered("one", "always", "golden", "four")]
     for together, single in zip(results, alone, strict=True):
         if isinstance(together, NoisePair):

@@ -15,6 +15,7 @@ from golden_noise.errors import UserError
 from golden_noise.pipelines.flux import FluxPipeline
 from golden_noise.pipelines.hunyuan_dit import HunyuanDiTPipeline
 from golden_noise.pipelines.lora import _made_up
+from golden_noise.pipelines.parts import check_scheduler
 from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.pipelines.stable_diffusion import SDPipeline
 from golden_noise.pipelines.stable_diffusion_3 import SD3Pipeline
@@ -353,6 +354,13 @@ def test_a_damaged_file_that_nobody_reads_does_no_harm(tiny_sdxl, tmp_path):
     for name in ("diffusion_pytorch_model.bin", "diffusion_pytorch_model.non_ema.safetensors"):
         (folder / "unet" / name).write_text("version https://git-lfs.github.com/spec/v1\noid")
     assert same(load(folder).pipe.unet.state_dict(), load(tiny_sdxl).pipe.unet.state_dict())
+
+
+def test_the_trial_of_a_scheduler_leaves_the_random_state(tiny_sdxl):
+    pipe = load(tiny_sdxl, scheduler={"name": "EulerAncestralDiscreteScheduler"}).pipe
+    state = torch.get_rng_state()
+    check_scheduler(pipe, flow=False, steps=3)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_scheduler_that_needs_more_steps_is_taken_with_these(tiny_sdxl):
