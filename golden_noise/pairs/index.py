@@ -156,7 +156,10 @@ class ShardIndex:
                 if index.config != renewed and not identity.changes(renewed, wanted):
                     index = cls(folder, renewed, index.shards)
                     index.save()
-        advice = "repeat those settings, or choose another data_dir (collect.py mode=overwrite would delete its pairs)"
+        found = identity.changes(index.config, wanted)
+        more = found and all(key.startswith("prompts.") for key, _, _ in found)
+        advice = "collect.py mode=extend takes more of the same prompts; else " * bool(more)
+        advice += "repeat those settings, or choose another data_dir (collect.py mode=overwrite would delete its pairs)"
         identity.check(folder, index.config, wanted, advice)
         return index
 

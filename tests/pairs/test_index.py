@@ -36,6 +36,14 @@ def test_another_config_is_refused_with_the_keys_that_differ(tmp_path):
     assert advice.startswith("repeat those settings, or choose another data_dir") and "delete" in advice
 
 
+def test_other_prompts_alone_may_be_more_of_the_same(tmp_path):
+    ShardIndex.open(tmp_path, CONFIG | {"prompts": {"count": 10}}).add(ENTRY)
+    with pytest.raises(
+        UserError, match=r"prompts\.count=20: collect\.py mode=extend takes more of the same prompts; else"
+    ):
+        ShardIndex.open(tmp_path, CONFIG | {"prompts": {"count": 20}})
+
+
 def test_an_empty_folder_is_bound_to_nothing_but_a_collector_notices_the_change(tmp_path):
     first = ShardIndex.open(tmp_path, CONFIG)
     other = ShardIndex.open(tmp_path, {"search": {"rounds": 7}})
