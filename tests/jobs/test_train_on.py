@@ -63,18 +63,20 @@ def command_line():
 
 
 def test_it_learns_on_and_resumes_from_its_own_checkpoint(compose_job, trained, tmp_path):
-    """With a learning rate of 0 the result is the start: first the network that was given, then the checkpoint."""
+    """With a learning rate of 0 the result is the start."""
     first = trained()
     options = [*SMALL, f"npnet={tmp_path}/first", "pipeline.recipe.lr=0"]
     train(compose_job("train", *options, "pipeline.recipe.epochs=1"))
     assert same(NPNet.from_pretrained(tmp_path / "run/npnet/last"), first)
     assert "| trained on from | first |" in (tmp_path / "run/npnet/best/README.md").read_text()
-    assert not same(trained(), first)
     train(compose_job("train", *options, "pipeline.recipe.epochs=2"))
     assert (tmp_path / "run/csv/version_1/metrics.csv").is_file()
     assert same(NPNet.from_pretrained(tmp_path / "run/npnet/last"), first)
     with pytest.raises(UserError, match=rf"resumes from: give the folder of its run, {tmp_path}/run$"):
         checkpoint.load(str(tmp_path / "run/checkpoints/last.ckpt"))
+    assert not same(trained(), first)
+    with pytest.raises(UserError, match=r"run was made with other files in .*/first/npnet/best"):
+        train(compose_job("train", *options, "pipeline.recipe.epochs=3"))
 
 
 @pytest.mark.parametrize("model", ["svd_unet+unet", "svd_unet", "vit", "e_unet", "unet", "denoiser_lora"])
