@@ -6,9 +6,11 @@ import sys
 import threading
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from golden_noise.claims import Claims, alone, is_lock, locked
 from golden_noise.errors import UserError
+from golden_noise.evaluation.compare import evaluate
 from golden_noise.help import CONF
 from golden_noise.sharing import shared_batches
 
@@ -93,26 +95,18 @@ def test_claims_of_killed_processes_are_swept_away(tmp_path):
     assert not list(tmp_path.glob("*.claim"))
 
 
-@pytest.mark.parametrize("job", ["evaluate", "generate"])
-def test_two_processes_under_fabric_draw_what_one_does(job, tiny_sdxl, tmp_path):
+def test_two_processes_under_fabric_draw_what_one_does(tiny_sdxl, tmp_path):
     small = ["prompts=shapes_test", "prompts.count=12", "pipeline.steps=2", "search=redenoise", "device=cpu"]
-    small += [f"pipeline.model.source={tiny_sdxl}", "batch_size=3" if job == "generate" else "logger=null"]
-    if job == "evaluate":
-        small += ["evaluation.methods=[standard,search]", "evaluation.batch_size=3", "~metric.reward"]
-    else:
-        small += ["noise=[standard,search]"]
-
-    def run(name, *options):
-        places = [f"paths.outputs={tmp_path}", f"name={name}"]
-        command = [sys.executable, f"{job}.py", *small, *places, *options]
-        return subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, timeout=200)
-
-    assert (two := run("two", "fabric.devices=2")).returncode == 0, two.stderr
-    assert (one := run("one")).returncode == 0, one.stderr
-    folders = [tmp_path / job / name for name in ("one", "two")]
+    small += [f"pipeline.model.source={tiny_sdxl}", "logger=csv", f"paths.outputs={tmp_path}", "name=two"]
+    small += ["evaluation.methods=[standard,search]", "evaluation.batch_size=3", "~metric.reward"]
+    command = [sys.executable, "evaluate.py", *small, "fabric.devices=2"]
+    two = subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, timeout=200)
+    assert two.returncode == 0, two.stderr
+    assert two.stdout.count("report:") == 1
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        evaluate(compose("evaluate", [*small, f"folder={tmp_path}/evaluate/one"]))
+    folders = [tmp_path / "evaluate" / name for name in ("one", "two")]
     pictures = [{path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.png")} for folder in folders]
-    assert len(pictures[0]) >= 24 and pictures[0] == pictures[1]
-    if job == "evaluate":
-        results = [json.loads((folder / "results.json").read_text()) for folder in folders]
-        assert results[0]["methods"] == results[1]["methods"]
-    assert two.stdout.count("report:" if job == "evaluate" else "images:") == 1
+    assert len(pictures[0]) == 24 and pictures[0] == pictures[1]
+    results = [json.loads((folder / "results.json").read_text()) for folder in folders]
+    assert results[0]["methods"] == results[1]["methods"]

@@ -2,15 +2,19 @@
 
 import errno
 import os
+import runpy
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer
 
 from golden_noise.cli import CONF, _mistake
+from golden_noise.cli import run as main
 from golden_noise.run_folder import RunFolder
 
 
@@ -22,6 +26,27 @@ def run(script, *arguments):
         text=True,
         timeout=120,
     )
+
+
+@pytest.fixture
+def run_here(monkeypatch, capsys):
+    """Runs an entry point in this process: its exit code, and what it says on stderr."""
+
+    def call(script, *arguments):
+        monkeypatch.chdir(CONF.parent)
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments])
+        for stream in ("stdout", "stderr"):
+            monkeypatch.setattr(sys, stream, getattr(sys, stream))  # a run's log takes their place
+        code = 0
+        try:
+            main(runpy.run_path(f"{script}.py")["job"], script)
+        except SystemExit as end:
+            code = end.code
+        return code, capsys.readouterr().err
+
+    yield call
+    GlobalHydra.instance().clear()
+    HydraConfig.instance().cfg = None
 
 
 @pytest.mark.parametrize("script", ["collect", "train", "evaluate", "generate"])
@@ -104,13 +129,13 @@ print(*({{"torch", "lightning", "diffusers", "transformers", "wandb", "numpy"}} 
         ("evaluate", ["evaluation=published", "evaluation.folder=/nowhere"], ["/nowhere/origin"]),
     ],
 )
-def test_a_mistake_costs_one_line(script, arguments, words, tmp_path):
+def test_a_mistake_costs_one_line(script, arguments, words, tmp_path, run_here):
     places = [f"paths.outputs={tmp_path}"]
     if script == "collect" and not any(a.startswith("data_dir") for a in arguments):
         places.append(f"data_dir={tmp_path}/pairs")
-    result = run(script, *arguments, *places)
-    assert result.returncode == 2
-    (line,) = result.stderr.strip().splitlines()
+    code, errors = run_here(script, *arguments, *places)
+    assert code == 2
+    (line,) = errors.strip().splitlines()
     assert line.startswith("error: ")
     for word in words:
         assert word in line

@@ -71,7 +71,8 @@ def test_one_process_collects_alone_whatever_slurm_has_room_for(compose_job, mon
     [
         ({}, True),
         ({"RANK": "0", "LOCAL_RANK": "0"}, True),
-        ({"RANK": "8", "LOCAL_RANK": "0"}, False),
+        ({"RANK": "8", "LOCAL_RANK": "0", "WORLD_SIZE": "9"}, False),
+        ({"RANK": "8"}, True),  # left over: nobody started this process as one of several
         ({"LOCAL_RANK": "1"}, False),
         ({"LOCAL_RANK": "0", "NODE_RANK": "1"}, False),
         ({"SLURM_PROCID": "3"}, False),
