@@ -5,7 +5,6 @@ import json
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -219,7 +218,7 @@ def last_weights(folder):
 
 def test_a_training_killed_at_any_moment_goes_on_to_the_same_weights(tiny_sdxl, compose_job, tmp_path):
     """It writes a checkpoint after every batch, so that most kills fall into one."""
-    options = ["trainer.max_epochs=3", "callbacks.last.minutes=0"]
+    options = ["pipeline.recipe.epochs=3", "callbacks.last.minutes=0"]
     arguments = command(tiny_sdxl, tmp_path, *options)
     victim = subprocess.Popen(arguments, cwd=CONF.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoint = tmp_path / "outputs/train/run/checkpoints/last.ckpt"
@@ -227,7 +226,7 @@ def test_a_training_killed_at_any_moment_goes_on_to_the_same_weights(tiny_sdxl, 
     while not checkpoint.exists() and victim.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(random.random() / 20)
-    os.kill(victim.pid, signal.SIGKILL)
+    victim.kill()
     victim.wait()
     steps = torch.load(checkpoint, weights_only=True)["global_step"]
     subprocess.run(arguments, cwd=CONF.parent, check=True, timeout=250)
@@ -235,7 +234,7 @@ def test_a_training_killed_at_any_moment_goes_on_to_the_same_weights(tiny_sdxl, 
     logs = (tmp_path / "outputs/train/run/csv").glob("version_*/metrics.csv")
     rows = list(csv.DictReader(max(logs, key=lambda path: path.stat().st_mtime_ns).open()))
     assert min(int(row["step"]) for row in rows if row["train/loss"]) == steps
-    train(compose_job("train", *SMALL, "trainer.max_epochs=3"))
+    train(compose_job("train", *SMALL, "pipeline.recipe.epochs=3"))
     whole = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert whole.keys() == resumed.keys()
     assert all(torch.allclose(value, resumed[name], rtol=1e-3, atol=1e-5) for name, value in whole.items())
