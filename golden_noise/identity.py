@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -316,7 +317,13 @@ def digest(*parts: Any) -> str:
 
 def sampled_digest(path: Path) -> str:
     """Hash of a file's content, or of its size and SAMPLES blocks from start to end where it is larger than these."""
-    size = path.stat().st_size
+    status = path.stat()
+    return _sampled_digest(path, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _sampled_digest(path: Path, size: int, changed: int) -> str:
+    """The same, read once in a process: every method of an evaluation asks for the same pipeline."""
     if size <= SAMPLES * BLOCK:
         return file_digest(path)
     found = hashlib.sha256(str(size).encode())

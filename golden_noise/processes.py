@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from golden_noise.errors import UserError
+
 PATIENCE = 5.0  # seconds until a wait is told
 
 
@@ -17,18 +19,27 @@ def started_several_times() -> bool:
 
 def per_machine(default: int | str) -> int | str:
     """How many processes of this job a machine has, where torchrun or SLURM start them."""
-    count = os.environ.get("LOCAL_WORLD_SIZE") or _slurm("SLURM_NTASKS_PER_NODE")
-    return int(count) if count else default
+    return _count("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE") or default
 
 
 def machines() -> int:
     """How many machines torchrun or SLURM start this job on."""
-    return int(os.environ.get("GROUP_WORLD_SIZE") or _slurm("SLURM_NNODES") or 1)
+    return _count("GROUP_WORLD_SIZE", "SLURM_NNODES") or 1
 
 
-def _slurm(name: str) -> str | None:
-    """A variable of SLURM's, unless this is an interactive shell of it, in which Lightning starts the processes."""
-    return None if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive") else os.environ.get(name)
+def _count(torchrun: str, slurm: str) -> int | None:
+    """A number that torchrun or SLURM set; none of SLURM's in its interactive shell, where Lightning starts processes.
+
+    Raises:
+        UserError: it is no number.
+    """
+    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    name = torchrun if os.environ.get(torchrun) or interactive else slurm
+    if not (text := os.environ.get(name)):
+        return None
+    if not text.isdecimal() or not int(text):
+        raise UserError(f"the environment's {name}={text} is not a number of processes: unset it, or set it to one")
+    return int(text)
 
 
 def is_first() -> bool:

@@ -63,18 +63,18 @@ def log_config(loggers: Sequence[Logger], config: DictConfig) -> None:
     """
     plain: Any = OmegaConf.to_container(config, resolve=True)
     for logger in loggers:
-        try:
-            logger.log_hyperparams(plain)
-        except (TypeError, ValueError, OSError) as error:
-            raise _refused(error) from error
-        except Exception as error:
-            if type(error).__module__.startswith("wandb"):
-                raise _refused(error) from error
-            raise
+        if isinstance(logger, WandbLogger):
+            _begin(logger)
+        logger.log_hyperparams(plain)
 
 
-def _refused(error: Exception) -> UserError:
-    return UserError(f"the logger cannot begin a run: {' '.join(str(error).split())[:300]} (what was made stays)")
+def _begin(logger: WandbLogger) -> None:
+    """Begin a W&B run: its settings may come from anywhere, and fail in any way."""
+    try:
+        _ = logger.experiment
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"W&B cannot begin a run: {reason} (what was made stays)") from error
 
 
 def wandb_run(loggers: Sequence[Logger]) -> "Run | None":

@@ -6,6 +6,8 @@ import sys
 import time
 
 import pytest
+from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from golden_noise.cli import CONF
 from golden_noise.collection import collect_job
@@ -82,3 +84,12 @@ def test_one_process_is_the_first(monkeypatch, environment, first):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert is_first() == first
+
+
+@pytest.mark.parametrize("name", ["LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "SLURM_NTASKS_PER_NODE", "SLURM_NNODES"])
+@pytest.mark.parametrize("text", ["abc", "1-2", "0"])
+def test_a_count_that_is_no_number_is_named(compose_job, monkeypatch, name, text):
+    monkeypatch.setenv(name, text)
+    for job, group in {"train": "trainer", "collect": "fabric"}.items():
+        with pytest.raises(InterpolationResolutionError, match=f"environment's {name}={text} is not a number"):
+            OmegaConf.to_container(compose_job(job)[group], resolve=True)
