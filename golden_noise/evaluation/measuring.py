@@ -50,7 +50,8 @@ class Measurement:
     def __init__(self, source: ImageSource, metrics: Mapping[str, Metric], settings: Mapping[str, Any], folder: Path):
         self.source, self.metrics, self.folder = source, metrics, folder
         self.identities = {
-            name: identity.scores(settings.get(name, {}), metric.version) for name, metric in metrics.items()
+            name: identity.digest(identity.scores(settings.get(name, {}), metric.version))
+            for name, metric in metrics.items()
         }
         self.cache = Cache(folder / "scores.jsonl")
         self._digest = cache(lambda method, i: identity.file_digest(source.path(method, i)))

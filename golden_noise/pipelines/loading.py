@@ -131,8 +131,7 @@ def load_diffusers(
     except UserError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        check_gate(error, source)
-        reason = (damage(place) if local else None) or why_missing(error, problem)
+        reason = why_unloadable(error, source, place, problem)
         raise UserError(f"cannot load {source}: {reason}; give {OPTION} another folder or hub id") from error
     raise UserError(f"{source} holds a {name}, but this config needs a {kind.__name__}: change {OPTION} or pipeline")
 
@@ -235,7 +234,22 @@ def _missing(message: str) -> list[str]:
     return [name.strip("'") for name in names if "pooler" not in name]  # which no pipeline here reads
 
 
-def check_gate(error: BaseException | None, source: str) -> None:
+def why_unloadable(error: Exception, source: str, place: str, problem: str | None) -> str:
+    """Why models cannot be loaded from a folder or the hub.
+
+    Args:
+        source: what the user calls it.
+        place: that folder or hub id.
+        problem: what `hub_problem` said of it.
+
+    Raises:
+        UserError: the hub gives them only to those who accepted their licence.
+    """
+    _check_gate(error, source)
+    return (damage(place) if Path(place).is_dir() else None) or why_missing(error, problem)
+
+
+def _check_gate(error: BaseException | None, source: str) -> None:
     """Explain an error whose origin is a model that the hub gives only to those who accepted its licence.
 
     Raises:

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from golden_noise.errors import UserError
-from golden_noise.pipelines.loading import check_files, check_floats, check_gate, complete, first_line, why_missing
-from golden_noise.weights import damage, hub_problem, locate
+from golden_noise.pipelines.loading import check_files, check_floats, complete, first_line, why_unloadable
+from golden_noise.weights import hub_problem, locate
 
 
 def check_options(option: str, given: Any, function: Callable[..., Any], own: int = 1) -> None:
@@ -192,8 +192,7 @@ def load_vae(pipe: DiffusionPipeline, source: str, revision: str | None = None) 
     except UserError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        check_gate(error, source)
-        reason = (damage(place) if local else None) or why_missing(error, problem)
+        reason = why_unloadable(error, source, place, problem)
         raise UserError(f"{option}: cannot load {source}: {reason}") from error
     cached = None if local else try_to_load_from_cache(place, "config.json", revision=revision)
     if isinstance(cached, str):
@@ -229,6 +228,5 @@ def find_weights(option: str, source: str, weight_name: str, revision: str | Non
     try:
         return Path(hf_hub_download(source, weight_name, revision=revision, local_files_only=problem is not None))
     except (OSError, ValueError) as error:
-        check_gate(error, source)
-        reason = why_missing(error, problem)
+        reason = why_unloadable(error, source, source, problem)
         raise UserError(f"{option}: cannot load {weight_name} of {source}: {reason}") from error

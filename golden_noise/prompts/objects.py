@@ -53,17 +53,29 @@ def parse_object(file: Path, number: int, line: str) -> Any:
         UserError: it is neither, or an object has a key twice.
     """
     try:
-        try:
-            return json.loads(line, object_pairs_hook=_object)
-        except ValueError as error:  # JSONDecodeError, or a number of too many digits
-            try:
-                return _literal(line)
-            except (ValueError, TypeError, SyntaxError, MemoryError):
-                raise UserError(f"{file}, line {number}: no JSON object ({error})") from error
+        return _parsed(line)
+    except ValueError as error:
+        raise UserError(f"{file}, line {number}: no JSON object ({error})") from error
     except RecursionError as error:
         raise UserError(f"{file}, line {number}: no JSON object (too deeply nested)") from error
     except _Doubled as error:
         raise UserError(f"{file}, line {number}: the key {error} is there twice") from error
+
+
+def _parsed(line: str) -> Any:
+    """A line as JSON or as a Python literal.
+
+    Raises:
+        ValueError: it is neither; what the JSON parser says of it.
+        RecursionError, _Doubled: likewise.
+    """
+    try:
+        return json.loads(line, object_pairs_hook=_object)
+    except ValueError as error:  # JSONDecodeError, or a number of too many digits
+        try:
+            return _literal(line)
+        except (ValueError, TypeError, SyntaxError, MemoryError):
+            raise error from None
 
 
 def _fault(text: str) -> str:
@@ -100,9 +112,11 @@ def _numbered(text: str) -> list[tuple[int, str]]:
 def _is_object(lines: list[tuple[int, str]]) -> bool:
     """Whether the first line is an object by itself."""
     try:
-        return bool(lines) and isinstance(parse_object(Path(), *lines[0]), dict)
-    except UserError as error:
-        return "is there twice" in str(error)
+        return bool(lines) and isinstance(_parsed(lines[0][1]), dict)
+    except _Doubled:
+        return True
+    except (ValueError, RecursionError):
+        return False
 
 
 def _document(file: Path, text: str) -> Any:
