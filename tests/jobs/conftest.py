@@ -1,6 +1,9 @@
 """Jobs on the real config tree and a tiny random pipeline."""
 
 import json
+import multiprocessing
+import random
+import shutil
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -36,6 +39,54 @@ def compose_job(tiny_sdxl, tmp_path):
             return compose(job, [*common, *places, *chosen, *overrides])
 
     return compose_config
+
+
+@pytest.fixture
+def killed_at_random():
+    """Kills a job at random moments, in one process or in several at once: it ends with what it makes in one go."""
+
+    def check(
+        target: Callable[[Any], None],
+        plain: Any,
+        preload: list[str],
+        folder: Path,
+        content: Callable[[], dict[str, bytes]],
+        moments: tuple[float, float],
+        kills: int,
+        count: int,
+    ):
+        """`moments`: the earliest and the latest, as shares of the time that the whole job takes."""
+        processes = multiprocessing.get_context("forkserver")
+        processes.set_forkserver_preload(preload)
+        duration = 0.0
+
+        def run(seconds=None, copies=1):
+            started = [processes.Process(target=target, args=(plain,)) for _ in range(copies)]
+            for process in started:
+                process.start()
+            for process in started:
+                process.join(seconds)
+                process.kill()
+                process.join()
+                seconds = seconds and 0.1 * duration  # the next one lives a little longer
+            return max(abs(process.exitcode or 0) for process in started)
+
+        first = processes.Process(target=int)  # waits for the libraries, which are no part of the duration
+        first.start()
+        first.join()
+        start = time.perf_counter()
+        assert run() == 0
+        duration = time.perf_counter() - start
+        whole = content()
+        shutil.rmtree(folder)
+        rng = random.Random(0)
+        killed = [run(rng.uniform(*moments) * duration, count) for _ in range(kills)]
+        assert any(killed)
+        assert run(copies=count) == 0
+        assert not list(folder.glob(".batch*"))
+        assert content() == whole
+
+    return check
 
 
 @pytest.fixture

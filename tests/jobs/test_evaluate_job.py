@@ -1,11 +1,8 @@
 """The evaluate job: drawn or found images, several methods, killed at any moment, and never mixed up."""
 
 import json
-import multiprocessing
 import os
-import random
 import shutil
-import time
 
 import numpy as np
 import pytest
@@ -272,38 +269,15 @@ def _evaluate(plain):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_killed_at_random_moments_the_results_come_out_the_same(compose_job, npnets, tmp_path, count):
+def test_killed_at_random_moments_the_results_come_out_the_same(compose_job, npnets, tmp_path, killed_at_random, count):
     methods = ["evaluation.methods=[standard,search,npnet,shuffled]", f"npnet={npnets[0]}", "evaluation.batch_size=4"]
     plain = OmegaConf.to_container(compose_job("evaluate", *SMALL, *methods), resolve=True)
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["golden_noise.evaluation.compare", "golden_noise.shapes.models"])
+    preload = ["golden_noise.evaluation.compare", "golden_noise.shapes.models"]
 
-    def run(seconds=None, count=1):
-        started = [processes.Process(target=_evaluate, args=(plain,)) for _ in range(count)]
-        for process in started:
-            process.start()
-        for process in started:
-            process.join(seconds)
-            process.kill()
-            process.join()
-            seconds = seconds and 0.1 * duration  # the next one lives a little longer
-        return max(abs(process.exitcode) for process in started)
+    def content():
+        return {name: (tmp_path / "run" / name).read_bytes() for name in ("results.json", "results.csv")}
 
-    first = processes.Process(target=int)  # waits for the libraries, which are no part of the duration
-    first.start()
-    first.join()
-    start = time.perf_counter()
-    assert run() == 0
-    duration = time.perf_counter() - start
-    names = ("results.json", "results.csv")
-    whole = {name: (tmp_path / "run" / name).read_bytes() for name in names}
-    shutil.rmtree(tmp_path / "run")
-    rng = random.Random(0)
-    killed = [run(rng.uniform(0.05, 0.6) * duration, count) for _ in range(4)]
-    assert any(killed)
-    assert run(count=count) == 0
-    assert not list((tmp_path / "run").glob(".batch*"))
-    assert {name: (tmp_path / "run" / name).read_bytes() for name in names} == whole
+    killed_at_random(_evaluate, plain, preload, tmp_path / "run", content, moments=(0.05, 0.6), kills=4, count=count)
 
 
 def test_an_image_that_is_no_picture_stops_the_job_with_what_helps(compose_job, tiny_sdxl, tmp_path):

@@ -4,10 +4,7 @@ import csv
 import json
 import logging
 import logging.handlers
-import multiprocessing
-import random
 import shutil
-import time
 
 import numpy as np
 import pytest
@@ -202,39 +199,17 @@ def _generate(plain):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_killed_at_random_moments_the_images_come_out_the_same(job, tmp_path, count):
+def test_killed_at_random_moments_the_images_come_out_the_same(job, tmp_path, killed_at_random, count):
     options = ["prompts=shapes_test", "prompts.count=20", "batch_size=4", "noise=[standard,golden,search]"]
     plain = OmegaConf.to_container(job(*options), resolve=True)
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["golden_noise.generation", "golden_noise.shapes.models"])
+    preload = ["golden_noise.generation", "golden_noise.shapes.models"]
 
-    def run(seconds=None, count=1):
-        started = [processes.Process(target=_generate, args=(plain,)) for _ in range(count)]
-        for process in started:
-            process.start()
-        for process in started:
-            process.join(seconds)
-            process.kill()
-            process.join()
-            seconds = seconds and 0.1 * duration  # the next one lives a little longer
-        return max(abs(process.exitcode) for process in started)
+    def content():
+        names = [*files(tmp_path / "run"), "metadata.jsonl", "sheet.png"]
+        assert len(names) == 20 * 4 + 2
+        return {str(name): (tmp_path / "run" / name).read_bytes() for name in names}
 
-    first = processes.Process(target=int)  # waits for the libraries, which are no part of the duration
-    first.start()
-    first.join()
-    start = time.perf_counter()
-    assert run() == 0
-    duration = time.perf_counter() - start
-    names = [*files(tmp_path / "run"), "metadata.jsonl", "sheet.png"]
-    assert len(names) == 20 * 4 + 2
-    whole = {name: (tmp_path / "run" / name).read_bytes() for name in names}
-    shutil.rmtree(tmp_path / "run")
-    rng = random.Random(0)
-    killed = [run(rng.uniform(0.2, 0.8) * duration, count) for _ in range(3)]
-    assert any(killed)
-    assert run(count=count) == 0
-    assert not list((tmp_path / "run").glob(".batch*"))
-    assert {name: (tmp_path / "run" / name).read_bytes() for name in names} == whole
+    killed_at_random(_generate, plain, preload, tmp_path / "run", content, moments=(0.2, 0.8), kills=3, count=count)
 
 
 @pytest.fixture

@@ -17,17 +17,12 @@ from golden_noise.pipelines.loading import pick_device
 from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.pipelines.stable_diffusion import SDPipeline
 
+from .loaded import refusal
+
 
 @pytest.fixture
 def copy(tiny_sdxl, tmp_path):
     return shutil.copytree(tiny_sdxl, tmp_path / "copy")
-
-
-def refusal(source, **options) -> str:
-    with pytest.raises(UserError) as error:
-        SDXLPipeline.load(str(source), device="cpu", height=32, width=32, steps=2, guidance=1.0, **options)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def test_loaded_in_the_dtype_asked_for(tiny_sdxl):

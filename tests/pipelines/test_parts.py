@@ -1,42 +1,24 @@
 """What replaces parts of a pipeline: it fits as a whole, or is refused in one line."""
 
-import logging
 import shutil
 
 import diffusers
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from diffusers.utils import convert_state_dict_to_diffusers
-from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from golden_noise.errors import UserError
 from golden_noise.pipelines.flux import FluxPipeline
 from golden_noise.pipelines.hunyuan_dit import HunyuanDiTPipeline
-from golden_noise.pipelines.lora import _made_up
 from golden_noise.pipelines.parts import check_scheduler
 from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.pipelines.stable_diffusion import SDPipeline
 from golden_noise.pipelines.stable_diffusion_3 import SD3Pipeline
 
-SETTINGS = {"height": 32, "width": 32, "steps": 2, "guidance": 1.0}
+from .loaded import load, refusal, same
+
 FAMILIES = {"tiny_sd": SDPipeline, "tiny_sdxl": SDXLPipeline, "tiny_sd3": SD3Pipeline, "tiny_flux": FluxPipeline}
-
-
-def load(folder, kind=SDXLPipeline, **options):
-    return kind.load(str(folder), device="cpu", **SETTINGS | options)
-
-
-def refusal(folder, kind=SDXLPipeline, **options) -> str:
-    with pytest.raises(UserError) as error:
-        load(folder, kind, **options)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
-def same(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.values(), other.values(), strict=True))
 
 
 FOREIGN = [
@@ -96,162 +78,6 @@ def test_the_usual_schedulers_sample(tiny_sdxl, name):
     pipeline = load(tiny_sdxl, scheduler={"name": name}, steps=4)
     images = pipeline.sample(pipeline.encode(["a circle"]), pipeline.draw_noise([0]))
     assert images.isfinite().all()
-
-
-def adapters(model, targets):
-    """Tensors of random adapters for a model, in the names of diffusers."""
-    torch.manual_seed(1)
-    config = LoraConfig(r=2, target_modules=targets, init_lora_weights=False)
-    model.add_adapter(config)
-    return convert_state_dict_to_diffusers(get_peft_model_state_dict(model))
-
-
-@pytest.fixture(scope="module")
-def layers(tiny_sdxl):
-    """Adapters for a U-Net and a text encoder, by part."""
-    pipe = diffusers.StableDiffusionXLPipeline.from_pretrained(tiny_sdxl)
-    return {
-        "unet": adapters(pipe.unet, ["to_q", "to_v"]),
-        "text_encoder": adapters(pipe.text_encoder, ["q_proj", "v_proj"]),
-        "text_encoder_2": adapters(pipe.text_encoder_2, ["q_proj"]),
-    }
-
-
-@pytest.fixture
-def lora(layers, tmp_path):
-    """Writes a file with adapters for some parts, and gives the option that names it."""
-
-    def write(*parts, rename=None):
-        tensors = {f"{part}.{name}": tensor for part in parts for name, tensor in layers[part].items()}
-        tensors = {rename(i, name) if rename else name: x for i, (name, x) in enumerate(sorted(tensors.items()))}
-        save_file(tensors, tmp_path / "w.safetensors")
-        return {"source": str(tmp_path), "weight_name": "w.safetensors"}
-
-    return write
-
-
-def test_a_unets_adapters_are_merged_without_a_word(tiny_sdxl, lora, caplog):
-    with caplog.at_level(logging.WARNING):
-        logging.getLogger("diffusers").propagate = True
-        changed = load(tiny_sdxl, lora=lora("unet"))
-    assert not [record.getMessage() for record in caplog.records if "LoRA" in record.getMessage()]
-    assert not same(changed.pipe.unet.state_dict(), load(tiny_sdxl).pipe.unet.state_dict())
-
-
-@pytest.mark.parametrize(
-    "parts", [("unet", "text_encoder", "text_encoder_2"), ("text_encoder",), ("unet", "text_encoder_2")]
-)
-def test_adapters_change_the_models_that_they_are_for(tiny_sdxl, lora, parts):
-    plain, changed = load(tiny_sdxl).pipe, load(tiny_sdxl, lora=lora(*parts)).pipe
-    for name in ("unet", "text_encoder", "text_encoder_2"):
-        before, after = getattr(plain, name).state_dict(), getattr(changed, name).state_dict()
-        assert before.keys() == after.keys()
-        assert same(before, after) == (name not in parts)
-
-
-@pytest.mark.parametrize("kept", [4, 2, -2])
-def test_adapters_of_blocks_that_do_not_exist(tiny_sdxl, lora, layers, kept):
-    """From a file that fits nearly nothing to one with a single stray adapter."""
-    count = len(layers["unet"])
-    stray = count - kept if kept > 0 else 2
-
-    def rename(i, name):
-        return name.replace("_blocks.", "_blocks.7") if i < stray else name
-
-    message = refusal(tiny_sdxl, lora=lora("unet", rename=rename))
-    assert f"{stray} of {count} tensors of w.safetensors fit nothing in this pipeline, such as unet." in message
-
-
-def test_adapters_of_a_part_that_does_not_exist(tiny_sdxl, lora):
-    def rename(_, name):
-        return name.replace("text_encoder_2.", "text_encoder_3.")
-
-    message = refusal(tiny_sdxl, lora=lora("unet", "text_encoder_2", rename=rename))
-    assert "fit nothing in this pipeline, such as text_encoder_3." in message
-
-
-def test_adapters_in_kohyas_names(tiny_sdxl, lora, layers, tmp_path):
-    tensors = {}
-    for name, tensor in layers["unet"].items():
-        module, _, end = name.partition(".lora")
-        end = {"_A.weight": "lora_down.weight", "_B.weight": "lora_up.weight"}.get(end, end.lstrip("."))
-        end = end.replace("down.weight", "lora_down.weight") if end == "down.weight" else end
-        end = end.replace("up.weight", "lora_up.weight") if end == "up.weight" else end
-        tensors[f"lora_unet_{module.replace('.', '_')}.{end}"] = tensor
-    save_file(tensors, tmp_path / "kohya.safetensors")
-    kohya = load(tiny_sdxl, lora={"source": str(tmp_path), "weight_name": "kohya.safetensors"})
-    assert same(kohya.pipe.unet.state_dict(), load(tiny_sdxl, lora=lora("unet")).pipe.unet.state_dict())
-
-
-def test_adapters_with_scales_that_would_be_dropped(tiny_sdxl, lora, tmp_path):
-    option = lora("unet")
-    tensors = load_file(tmp_path / "w.safetensors")
-    save_file(tensors | {"unet.down_blocks.1.dora_scale": torch.ones(3)}, tmp_path / "w.safetensors")
-    assert "w.safetensors holds DoRA adapters" in refusal(tiny_sdxl, lora=option)
-
-
-def test_adapters_that_are_no_numbers(tiny_sdxl, lora, layers, tmp_path):
-    option = lora("unet")
-    tensors = load_file(tmp_path / "w.safetensors")
-    next(iter(tensors.values()))[0, 0] = torch.nan
-    save_file(tensors, tmp_path / "w.safetensors")
-    assert "w.safetensors makes weights that are not finite" in refusal(tiny_sdxl, lora=option)
-
-
-@pytest.mark.parametrize("part", ["unet", "text_encoder"])
-@pytest.mark.parametrize("lost", ["first", "second"])
-def test_half_an_adapter_is_refused_and_not_made_up(tiny_sdxl, lora, layers, tmp_path, part, lost):
-    """diffusers would merge the one half with random numbers, or fail with an index error."""
-    option = lora(part)
-    tensors = load_file(tmp_path / "w.safetensors")
-    pair = sorted(tensors)[:2]
-    gone = pair[lost == "second"]
-    del tensors[gone]
-    for content in (tensors, {name: tensors[name] for name in pair if name != gone}):
-        save_file(content, tmp_path / "w.safetensors")
-        message = refusal(tiny_sdxl, lora=option)
-        assert "w.safetensors: " in message and f"lacks its other half, {gone}" in message
-
-
-@pytest.mark.parametrize("end", ["lora_down.weight", "lora_up.weight"])
-def test_half_an_adapter_in_kohyas_names(tiny_sdxl, tmp_path, end):
-    module = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q"
-    save_file({f"{module}.{end}": torch.ones(2, 2), f"{module}.alpha": torch.tensor(2)}, tmp_path / "w.safetensors")
-    message = refusal(tiny_sdxl, lora={"source": str(tmp_path), "weight_name": "w.safetensors"})
-    assert "lacks its other half" in message
-
-
-def test_adapters_that_the_file_does_not_hold_must_change_nothing():
-    zeros, ones = torch.zeros(2), torch.ones(2)
-    whole = {"unet.a.lora_A.weight": ones, "unet.a.lora_B.weight": ones}
-    assert _made_up(whole, {*whole}) is None
-    assert _made_up(whole | {"unet.b.a.lora_A.weight": ones, "unet.b.a.lora_B.weight": zeros}, {*whole}) is None
-    for other in (ones, zeros):
-        assert _made_up(whole | {"unet.a.lora_B.bias": other}, {*whole}) == "unet.a.lora_B.bias"
-    assert _made_up(whole | {"unet.b.lora_A.weight": ones, "unet.b.lora_B.weight": ones}, {*whole})
-
-
-def test_a_layer_whose_name_ends_alike_gets_adapters_that_change_nothing(tiny_flux, tmp_path):
-    """Those of the whole model's `proj_out` fit the ends of its blocks' names, too."""
-    layer = load(tiny_flux, FluxPipeline).pipe.transformer.proj_out
-    names = [f"transformer.proj_out.lora_{half}.weight" for half in "AB"]
-    tensors = dict(zip(names, (torch.ones(2, layer.in_features), torch.ones(layer.out_features, 2)), strict=True))
-    save_file(tensors, tmp_path / "w.safetensors")
-    option = {"source": str(tmp_path), "weight_name": "w.safetensors"}
-    before, after = (load(tiny_flux, FluxPipeline, lora=each).pipe.transformer.state_dict() for each in (None, option))
-    assert [name for name in before if not torch.equal(before[name], after[name])] == ["proj_out.weight"]
-
-
-def test_adapters_of_another_shape_cost_one_line_that_gives_the_reason(tiny_sdxl, lora, tmp_path, capfd):
-    option = lora("unet")
-    tensors = load_file(tmp_path / "w.safetensors")
-    wide = {n: torch.ones(2, 99) if "_A." in n or "down." in n else tensor for n, tensor in tensors.items()}
-    save_file(wide, tmp_path / "w.safetensors")
-    logging.getLogger("diffusers").addHandler(handler := logging.StreamHandler())
-    message = refusal(tiny_sdxl, lora=option)
-    logging.getLogger("diffusers").removeHandler(handler)
-    assert "does not fit the models" in message and "size mismatch" in message
-    assert "unsuccessful" not in capfd.readouterr().err
 
 
 def whole_numbers(file):
@@ -316,17 +142,6 @@ def test_the_usual_schedulers_sample_flow(tiny_sd3, settings):
     pipeline = load(tiny_sd3, SD3Pipeline, scheduler=settings, steps=3)
     images = pipeline.sample(pipeline.encode(["a circle"]), pipeline.draw_noise([0]))
     assert images.isfinite().all()
-
-
-def test_adapters_of_a_transformer_are_merged(tiny_sd3, tmp_path):
-    """diffusers gives these in another form than those of a U-Net."""
-    layer = load(tiny_sd3, SD3Pipeline).pipe.transformer.transformer_blocks[0].attn.to_q
-    names = [f"transformer.transformer_blocks.0.attn.to_q.lora_{half}.weight" for half in "AB"]
-    tensors = dict(zip(names, (torch.ones(2, layer.in_features), torch.ones(layer.out_features, 2)), strict=True))
-    save_file(tensors, tmp_path / "w.safetensors")
-    option = {"source": str(tmp_path), "weight_name": "w.safetensors"}
-    changed = load(tiny_sd3, SD3Pipeline, lora=option).pipe.transformer.transformer_blocks[0].attn.to_q
-    torch.testing.assert_close(changed.weight, layer.weight + 2)
 
 
 @pytest.mark.parametrize("content", ["[]", "{", "", "version https://git-lfs.github.com/spec/v1\noid"])
