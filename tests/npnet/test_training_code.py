@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from golden_noise.errors import UserError
-from golden_noise.npnet import checkpoint, convert
+from golden_noise.npnet import NPNet, checkpoint, convert
 
 SIDE, TOKENS, WIDTH = 128, 77, 3
 SWIN = "swin_tiny_patch4_window7_224"
@@ -164,6 +164,14 @@ def test_a_file_without_attention_says_so_itself(file):
         return saved | {"unet_svd": kept}
 
     assert checkpoint.load(file("svd_unet+unet", change=drop)).config["attention"] is False
+
+
+def test_a_size_that_no_shape_tells_can_be_given(file):
+    npnet = NPNet.from_single_file(file("unet"), latent_shape=(4, 16, 24))
+    assert npnet.latent_shape == (4, 16, 24)
+    noise, embeds = torch.randn(1, 4, 16, 24), torch.randn(1, TOKENS, WIDTH)
+    with torch.no_grad():
+        assert npnet(noise, embeds).shape == noise.shape
 
 
 def test_what_a_file_cannot_tell_is_asked_for(file):
