@@ -9,6 +9,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,8 +18,10 @@ from omegaconf import DictConfig
 
 from golden_noise import collection
 from golden_noise.cli import CONF
-from golden_noise.noise import draw_noise
+from golden_noise.collector import Collector
+from golden_noise.noise import sampler_generators
 from golden_noise.pairs import prepare
+from golden_noise.prompts import Prompt
 
 REPEATS = 5
 CASES = {
@@ -27,23 +30,26 @@ CASES = {
 }
 
 
-def model_seconds(collector: collection.Collector, units: list) -> float:
+def model_seconds(collector: Collector, units: Sequence[Sequence[Prompt]]) -> float:
     """Time of the models' calls alone; what goes into them is there already."""
-    elapsed = 0.0
+    pipeline, elapsed = collector.pipeline, 0.0
     for prompts in units:
         for start in range(0, len(prompts), collector.batch_size):
             batch = prompts[start : start + collector.batch_size]
-            noise = draw_noise([prompt.seed for prompt in batch], collector.pipeline.latent_shape)
+            texts, seeds = [prompt.text for prompt in batch], [prompt.seed for prompt in batch]
+            noise = pipeline.draw_noise(seeds)
             begin = time.perf_counter()
-            embedding = collector.pipeline.encode([prompt.text for prompt in batch])
-            golden = collector.search.search(noise, embedding, collector.pipeline)
-            if collector.selection:
-                collector._scores(batch, embedding, noise, golden)
+            embedding = pipeline.encode(texts)
+            noises = (noise, collector.search.search(noise, embedding, pipeline))
+            for latents in noises if collector.selection else ():
+                images = pipeline.sample(embedding, latents, generator=sampler_generators(seeds))
+                for metric in collector.metrics.values():
+                    metric.score(texts, images)
             elapsed += time.perf_counter() - begin
     return elapsed
 
 
-def collection_seconds(config: DictConfig, units: list) -> float:
+def collection_seconds(config: DictConfig, units: Sequence[Sequence[Prompt]]) -> float:
     """Time of a whole collection into a new folder, after its models are loaded."""
     begin = time.perf_counter()
     prepare(Path(config.data_dir), collection.provenance(config), units)
@@ -62,7 +68,7 @@ def main() -> None:
             config = compose("collect", [*places, f"prompts.count={count}", "search=redenoise", *options])
             units = collection.work_units(config)
             collector = load(config, count)
-            collection.load_collector = lambda *_, collector=collector: collector  # type: ignore[misc]
+            collection.load_collector = lambda *_, collector=collector: collector
             model_seconds(collector, units[:1])  # warms up
             models, wholes = [], []
             for _ in range(REPEATS):

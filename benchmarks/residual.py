@@ -6,6 +6,7 @@ A training step of the published size, with features read as the map that they a
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ class ResizeFirst(ResidualBranch):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Returns g(x), shaped as x."""
+        assert self.backbone_size is not None
         image = F.interpolate(x_BCHW, size=(self.backbone_size, self.backbone_size), mode="nearest")
         (features,) = self.backbone.forward_intermediates(
             self.conv_in(image), indices=1, norm=True, intermediates_only=True
@@ -51,7 +53,7 @@ def main() -> None:
         npnet(noise, embeds).square().mean().backward()
 
     orders = (ResidualBranch, ResizeFirst)
-    times = [[seconds(lambda order=order: step(order)) for order in orders] for _ in range(REPEATS + 1)][1:]
+    times = [[seconds(partial(step, order)) for order in orders] for _ in range(REPEATS + 1)][1:]
     after, first = (1000 * statistics.median(column) for column in zip(*times, strict=True))
     ratio = statistics.median(slow / fast for fast, slow in times)
     print(f"{DEVICE.type}, {torch.get_num_threads()} threads, torch {torch.__version__}, batch {BATCH}\n")

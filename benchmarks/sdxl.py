@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
@@ -70,7 +71,8 @@ class Stages:
     """Time and peak memory of named stages, each run once before it is measured."""
 
     def __init__(self, device: torch.device, repeats: int):
-        self.device, self.repeats, self.rows = device, repeats, []
+        self.device, self.repeats = device, repeats
+        self.rows: list[dict[str, Any]] = []
 
     def measure(self, name: str, stage: Callable[[], object]) -> None:
         """Median seconds of a stage, and the most memory in use at once, weights included."""

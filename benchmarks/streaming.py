@@ -51,7 +51,7 @@ def write_npz(folder: Path, count: int) -> None:
     """The published form: a file for each pair."""
     folder.mkdir()
     for pair in make_pairs(0, count):
-        noise, golden = (np.float16(x)[None] for x in (pair.noise, pair.golden))
+        noise, golden = (np.asarray(x, np.float16)[None] for x in (pair.noise, pair.golden))
         np.savez(folder / f"{pair.prompt.index}_{pair.prompt.seed}.npz", noise, golden, np.array(pair.prompt.index))
 
 
@@ -64,10 +64,8 @@ def forget(folder: Path) -> None:
 
 
 def data_module(folder: Path, workers: int, **options: Any) -> NoisePairDataModule:
-    data = NoisePairDataModule(
-        folder, BATCH, LATENTS, EMBEDS, num_workers=workers, val_fraction=0.02,
-        **{"embeddings": "encode", "encode": lambda prompts: None} | options,
-    )  # fmt: skip
+    chosen: dict[str, Any] = {"embeddings": "encode", "encode": lambda prompts: None, "val_fraction": 0.02} | options
+    data = NoisePairDataModule(folder, BATCH, LATENTS, EMBEDS, num_workers=workers, **chosen)
     data.setup("fit")
     return data
 
@@ -254,12 +252,12 @@ def embeddings(folder: Path, count: int, workers: int) -> None:
         data = data_module(shards, workers, embeddings=name, encode=encode, embeds_cache=0)
         loader = data.train_dataloader()
         epoch_of(loader)
-        rate = statistics.median(count / seconds(lambda loader=loader: epoch_of(loader)) for _ in range(3))
+        rate = statistics.median(count / seconds(partial(epoch_of, loader)) for _ in range(3))
         raw = next(iter(loader))
         few = {key: value[:8] for key, value in raw.items()}
-        ready = [seconds(lambda few=few, data=data: data.on_after_batch_transfer(few, 0)) for _ in range(3)]
+        ready = [seconds(partial(data.on_after_batch_transfer, few, 0)) for _ in range(3)]
         batch = data.on_after_batch_transfer(few, 0)
-        steps = [seconds(lambda batch=batch: step(batch)) for _ in range(3)]
+        steps = [seconds(partial(step, batch)) for _ in range(3)]
         size = sum(path.stat().st_size for path in shards.glob("*.tar")) / count
         encoding, stepping = statistics.median(ready), statistics.median(steps)
         print(f"| {name} | {size:,.0f} | {rate:,.0f} | {encoding:.3f} | {stepping:.2f} | {encoding + stepping:.2f} |")

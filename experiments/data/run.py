@@ -3,6 +3,8 @@
 python -m experiments.data.run
 """
 
+from pathlib import Path
+
 from experiments.study import (
     ALONE,
     REDENOISE,
@@ -66,7 +68,7 @@ def main() -> None:
     save_figure(__file__, plot)
 
 
-def judged(seed: int, networks: dict) -> object:
+def judged(seed: int, networks: dict[str, Path]) -> Path:
     """The networks of a seed on the held-out prompts."""
     named = {identifier(SETS[name].name): npnet for name, npnet in networks.items()}
     return evaluated(f"data/{seed}", ALONE, "~metric.reward", networks=named)

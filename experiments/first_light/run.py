@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def row(summary: dict, method: str) -> dict[str, object]:
-    found = {"starting noise": name(method)}
+    found: dict[str, object] = {"starting noise": name(method)}
     for metric in ("strict", "soft", "reward"):
         against = compared(summary, metric, "standard", method)
         found[metric] = plain(summary["methods"][method][metric]["mean"])

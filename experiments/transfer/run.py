@@ -89,7 +89,7 @@ def drawn(
     networks: Mapping[str, Path],
     controlled: str,
     *options: str,
-    searches: Mapping[str, Sequence[str]] | None = None,
+    searches: dict[str, list[str]] | None = None,
 ) -> Path:
     """An evaluation of networks beside scaled noise, and beside one model's first network that got other prompts."""
     methods = ["evaluation.methods=[standard,shuffled]", f"npnet={network(controlled, SEEDS[0])}"]

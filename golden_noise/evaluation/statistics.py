@@ -14,6 +14,7 @@ Shapes: N items, U units, K columns, R resamples.
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest, norm, wilcoxon
@@ -87,7 +88,7 @@ class PairedSample:
     """
 
     def __init__(
-        self, columns: Mapping[Hashable, np.ndarray], units: Sequence[Hashable] | None = None, seed: int = 0
+        self, columns: Mapping[Any, np.ndarray], units: Sequence[Hashable] | None = None, seed: int = 0
     ) -> None:
         self._columns = {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()}
         values_NK = np.stack(list(self._columns.values()), axis=1)
