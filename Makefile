@@ -17,10 +17,11 @@ demo: $(INSTALLED) ## collect, train and evaluate on the bundled miniature (ARGS
 test: $(INSTALLED) ## all tests that need neither minutes nor a GPU, with coverage
 	.venv/bin/python -m pytest --numprocesses=logical --dist=worksteal --cov --durations=10
 
-check: $(INSTALLED) ## lint, format and types
+check: $(INSTALLED) ## lint, format, types, and which room imports which
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
 
 bench: $(INSTALLED) ## speed and memory
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; .venv/bin/python "$$file"; done

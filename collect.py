@@ -1,11 +1,11 @@
 """Collect noise pairs: `python collect.py pipeline=shapes search=redenoise`, `--help` for the options."""
 
-from golden_noise.cli import run
+from golden_noise.cli.entry import run
 
 
 def job(config):
-    from golden_noise.collection import collect_job  # late: --help must not wait for torch
-    from golden_noise.tracking import report_pairs
+    from golden_noise.collecting.job import collect_job  # late: --help must not wait for torch
+    from golden_noise.tracking.wandb import report_pairs
 
     if collect_job(config):
         report_pairs(config)

@@ -1,10 +1,10 @@
 """Compare starting noises on held-out prompts: `python evaluate.py npnet=FOLDER`, `--help` for the options."""
 
-from golden_noise.cli import run
+from golden_noise.cli.entry import run
 
 
 def job(config):
-    from golden_noise.evaluation.compare import evaluate_job  # late: --help must not wait for torch
+    from golden_noise.evaluation.job import evaluate_job  # late: --help must not wait for torch
 
     evaluate_job(config)
 

@@ -1,6 +1,6 @@
 """Train NPNet and evaluate it: `python train.py model=svd_unet+unet`, `--help` for the options."""
 
-from golden_noise.cli import run
+from golden_noise.cli.entry import run
 
 
 def job(config):

@@ -16,9 +16,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from golden_noise import collection
-from golden_noise.cli import CONF
-from golden_noise.collector import Collector
+from golden_noise.cli.conf import CONF
+from golden_noise.collecting import job as collection
+from golden_noise.collecting.collector import Collector
 from golden_noise.noise import sampler_generators
 from golden_noise.pairs import prepare
 from golden_noise.prompts import Prompt

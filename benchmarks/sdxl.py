@@ -15,9 +15,9 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from golden_noise.device import pick_device
 from golden_noise.noise import draw_noise
 from golden_noise.npnet import NPNet
-from golden_noise.pipelines.loading import pick_device
 from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.search.redenoise import Redenoise
 from golden_noise.shapes.models import build_pipeline, build_scheduler, build_tokenizer

@@ -3,3 +3,9 @@
 
 class UserError(ValueError):
     """A mistake in the user's input: shown as one line, which says what, where and what to do."""
+
+
+def first_line(error: Exception) -> str:
+    """Why something failed, without the advice and traces that libraries append."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from golden_noise.errors import UserError
-from golden_noise.weights import BUNDLED, PACKAGE, hub_commit
+from golden_noise.hub import BUNDLED, PACKAGE, hub_commit
 
 Identity = dict[str, Any]
 

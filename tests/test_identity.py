@@ -8,11 +8,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from golden_noise import identity, weights
-from golden_noise.cli import CONF
-from golden_noise.collection import provenance
+from golden_noise import hub, identity
+from golden_noise.cli.conf import CONF
+from golden_noise.collecting.job import provenance
 from golden_noise.errors import UserError
-from golden_noise.evaluation.compare import drawing_settings
+from golden_noise.evaluation.job import drawing_settings
 from golden_noise.identity import (
     BLOCK,
     SAMPLES,
@@ -190,23 +190,23 @@ def test_the_device_counts_where_it_decides_the_signs(options, counts):
 
 
 def test_a_hub_source_counts_with_its_commit(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "HF_HUB_CACHE", str(tmp_path))
-    weights.hub_commit.cache_clear()
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
+    hub.hub_commit.cache_clear()
     references = tmp_path / "models--ORG--NAME/refs"
     references.mkdir(parents=True)
     (references / "main").write_text(COMMIT)
     (references / "v1").write_text(COMMIT[::-1])
-    assert weights.hub_commit("ORG/NAME", None) == weights.hub_commit("ORG/NAME", "main") == COMMIT
-    assert weights.hub_commit("ORG/NAME", "v1") == COMMIT[::-1]
-    assert weights.hub_commit("ORG/NAME", COMMIT) == COMMIT
+    assert hub.hub_commit("ORG/NAME", None) == hub.hub_commit("ORG/NAME", "main") == COMMIT
+    assert hub.hub_commit("ORG/NAME", "v1") == COMMIT[::-1]
+    assert hub.hub_commit("ORG/NAME", COMMIT) == COMMIT
     for unknown in ("ORG/OTHER", "package:shapes/weights", "./ORG/NAME", str(tmp_path), "../x", "a b/c", "x"):
-        assert weights.hub_commit(unknown, None) is None
+        assert hub.hub_commit(unknown, None) is None
     options = [*SDXL, "pipeline.model.source=ORG/NAME", "metric=pickscore", "metric.pickscore.model=ORG/NAME"]
     config = composed("collect", *options, "metric.pickscore.revision=v1", "collection.select_by=pickscore")
     assert provenance(config)["commits"] == {"ORG/NAME@main": COMMIT, "ORG/NAME@v1": COMMIT[::-1]}
     scores = identity.scores(OmegaConf.to_container(config.metric.pickscore, resolve=True), "1")
     assert scores["commits"] == {"ORG/NAME@v1": COMMIT[::-1]}
-    weights.hub_commit.cache_clear()
+    hub.hub_commit.cache_clear()
 
 
 def test_commits_that_one_side_does_not_know_do_not_count():

@@ -15,9 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from golden_noise import identity
-from golden_noise.config import evaluated_methods, of_another_pipeline
 from golden_noise.errors import UserError
 from golden_noise.evaluation.cache import Cache
+from golden_noise.evaluation.choices import evaluated_methods
 from golden_noise.evaluation.scores import CONSTANT
 from golden_noise.evaluation.verdict import FEW
 from golden_noise.metrics.base import Metric
@@ -26,7 +26,8 @@ from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.loading import model_dtype
 from golden_noise.pipelines.overflow import check_images
 from golden_noise.prompts import Prompt
-from golden_noise.sharing import shared_batches
+from golden_noise.prompts.job import of_another_pipeline
+from golden_noise.sharing.fabric import shared_batches
 
 UNKNOWN = (
     "the control 'constant' was not run: no prompts to search its factor on are known. Give "

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from golden_noise import identity
-from golden_noise.claims import locked
 from golden_noise.errors import UserError
 from golden_noise.evaluation.gaussianity import noise_measures
-from golden_noise.evaluation.methods import Methods
 from golden_noise.evaluation.scores import SHUFFLED, image_path
 from golden_noise.files import write_atomically
+from golden_noise.generation.methods import Methods
 from golden_noise.images import TEXT, about, save_png, to_pil
 from golden_noise.noise import sampler_generators
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.overflow import check_images
 from golden_noise.prompts import Prompt
+from golden_noise.sharing.claims import locked
 
 MADE_BY = "made_by.json"
 

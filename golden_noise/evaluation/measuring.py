@@ -20,7 +20,7 @@ from golden_noise.evaluation.scores import Scores
 from golden_noise.images import from_pil, read_image
 from golden_noise.metrics.base import EmbedsImages, Metric
 from golden_noise.prompts import Prompt
-from golden_noise.sharing import shared_batches
+from golden_noise.sharing.fabric import shared_batches
 
 
 class ImageSource(Protocol):

@@ -2,20 +2,19 @@
 
 import base64
 import hashlib
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from golden_noise.evaluation import verdict
 from golden_noise.evaluation.gallery import ImageSource, gallery
 from golden_noise.evaluation.gaussianity import expected
 from golden_noise.evaluation.scores import NPNET, SEARCH, STANDARD, Scores
 from golden_noise.files import write_atomically
+from golden_noise.reporting.axis import Axis
+from golden_noise.reporting.page import render
 
 HERE = Path(__file__).parent
 
@@ -26,15 +25,9 @@ def write_report(folder: Path, scores: Scores, summary: dict[str, Any], images: 
     ``images(method, i)`` gives the image of ``scores.items[i]``; thumbnails of the gallery's pairs are embedded. All
     text from outside (prompts, tasks, config) is escaped, and the page's policy runs its own script and no other.
     """
-    page = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("report.html.jinja")
     script = (HERE / "report.js").read_text("utf-8")
-    html = page.render(
+    html = render(
+        HERE / "report.html.jinja",
         pairs=len(scores.items),
         extent=verdict.extent(summary["methods"][STANDARD][scores.metrics[0]]),
         methods=scores.methods,
@@ -53,39 +46,6 @@ def write_report(folder: Path, scores: Scores, summary: dict[str, Any], images: 
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     write_atomically(folder / "report.html", html)
-
-
-# Figures --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A horizontal axis, in percent so that a figure fits any screen without scaling its text."""
-
-    low: float
-    high: float
-    step: float
-
-    @classmethod
-    def over(cls, values: Iterable[float]) -> "Axis":
-        """The axis from the smallest to the largest value, with about five round ticks."""
-        values = list(values)
-        low, high = min(values), max(values)
-        if low == high:
-            low, high = low - 0.5, high + 0.5
-        power = 10 ** math.floor(math.log10((high - low) / 6))
-        return cls(low, high, step=next(m * power for m in (1, 2, 5, 10) if m * power >= (high - low) / 6))
-
-    @property
-    def ticks(self) -> list[tuple[float, str]]:
-        """Positions of the round values on the axis, with their labels."""
-        decimals = max(0, -math.floor(math.log10(self.step) + 1e-9))
-        first, last = math.ceil(self.low / self.step - 1e-9), math.floor(self.high / self.step + 1e-9)
-        return [(self.at(k * self.step), f"{k * self.step:.{decimals}f}") for k in range(first, last + 1)]
-
-    def at(self, value: float) -> float:
-        """Position of a value in percent; a margin at both ends leaves room for the tick labels."""
-        return round(4 + 92 * (value - self.low) / (self.high - self.low), 2)
 
 
 def _metric(scores: Scores, summary: dict[str, Any], metric: str) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from golden_noise.device import pick_device
+from golden_noise.hub import locate
 from golden_noise.metrics.clip import CLIP, clip_pixels
 from golden_noise.metrics.head import fold_head
 from golden_noise.metrics.loading import find_file, pick_dtype, read_tensors, version_of
-from golden_noise.pipelines.loading import pick_device
-from golden_noise.weights import locate
 
 
 class AES:

@@ -9,10 +9,10 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from transformers import AutoTokenizer, BatchEncoding, CLIPConfig, CLIPModel
 
+from golden_noise.hub import locate
 from golden_noise.images import to_pil
 from golden_noise.metrics.limits import count_cut
 from golden_noise.metrics.loading import build, load
-from golden_noise.weights import locate
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 

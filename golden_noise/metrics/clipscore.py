@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from golden_noise.device import pick_device
 from golden_noise.metrics.clip import CLIP, ReadsCLIPTokens, clip_pixels
 from golden_noise.metrics.loading import pick_dtype, version_of
-from golden_noise.pipelines.loading import pick_device
 
 
 class CLIPScore(ReadsCLIPTokens):

@@ -9,13 +9,13 @@ from PIL import Image
 from torch import Tensor
 from transformers import Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessorPil
 
+from golden_noise.device import pick_device
 from golden_noise.errors import UserError
+from golden_noise.hub import locate
 from golden_noise.images import from_pil, to_pil
 from golden_noise.metrics.clip import CLIP, clip_pixels
 from golden_noise.metrics.geneval_tasks import COLORS, NAMES, Detection, fulfils, parse
 from golden_noise.metrics.loading import load, pick_dtype, version_of
-from golden_noise.pipelines.loading import pick_device
-from golden_noise.weights import locate
 
 TEMPLATES = ("a photo of a {color} {name}", "a photo of a {color}-colored {name}", "a photo of a {color} object")
 LOWEST_CONFIDENCE = 0.3

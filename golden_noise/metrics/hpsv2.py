@@ -7,11 +7,11 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import normalize, resize
 
+from golden_noise.device import pick_device
+from golden_noise.hub import locate
 from golden_noise.images import from_pil, to_pil
 from golden_noise.metrics.clip import CLIP, MEAN, STD, ReadsCLIPTokens, from_open_clip
 from golden_noise.metrics.loading import find_file, pick_dtype, read_tensors, version_of
-from golden_noise.pipelines.loading import pick_device
-from golden_noise.weights import locate
 
 
 class HPSv2(ReadsCLIPTokens):

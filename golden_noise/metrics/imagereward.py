@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
+from golden_noise.device import pick_device
 from golden_noise.errors import UserError
+from golden_noise.hub import locate
 from golden_noise.metrics.clip import clip_pixels
 from golden_noise.metrics.head import fold_head
 from golden_noise.metrics.limits import count_cut
 from golden_noise.metrics.loading import build, find_file, load, part, pick_dtype, read_tensors, version_of
-from golden_noise.pipelines.loading import pick_device
-from golden_noise.weights import locate
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the raw scores, as published
 TOKENS = 35

@@ -12,9 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from golden_noise.errors import UserError
-from golden_noise.pipelines.loading import first_line, hide_reading, why_missing
-from golden_noise.weights import hub_problem, looks_local
+from golden_noise.errors import UserError, first_line
+from golden_noise.hub import hide_reading, hub_problem, looks_local, why_missing
 
 DTYPES = ("float32", "float16", "bfloat16")
 DAMAGED = (RuntimeError, EOFError, pickle.UnpicklingError, struct.error, SafetensorError)  # in files of weights

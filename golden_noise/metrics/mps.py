@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPImageProcessorPil
 
+from golden_noise.device import pick_device
 from golden_noise.errors import UserError
+from golden_noise.hub import locate
 from golden_noise.images import to_pil
 from golden_noise.metrics.clip import CLIP, ReadsCLIPTokens
 from golden_noise.metrics.loading import fill, find_file, load, part, pick_dtype, read_tensors, version_of
-from golden_noise.pipelines.loading import pick_device
-from golden_noise.weights import locate
 
 COUNTERS = (".position_ids", ".inv_freq", ".pos_emb")  # buffers of older libraries; they only count from 0
 

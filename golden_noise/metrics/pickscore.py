@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from torch import Tensor
 from transformers import CLIPImageProcessorPil
 
+from golden_noise.device import pick_device
+from golden_noise.hub import locate
 from golden_noise.images import to_pil
 from golden_noise.metrics.clip import CLIP, ReadsCLIPTokens
 from golden_noise.metrics.loading import load, pick_dtype, version_of
-from golden_noise.pipelines.loading import pick_device
-from golden_noise.weights import locate
 
 
 class PickScore(ReadsCLIPTokens):

@@ -8,13 +8,12 @@ from typing import Any
 
 from diffusers import ModelMixin
 
-from golden_noise.errors import UserError
+from golden_noise.errors import UserError, first_line
+from golden_noise.hub import damage, hub_problem, locate, why_missing
 from golden_noise.npnet import published
 from golden_noise.npnet.denoiser import DenoiserNPNet
 from golden_noise.npnet.npnet import NPNet
 from golden_noise.pipelines.base import Pipeline
-from golden_noise.pipelines.loading import first_line, why_missing
-from golden_noise.weights import damage, hub_problem, locate
 
 OWN_CLASS = re.compile(r"(?P<name>\w+(\.\w+)+):(?P<place>.+)")
 IN_FOLDER = ("config.json", "diffusion_pytorch_model.safetensors")

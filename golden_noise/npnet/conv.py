@@ -9,8 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from golden_noise.errors import UserError
-from golden_noise.pipelines.loading import why_missing
-from golden_noise.weights import hub_problem, locate
+from golden_noise.hub import hub_problem, locate, why_missing
 
 Pretrained = bool | str | Mapping[str, Any]
 

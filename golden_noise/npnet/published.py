@@ -19,9 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from golden_noise.errors import UserError
+from golden_noise.hub import damage, hub_problem, looks_local, why_missing
 from golden_noise.npnet.npnet import NPNet
-from golden_noise.pipelines.loading import why_missing
-from golden_noise.weights import damage, hub_problem, looks_local
 
 Weights = dict[str, Tensor]
 

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from golden_noise.errors import UserError
+from golden_noise.errors import UserError, first_line
 from golden_noise.npnet.conv import Pretrained
-from golden_noise.pipelines.loading import first_line
 
 
 class ResidualBranch(nn.Module):

@@ -7,7 +7,7 @@ from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor
 
 from golden_noise.errors import UserError
-from golden_noise.pipelines.loading import quiet
+from golden_noise.hub import quiet
 
 
 class _NotFloats(ValueError):

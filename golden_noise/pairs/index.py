@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from golden_noise import identity
-from golden_noise.claims import locked
 from golden_noise.errors import UserError
 from golden_noise.files import atomic_file
 from golden_noise.pairs.pair import REDO, Failure
+from golden_noise.sharing.claims import locked
 
 INDEX_NAME = "index.json"
 _VERSION = 1

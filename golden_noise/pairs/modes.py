@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from golden_noise.claims import alone
 from golden_noise.errors import UserError
 from golden_noise.pairs.index import INDEX_NAME, ShardIndex, writing
 from golden_noise.pairs.pair import prompts_digest
 from golden_noise.prompts import Prompt
+from golden_noise.sharing.claims import alone
 
 _COLLECTED = re.compile(r"pairs-[0-9]{6}\.tar|\.pairs-[0-9]{6}\.(tar\.tmp|claim)|\.index\.json\.tmp")
 

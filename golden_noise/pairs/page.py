@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from golden_noise.evaluation import report
-from golden_noise.evaluation.report import Axis
 from golden_noise.files import atomic_file
 from golden_noise.pairs.index import ShardIndex
 from golden_noise.pairs.pair import Failure
 from golden_noise.pairs.stats import QUANTILES, Tried, acceptance, score_rows
+from golden_noise.reporting.axis import Axis
+from golden_noise.reporting.page import render
 
 HERE = Path(__file__).parent
 BINS = 40
@@ -25,15 +24,9 @@ def write_page(path: Path, folder: Path, tried: Sequence[Tried], failed: Mapping
     Raises:
         OSError: it cannot be written.
     """
-    template = Environment(
-        loader=FileSystemLoader([HERE, report.HERE]),  # the report's style
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("page.html.jinja")
     index = ShardIndex.load(folder)
-    html = template.render(
+    html = render(
+        HERE / "page.html.jinja",
         folder=folder.name or str(folder),
         shards=len(index.shards),
         tasks=acceptance(tried),

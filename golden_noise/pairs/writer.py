@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from golden_noise.claims import Claims
 from golden_noise.errors import UserError
 from golden_noise.files import atomic_file
 from golden_noise.pairs import tar
 from golden_noise.pairs.index import ShardEntry, ShardIndex, writing
 from golden_noise.pairs.pair import Failure, NoisePair, Result, prompt_hash
+from golden_noise.sharing.claims import Claims
 
 PIECE = 1 << 20  # bytes that are hashed and written at a time
 

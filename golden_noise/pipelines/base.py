@@ -14,9 +14,10 @@ from diffusers import DiffusionPipeline
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from torch import Tensor
 
+from golden_noise.device import pick_device, pick_dtype
 from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
-from golden_noise.pipelines.loading import load_diffusers, pick_device, pick_dtype
+from golden_noise.pipelines.loading import load_diffusers
 from golden_noise.pipelines.lora import load_lora
 from golden_noise.pipelines.memory import place
 from golden_noise.pipelines.overflow import keep_overflow

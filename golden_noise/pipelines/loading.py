@@ -9,18 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import diffusers
 import torch
-import transformers
 from diffusers import DiffusionPipeline
 from huggingface_hub.errors import GatedRepoError
-from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from hydra.utils import get_method
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedTokenizerBase
 
-from golden_noise.errors import UserError
-from golden_noise.weights import damage, hub_problem, locate
+from golden_noise.device import device_kind, dtype_name
+from golden_noise.errors import UserError, first_line
+from golden_noise.hub import damage, hide_reading, hub_problem, locate, why_missing
 
 OPTION = "pipeline.model.source"
 TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"  # transformers' name for that warning
@@ -30,65 +28,6 @@ REPORTED, MADE_UP = re.compile(r"^(\S.*?)\s*\|\s*MISSING", re.MULTILINE), re.com
 PREDICTORS = ("unet", "transformer", "vae")  # models of floating point numbers alone
 COLOR = re.compile(r"\x1b\[[0-9;]*m")
 Kind = TypeVar("Kind", bound=DiffusionPipeline)
-
-
-def pick_device(device: str) -> torch.device:
-    """ "auto" is the first CUDA GPU, else Apple's, else the CPU; anything else is taken as given.
-
-    Raises:
-        UserError: there is no such device here.
-    """
-    try:
-        return torch.empty(0, device=device_kind(device) if device == "auto" else device).device
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"device={device} cannot be used ({first_line(error)}): try device=auto or device=cpu"
-        ) from error
-
-
-def device_kind(device: str) -> str:
-    """What kind of device a setting means here, such as cuda; nothing is started on it."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    return device.partition(":")[0]
-
-
-def hide_reading() -> None:
-    """No progress bars for reading weights from the disk, a matter of seconds; those of downloads stay."""
-    downloads = not are_progress_bars_disabled()
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()  # switches the downloads' off, too
-    if downloads:
-        enable_progress_bars()
-
-
-def first_line(error: Exception) -> str:
-    """Why something failed, without the advice and traces that libraries append."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-
-
-def why_missing(error: Exception, problem: str | None) -> str:
-    """Why weights cannot be had; `problem` is what `hub_problem` said of them."""
-    return f"{problem}, and it was not downloaded before" if problem else first_line(error)
-
-
-def pick_dtype(dtype: str, device: torch.device, half: str) -> torch.dtype:
-    """ "auto" is `half` on a GPU and float32 elsewhere.
-
-    Raises:
-        UserError: it is none that a pipeline can run in.
-    """
-    return getattr(torch, dtype_name(dtype, device.type, half))
-
-
-def dtype_name(dtype: str, kind: str, half: str) -> str:
-    """The name of what `pick_dtype` gives on a kind of device."""
-    if dtype == "auto":
-        dtype = half if kind == "cuda" else "float32"
-    if dtype not in ("float16", "bfloat16", "float32"):
-        raise UserError(f"pipeline.model.dtype={dtype} must be auto, float16, bfloat16 or float32")
-    return dtype
 
 
 def model_dtype(model: Mapping[str, Any], device: str) -> str:
@@ -177,20 +116,6 @@ def check_floats(file: Path, what: str, free: str = "") -> None:
     for name, kind in kinds.items():
         if not kind.startswith(("F", "BF")) and not (free and name.endswith(free)):
             raise UserError(f"{what} is damaged: {name} holds {kind} and no floating point numbers")
-
-
-@contextmanager
-def quiet(*names: str) -> Iterator[None]:
-    """No word of some loggers and those below them, in a block that says itself what is wrong."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _load_variant(kind: type[Kind], place: str, variant: str | None, **options: Any) -> Kind:

@@ -15,8 +15,9 @@ from diffusers.utils import (
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from golden_noise.errors import UserError
-from golden_noise.pipelines.loading import check_floats, first_line, quiet
+from golden_noise.errors import UserError, first_line
+from golden_noise.hub import quiet
+from golden_noise.pipelines.loading import check_floats
 from golden_noise.pipelines.parts import find_weights
 
 ADAPTER = "golden_noise"  # the adapters' name while they are apart from the models' own weights

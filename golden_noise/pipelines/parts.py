@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from golden_noise.errors import UserError
-from golden_noise.pipelines.loading import check_files, check_floats, complete, first_line, why_unloadable
-from golden_noise.weights import hub_problem, locate
+from golden_noise.errors import UserError, first_line
+from golden_noise.hub import hub_problem, locate
+from golden_noise.pipelines.loading import check_files, check_floats, complete, why_unloadable
 
 
 def check_options(option: str, given: Any, function: Callable[..., Any], own: int = 1) -> None:

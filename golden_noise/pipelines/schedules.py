@@ -10,8 +10,7 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Tensor
 
-from golden_noise.errors import UserError
-from golden_noise.pipelines.loading import first_line
+from golden_noise.errors import UserError, first_line
 
 OPTION = "pipeline.model.scheduler"
 

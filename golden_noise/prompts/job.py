@@ -1,8 +1,10 @@
-"""What a job says of its prompts before it works for long."""
+"""The prompts of a job: what it says of them before it works for long, and whose they are."""
 
 import sys
 from collections.abc import Sequence
 from typing import Any
+
+from omegaconf import DictConfig
 
 from golden_noise.prompts.prompt import Prompt
 
@@ -32,3 +34,9 @@ def summary(prompts: Sequence[Prompt], path: str | None, each: int = 1) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+def of_another_pipeline(config: DictConfig, prompts: Any) -> bool:
+    """Whether prompts are the miniature's captions and the pipeline is not the miniature."""
+    target = prompts.get("_target_") if isinstance(prompts, DictConfig) else None
+    return "golden_noise.shapes" in str(target) and not config.pipeline.bundled

@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from golden_noise.hub import PACKAGE
 from golden_noise.images import to_pil
 from golden_noise.metrics.pickscore import PickScore
 from golden_noise.noise import draw_noise
@@ -24,7 +25,6 @@ from golden_noise.shapes.arguments import read_arguments
 from golden_noise.shapes.metric import ShapesScore
 from golden_noise.shapes.prompts import draw_prompts
 from golden_noise.shapes.scenes import SIZE, TASKS, sample_batch
-from golden_noise.weights import PACKAGE
 
 DEFAULTS = {
     "weights": str(PACKAGE / "shapes/weights"),

@@ -19,27 +19,36 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from golden_noise import identity, record
-from golden_noise.claims import alone
-from golden_noise.collection import collect, pipeline_identity, provenance
-from golden_noise.config import of_another_pipeline
+from golden_noise import identity
+from golden_noise.collecting.job import collect, pipeline_identity, provenance
+from golden_noise.device import device_kind
 from golden_noise.errors import UserError
-from golden_noise.evaluation.compare import check_methods, evaluate, evaluated_prompts, load_npnet
+from golden_noise.evaluation.job import check_methods, evaluate, evaluated_prompts, load_npnet
 from golden_noise.files import write_atomically
 from golden_noise.noise import sampler_generators
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pairs import NoisePairDataModule, ShardIndex
 from golden_noise.pairs.order import Split
 from golden_noise.pipelines.base import Pipeline
-from golden_noise.pipelines.loading import device_kind, model_dtype
-from golden_noise.processes import is_first, telling_of_a_wait
+from golden_noise.pipelines.loading import model_dtype
 from golden_noise.prompts import Prompt
-from golden_noise.tracking import build_loggers, log_config, log_in, report_training, report_weights_used, wandb_run
+from golden_noise.prompts.job import of_another_pipeline
+from golden_noise.sharing.claims import alone
+from golden_noise.sharing.processes import is_first, telling_of_a_wait
+from golden_noise.tracking import record
+from golden_noise.tracking.wandb import (
+    build_loggers,
+    log_config,
+    log_in,
+    report_training,
+    report_weights_used,
+    wandb_run,
+)
 from golden_noise.training.callbacks import SampleGrid, SaveNPNet
 from golden_noise.training.card import write_card
 from golden_noise.training.checkpoints import LAST, AtomicCheckpointIO, resumable
+from golden_noise.training.description import describe
 from golden_noise.training.module import NPNetModule
-from golden_noise.training.record import describe
 from golden_noise.training.start import check_new, check_precision, trained_before
 
 GRID_PROMPTS = 8

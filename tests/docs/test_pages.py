@@ -7,10 +7,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from golden_noise.cli import CONF
-from golden_noise.config import check
+from golden_noise.cli.conf import CONF
+from golden_noise.cli.validation import check
+from golden_noise.hub import PACKAGE
 from golden_noise.shapes.measure import DEFAULTS
-from golden_noise.weights import PACKAGE
 
 from .pages import FENCE, PAGES, ROOT, Command, inline_commands, shell_commands, written_files
 
@@ -24,9 +24,9 @@ COMMANDS = [
 SCRIPTS = ("collect.py", "train.py", "evaluate.py", "generate.py")
 JOBS = [case for case in COMMANDS if case.values[1].program in SCRIPTS]
 TOOLS = {
-    "golden_noise.pairs": "golden_noise.pairs.__main__",
+    "golden_noise.pairs": "golden_noise.cli.pairs",
     "golden_noise.npnet.convert": "golden_noise.npnet.convert",
-    "golden_noise.experiments": "golden_noise.experiments.__main__",
+    "golden_noise.sweeps": "golden_noise.sweeps.commands",
     "experiments": "experiments.__main__",
 }
 MODULES = [case for case in COMMANDS if case.values[1].program in TOOLS]

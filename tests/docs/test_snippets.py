@@ -5,7 +5,7 @@ import re
 import pytest
 from PIL import Image
 
-from golden_noise.cli import CONF
+from golden_noise.cli.conf import CONF
 
 ROOT = CONF.parent
 PAGES = ("README.md", "docs/generate.md", "docs/diffusers.md")

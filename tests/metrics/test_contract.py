@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
-from golden_noise.cli import CONF
+from golden_noise.cli.conf import CONF
 from golden_noise.errors import UserError
 from golden_noise.images import from_pil, to_pil
 from golden_noise.metrics.limits import CutsPrompts, prompts_cut

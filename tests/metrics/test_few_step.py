@@ -10,9 +10,9 @@ from hydra import compose, initialize_config_dir
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from golden_noise.cli import CONF
-from golden_noise.config import check
-from golden_noise.evaluation.compare import evaluate
+from golden_noise.cli.conf import CONF
+from golden_noise.cli.validation import check
+from golden_noise.evaluation.job import evaluate
 from golden_noise.npnet import NPNet
 
 METRICS = ["pickscore", "hpsv21", "aes", "imagereward", "clipscore"]

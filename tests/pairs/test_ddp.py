@@ -27,7 +27,7 @@ sys.path.insert(0, sys.argv[2])
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from golden_noise.cli import run
+from golden_noise.cli.entry import run
 from golden_noise.pairs import NoisePairDataModule
 from tests.pairs.test_datamodule import Recorder
 from tests.pairs.test_ddp import EMBEDS_SHAPE, LATENT_SHAPE, OPTIONS

@@ -9,9 +9,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from golden_noise.cli.pairs import main
 from golden_noise.errors import UserError
 from golden_noise.pairs import Failure, NoisePair, ShardIndex, read_shard
-from golden_noise.pairs.__main__ import main
 from golden_noise.pairs.published import PublishedSet, export_set, import_set
 from golden_noise.pairs.verify import problems
 from golden_noise.pipelines.base import PromptEmbedding

@@ -4,8 +4,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from golden_noise.cli.pairs import main
 from golden_noise.pairs import Failure, ShardWriter
-from golden_noise.pairs.__main__ import main
 from golden_noise.pairs.page import histogram
 from golden_noise.pairs.stats import acceptance, failures, read_tried, score_rows
 

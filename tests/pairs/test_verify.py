@@ -8,8 +8,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from golden_noise.cli.pairs import main
 from golden_noise.pairs import NoisePair, ShardWriter
-from golden_noise.pairs.__main__ import main
 from golden_noise.pairs.verify import problems
 
 from .factory import CONFIG, collect, make_pair, replace_shard, rewrite_entry

@@ -15,11 +15,11 @@ from omegaconf import OmegaConf
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from golden_noise.cli import CONF
-from golden_noise.collection import collect
-from golden_noise.config import check
-from golden_noise.evaluation.compare import evaluate
-from golden_noise.generation import generate
+from golden_noise.cli.conf import CONF
+from golden_noise.cli.validation import check
+from golden_noise.collecting.job import collect
+from golden_noise.evaluation.job import evaluate
+from golden_noise.generation.job import generate
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.schedules import Flow

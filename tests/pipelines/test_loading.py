@@ -12,8 +12,8 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
+from golden_noise.device import pick_device
 from golden_noise.errors import UserError
-from golden_noise.pipelines.loading import pick_device
 from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.pipelines.stable_diffusion import SDPipeline
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from golden_noise.cli import CONF
-from golden_noise.collection import provenance
+from golden_noise.cli.conf import CONF
+from golden_noise.collecting.job import provenance
 from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
 from golden_noise.pipelines.flux import FluxPipeline

@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from golden_noise.cli import CONF
+from golden_noise.cli.conf import CONF
 from golden_noise.prompts.job import announce
 
 

@@ -5,7 +5,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from golden_noise.cli import CONF
+from golden_noise.cli.conf import CONF
 from golden_noise.noise import draw_noise
 
 NOISE = draw_noise([0, 1, 2], (4, 8, 8))

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from golden_noise.evaluation.drawing import other_prompts
+from golden_noise.hub import PACKAGE
 from golden_noise.metrics.pickscore import PickScore
 from golden_noise.noise import draw_noise
 from golden_noise.pipelines.sdxl import SDXLPipeline
@@ -12,7 +13,6 @@ from golden_noise.shapes.metric import ShapesScore
 from golden_noise.shapes.models import build_tokenizer
 from golden_noise.shapes.prompts import draw_prompts
 from golden_noise.shapes.scenes import requests, sample_batch
-from golden_noise.weights import PACKAGE
 
 WEIGHTS = PACKAGE / "shapes/weights"
 # What a benchmark needs. figures.json holds what the weights reach: 0.997 and 0.87, of 1,200 scenes and captions.

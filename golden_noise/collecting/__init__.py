@@ -1,0 +1,1 @@
+"""The collect job: prompts, a pipeline and a search become noise pairs."""

@@ -1,0 +1,195 @@
+"""The collect job: prompts, a pipeline, a search and a reward become shards of noise pairs."""
+
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from golden_noise import identity
+from golden_noise.background import consume
+from golden_noise.collecting.collector import Collector
+from golden_noise.collecting.selection import Selection
+from golden_noise.errors import UserError
+from golden_noise.metrics.limits import prompts_cut
+from golden_noise.pairs import Failure, NoisePair, Result, ShardIndex, ShardWriter, prepare, prompts_digest
+from golden_noise.pairs.source import is_url
+from golden_noise.pipelines.loading import model_dtype
+from golden_noise.prompts import Prompt
+from golden_noise.prompts.job import announce
+from golden_noise.sharing.fabric import launch
+
+AHEAD = 4  # batches that may wait for being written
+
+
+def collect_job(config: DictConfig) -> bool:
+    """The collect job: `collect` in as many processes as `config.fabric` says, which share the units of work.
+
+    Returns:
+        Whether this is the first of them, which is to report.
+
+    Raises:
+        UserError: the folder's pairs do not fit `config.mode`, cannot be written, or too many prompts fail.
+    """
+    folder, units = target(config), work_units(config)
+    fabric = launch(config)
+    mistake = None
+    if fabric.is_global_zero:
+        try:
+            prepare(folder, provenance(config), units, config.mode)
+        except UserError as error:
+            mistake = str(error)
+    if mistake := fabric.broadcast(mistake):
+        if fabric.is_global_zero:
+            raise UserError(mistake)
+        sys.exit(2)  # said once is enough
+    work(config, units, quiet=not fabric.is_global_zero)
+    return fabric.is_global_zero
+
+
+def collect(config: DictConfig) -> None:
+    """Collect the shards that `config.data_dir` still lacks, in this process; a restart redoes only unfinished units.
+
+    Raises:
+        UserError: the folder holds other pairs, cannot be written, or too many prompts fail.
+    """
+    folder, units = target(config), work_units(config)
+    prepare(folder, provenance(config), units)
+    work(config, units)
+
+
+def target(config: DictConfig) -> Path:
+    """The folder to collect into.
+
+    Raises:
+        UserError: it is a URL: pairs are only read from there.
+    """
+    if is_url(config.data_dir):
+        raise UserError(f"data_dir={config.data_dir} is no folder: training reads URLs, collecting writes to folders")
+    return Path(config.data_dir)
+
+
+def work_units(config: DictConfig) -> list[Sequence[Prompt]]:
+    """The prompts of every unit of work, a shard's worth each."""
+    prompts: list[Prompt] = instantiate(config.prompts)
+    size = config.collection.shard_size
+    return [prompts[start : start + size] for start in range(0, len(prompts), size)]
+
+
+def work(config: DictConfig, units: Sequence[Sequence[Prompt]], quiet: bool = False) -> None:
+    """Collect unfinished units until there are none, beside any number of processes that do the same.
+
+    Args:
+        quiet: say nothing, as all processes of a job but the first.
+
+    Raises:
+        UserError: the folder cannot be written, or too many prompts fail.
+    """
+    writer = ShardWriter(config.data_dir, provenance(config))
+    asked, total = [prompts_digest(prompts) for prompts in units], sum(map(len, units))
+
+    def results() -> Iterator[tuple[int, list[Result]]]:
+        collector = None
+        for unit in taken:
+            if collector is None:
+                collector = load_collector(config, total)
+                bar.note(prompts_cut(collector.metrics, [prompt.text for prompts in units for prompt in prompts]))
+            bar.look(writer.index)
+            for batch in collector.results(units[unit]):
+                bar.count(batch)
+                yield unit, batch
+            yield unit, []  # its end, at once: the next unit may be long in coming
+
+    def write(batches: Iterator[tuple[int, list[Result]]]) -> None:
+        for unit, first in batches:
+            rest = itertools.takewhile(len, map(itemgetter(1), batches))
+            writer.write(unit, itertools.chain(first, itertools.chain.from_iterable(rest)), asked[unit])
+
+    if not quiet:
+        announce(list(itertools.chain.from_iterable(units)), config.prompts)
+    with CollectionProgress(total, quiet) as bar, writer.taking(asked, bar.wait) as taken:
+        consume(results(), write, AHEAD)
+        bar.look(writer.index)
+    if not quiet:
+        print(summary(writer.index))
+
+
+def load_collector(config: DictConfig, count: int) -> Collector:
+    """Load the models that collecting `count` prompts needs: metrics only if they decide which pairs are kept."""
+    options: Any = OmegaConf.to_container(config.collection, resolve=True)
+    selection = Selection.parse(options["select_by"], options["margin"], config.metric.keys())
+    return Collector(
+        search=instantiate(config.search),
+        pipeline=instantiate(config.pipeline.model),
+        metrics=instantiate(config.metric) if selection else {},
+        selection=selection,
+        batch_size=options["batch_size"],
+        settings=provenance(config)["search"],
+        failures_in_a_row=min(options["failures_in_a_row"], count),
+        store_embeds=options["store_embeds"],
+    )
+
+
+def provenance(config: DictConfig) -> dict[str, Any]:
+    """The settings that decide what the pairs are, without those that only decide how fast they come."""
+    return identity.pairs(_plain(config), model_dtype(config.pipeline.model, config.device))
+
+
+def pipeline_identity(config: DictConfig) -> dict[str, Any]:
+    """What pairs and the training that reads them must agree on."""
+    return identity.pipeline({"pipeline": OmegaConf.to_container(config.pipeline, resolve=True)})
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return plain
+
+
+class CollectionProgress(tqdm):
+    """Progress over prompts, with prompts per second and the acceptance rate of this process."""
+
+    def __init__(self, total: int, quiet: bool):
+        super().__init__(desc="collecting", unit="pair", total=total, smoothing=0.05, disable=quiet)
+        self.tried = self.accepted = self.failed = 0
+        self.waits = False
+
+    def look(self, index: ShardIndex) -> None:
+        """Count what all processes have finished."""
+        finished = sum(shard.tried for shard in index.shards)
+        if not self.tried:  # of an earlier run: no part of this one's speed
+            self.initial = self.n = finished
+        self.update(max(0, finished - self.n))
+
+    def count(self, results: Sequence[Result]) -> None:
+        """Count a batch of this process."""
+        self.tried += len(results)
+        self.accepted += sum(isinstance(result, NoisePair) and result.accepted for result in results)
+        self.failed += sum(isinstance(result, Failure) for result in results)
+        failed = f", {self.failed} failed" if self.failed else ""
+        self.set_postfix_str(f"accepted {self.accepted / self.tried:.0%}{failed}", refresh=False)
+        self.update(len(results))
+
+    def note(self, lines: Sequence[str]) -> None:
+        """Say something above the bar."""
+        if not self.disable:
+            for line in lines:
+                self.write(f"note: {line}", file=sys.stderr)
+
+    def wait(self) -> None:
+        """Say once that the rest is other processes' work."""
+        if not self.waits and not self.disable:
+            self.write("other processes collect the rest: waiting for them", file=sys.stderr)
+        self.waits = True
+
+
+def summary(index: ShardIndex) -> str:
+    """One line: what a folder holds."""
+    kept, failed = sum(shard.samples for shard in index.shards), sum(len(shard.failures) for shard in index.shards)
+    tried = sum(shard.tried for shard in index.shards)
+    share = f"{kept / max(tried, 1):.0%}" + (f", {failed} failed: mode=retry tries them again" if failed else "")
+    return f"{kept} pairs of {tried} tried ({share}) in {len(index.shards)} shards: {index.folder}"

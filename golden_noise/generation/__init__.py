@@ -1,0 +1,1 @@
+"""The generate job, and golden noise in one call: prompts become images."""

@@ -1,0 +1,1 @@
+"""What the HTML pages of the jobs share: templates, style, axes."""

@@ -1,0 +1,1 @@
+"""What runs report, to loggers and to their folders."""

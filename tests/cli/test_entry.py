@@ -1,0 +1,275 @@
+"""The command line: help is quick, and each mistake costs one line."""
+
+import errno
+import os
+import runpy
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from lightning import Trainer
+
+from golden_noise.cli.conf import CONF
+from golden_noise.cli.entry import _mistake
+from golden_noise.cli.entry import run as main
+from golden_noise.cli.run_folder import RunFolder
+
+
+def run(script, *arguments):
+    return subprocess.run(
+        [sys.executable, f"{script}.py", *arguments],
+        cwd=CONF.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def run_here(monkeypatch, capsys):
+    """Runs an entry point in this process: its exit code, and what it says on stderr."""
+
+    def call(script, *arguments):
+        monkeypatch.chdir(CONF.parent)
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments])
+        for stream in ("stdout", "stderr"):
+            monkeypatch.setattr(sys, stream, getattr(sys, stream))  # a run's log takes their place
+        code = 0
+        try:
+            main(runpy.run_path(f"{script}.py")["job"], script)
+        except SystemExit as end:
+            code = end.code
+        return code, capsys.readouterr().err
+
+    yield call
+    GlobalHydra.instance().clear()
+    HydraConfig.instance().cfg = None
+
+
+@pytest.mark.parametrize("script", ["collect", "train", "evaluate", "generate"])
+def test_help_lists_groups_and_choices(script):
+    result = run(script, "--help")
+    assert result.returncode == 0
+    (choices,) = (
+        line.removeprefix("pipeline: ") for line in result.stdout.splitlines() if line.startswith("pipeline: ")
+    )
+    assert set(choices.split(", ")) == {path.stem for path in (CONF / "pipeline").glob("*.yaml")}
+    assert f"python {script}.py" in result.stdout
+    assert ("trainer: " in result.stdout) == (script == "train")  # only the groups of this job
+    assert ("\nmodel: " in result.stdout) == ("weight_decay: " in result.stdout) == (script == "train")
+    assert "device: auto # or cpu, cuda" in result.stdout  # comments and all
+
+
+@pytest.mark.parametrize("option", ["--help", "--cfg=job"])
+def test_help_may_be_cut_off_by_its_reader(option):
+    command = [sys.executable, "evaluate.py", option, "npnet=x"]
+    with subprocess.Popen(command, cwd=CONF.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()  # as `| head` does before the help is written
+        assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["prompt="], ["-m", "search=5,zigzag"]])
+def test_neither_help_nor_a_mistake_loads_a_heavy_library(arguments, tmp_path):
+    """Seconds each. What is loaded is asked at the end: nothing else tells a fast machine from a slow one."""
+    code = f"""
+import sys
+from golden_noise.cli.entry import run
+sys.argv[1:] = {[*arguments, f"paths.outputs={tmp_path}"]}
+try:
+    run(None, "generate")
+except SystemExit:
+    pass
+print(*({{"torch", "lightning", "diffusers", "transformers", "wandb", "numpy"}} & sys.modules.keys()), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=CONF.parent, capture_output=True, text=True, timeout=120)
+    assert done.stderr.splitlines()[-1] == "", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "words"),
+    [
+        ("train", ["model=nonsense"], ["model/nonsense", "svd_unet+unet"]),
+        ("collect", ["search=nonsense"], ["search/nonsense", "redenoise"]),
+        ("collect", ["pipeline.heigth=32"], ["no setting pipeline.heigth: did you mean pipeline.height?"]),
+        ("collect", ["steps=3"], ["no setting steps: did you mean search.steps or pipeline.steps?"]),
+        ("train", ["modle=vit"], ["did you mean model?"]),
+        ("collect", ["pipeline.height=30"], ["pipeline.height=30", "multiple of 8"]),
+        ("collect", ["pipeline.height=64"], ["32x32", "64x32"]),
+        ("collect", ["collection.select_by=nonsense"], ["collection.select_by=nonsense", "strict"]),
+        ("collect", ["collection.batch_size=0"], ["collection.batch_size=0", ">= 1"]),
+        ("collect", ["pipeline=sdxl"], ["prompts=file"]),
+        ("collect", ["prompts=file", "prompts.path=/nowhere/prompts.txt"], ["/nowhere/prompts.txt"]),
+        ("collect", ["data_dir=/proc/nowhere"], ["/proc/nowhere"]),
+        ("generate", [], ["no prompt: add prompt=", "prompts=file"]),
+        ("generate", ["prompt=a circle", "model=unet"], ["model=unet: only train.py trains a network"]),
+        ("evaluate", ["model.npnet.rank=3"], ["model.npnet.rank=3: only train.py trains a network"]),
+        ("generate", ["prompt="], ["no prompt"]),
+        ("generate", ["a", "red", "circle"], ["'a' is no setting: give KEY=VALUE"]),
+        ("generate", ["prompt=a", "seeds=[1,2"], ["seeds=[1,2: Hydra cannot read the value", "'seeds=\"[1,2\"'"]),
+        ("generate", ["experiment=published_sdxl", "prompt="], ["no prompt"]),
+        ("generate", ["experiment=shapes_variants"], ["no prompt"]),
+        ("generate", ["logger=csv", "prompt=a"], ["logger=csv: generate.py logs nothing"]),
+        ("evaluate", ["trainer=ddp"], ["trainer=ddp: only train.py trains a network"]),
+        ("evaluate", ["search=null"], ["search=null: evaluate.py cannot do without", "zigzag"]),
+        ("train", ["search=5"], ["search=5: 5 is no choice of search", "redenoise"]),
+        ("train", ["+sede=3"], ["no setting sede: did you mean seed?"]),
+        ("train", ["+pipeline.heigth=3"], ["no setting pipeline.heigth: did you mean pipeline.height?"]),
+        ("generate", ["prompt=a, (b)", "npnet=/nowhere"], ["/nowhere"]),
+        ("evaluate", ["npnet=/nowhere/npnet"], ["/nowhere/npnet"]),
+        ("evaluate", ["~search"], ["search is missing: evaluate.py cannot do without"]),
+        ("generate", ["prompt=null"], ["no prompt"]),
+        ("generate", ["prompt=a", "device=3"], ["device=3 must be auto, cpu"]),
+        ("generate", ["prompt=a", "name=../x"], ["name=../x must be a name"]),
+        ("generate", ["prompt=a", "pipeline.negative_prompt=null"], ["pipeline.negative_prompt=null is no text"]),
+        ("generate", ["prompt=a", "pipeline.batch_size=2"], ["pipeline.batch_size.evaluate=2"]),
+        ("evaluate", ["evaluation=published"], ["evaluation.folder is missing: add evaluation.folder=VALUE"]),
+        ("evaluate", ["evaluation=published", "evaluation.folder=/nowhere"], ["/nowhere/origin"]),
+    ],
+)
+def test_a_mistake_costs_one_line(script, arguments, words, tmp_path, run_here):
+    places = [f"paths.outputs={tmp_path}"]
+    if script == "collect" and not any(a.startswith("data_dir") for a in arguments):
+        places.append(f"data_dir={tmp_path}/pairs")
+    code, errors = run_here(script, *arguments, *places)
+    assert code == 2
+    (line,) = errors.strip().splitlines()
+    assert line.startswith("error: ")
+    for word in words:
+        assert word in line
+    assert list(tmp_path.iterdir()) == []  # no empty run folder stays
+
+
+def test_a_mistake_deletes_and_changes_nothing_that_was_there(tmp_path):
+    """Neither in a folder of the user's own, empty or not, nor in a run's that is to go on."""
+    (tmp_path / "mine/sub").mkdir(parents=True)
+    (tmp_path / "mine/sub/config.yaml").write_text("a: 1")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "run/.hydra").mkdir(parents=True)
+    (tmp_path / "run/.hydra/overrides.yaml").write_text("- seed=1")
+    before = {path: path.is_file() and path.read_text() for path in tmp_path.rglob("*")}
+    folders = [*(f"hydra.run.dir={tmp_path}/{name}" for name in ("mine", "empty", "new/deep", "run"))]
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda folder: run("generate", folder, "prompt="), folders))
+    assert [result.returncode for result in results] == [2] * len(folders)
+    assert {path: path.is_file() and path.read_text() for path in tmp_path.rglob("*")} == before
+
+
+def test_ranks_that_tidy_their_run_folder_at_once_do_not_trip_over_each_other(tmp_path):
+    folders = [tmp_path / "runs" / str(i) for i in range(100)]
+    found = [[RunFolder(folder) for _ in range(4)] for folder in folders]
+    for folder in folders:
+        (folder / ".hydra").mkdir(parents=True)
+        for name in (".hydra/config.yaml", ".hydra/overrides.yaml", "log.txt", "config.yaml"):
+            (folder / name).touch()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(RunFolder.tidy, (each for ranks in found for each in ranks)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_folder_with_results_stays(tmp_path):
+    found = RunFolder(tmp_path / "run")
+    for name in ("log.txt", "results.json"):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / name).touch()
+    found.tidy()
+    assert len(list((tmp_path / "run").iterdir())) == 2
+
+
+def test_a_folder_that_another_process_uses_stays(tmp_path):
+    one, two = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
+    one.use()
+    two.use()
+    (tmp_path / "run/log.txt").touch()
+    one.tidy()
+    assert (tmp_path / "run/log.txt").is_file()
+    one.leave()
+    two.tidy()
+    assert not (tmp_path / "run").exists()
+
+
+REFUSED = """
+from golden_noise.cli.entry import run
+from golden_noise.errors import UserError
+import sys
+def job(config):
+    if config.seed == 2:
+        raise UserError("other settings")
+    open(f"{{config.folder}}/image.png", "w").close()
+sys.argv[1:] = ["prompt=a", "name=x", "paths.outputs={}", "seed={}"]
+run(job, "generate")
+"""
+
+
+def test_a_refused_job_leaves_the_settings_of_the_run_that_is_there(tmp_path):
+    found = []
+    for seed in (1, 2, 3):
+        code = REFUSED.format(tmp_path, seed)
+        subprocess.run([sys.executable, "-c", code], cwd=CONF.parent, capture_output=True, timeout=120)
+        settings = (tmp_path / "generate/x/.hydra/overrides.yaml").read_text()
+        found.append([line for line in settings.splitlines() if "seed" in line])
+    assert found == [["- seed=1"], ["- seed=1"], ["- seed=3"]]
+
+
+def test_the_whole_config_is_shown_with_its_references_filled_in():
+    done = run("train", "--cfg", "job", "--resolve")
+    assert done.returncode == 0 and "${" not in done.stdout
+
+
+STOPPED = """
+import sys
+from golden_noise.cli.entry import run
+def job(config):
+    print("begun")
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        {}
+sys.argv[1:] = ["prompt=a", "name=1e5", "paths.outputs={}"]
+run(job, "generate")
+"""
+
+
+@pytest.mark.parametrize(("way", "code_of"), [("raise", 1), ("sys.exit(1)", 1), ("sys.exit(143)", 143)])
+def test_an_interrupted_job_says_how_to_go_on(way, code_of, tmp_path):
+    """The second way is Lightning's, the third is what a training makes of a SIGTERM."""
+    code = STOPPED.format(way, tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], cwd=CONF.parent, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (code_of, "begun\n")
+    assert done.stderr == "interrupted: run the same command again with name=1e5 to go on\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_programming_error_keeps_its_traceback_and_its_log(tmp_path):
+    code = STOPPED.format("raise KeyError('x')", tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], cwd=CONF.parent, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "KeyError: 'x'" in done.stderr
+    log = (tmp_path / "generate/1e5/log.txt").read_text()
+    assert "begun" in log and "KeyError: 'x'" in log
+    assert "- name=" in (tmp_path / "generate/1e5/.hydra/overrides.yaml").read_text()
+
+
+def test_a_full_disk_costs_one_line():
+    """Pillow and others raise it without a file's name."""
+    assert "No space left" in _mistake(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "train")
+
+
+@pytest.mark.parametrize("options", [{"fast_dev_run": -1}, {"precision": "x"}])
+def test_what_lightning_finds_in_its_settings_costs_one_line(options):
+    with pytest.raises(Exception) as raised:
+        Trainer(accelerator="cpu", logger=False, **options)
+    line = _mistake(raised.value, "train")
+    assert line and "\n" not in line and "Trainer" not in line
+    assert _mistake(ValueError("ours"), "train") is None
+
+
+def test_too_little_gpu_memory_costs_one_line():
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...\nSee documentation")
+    wrapped = RuntimeError("Error in call to target")
+    wrapped.__cause__ = error
+    for each in (error, wrapped):
+        line = _mistake(each, "collect")
+        assert "Tried to allocate 2.00 GiB" in line and "memory.offload=model" in line and "\n" not in line

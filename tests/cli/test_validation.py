@@ -1,0 +1,144 @@
+"""What a composed config is checked for before anything is loaded."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from golden_noise.cli.validation import check
+from golden_noise.errors import UserError
+
+
+@pytest.mark.parametrize("job", ["collect", "train", "evaluate", "generate"])
+def test_the_defaults_pass(compose_job, job):
+    check(compose_job(job, "+prompt=a") if job != "generate" else compose_job(job, "prompt=a"))
+
+
+@pytest.mark.parametrize("search", ["redenoise", "full_inversion", "zigzag", "best_of_n", "rescale"])
+def test_the_searches_pass(compose_job, search):
+    check(compose_job("collect", f"search={search}"))
+
+
+@pytest.mark.parametrize(
+    ("job", "override", "words"),
+    [
+        ("collect", "prompts.count=0", ">= 1"),
+        ("collect", "prompts.count=null", "prompts.count=null must be a whole number"),
+        ("collect", "prompts.count=1.5", "whole number"),
+        ("collect", "seed=-1", "from 0 to 4294967295"),
+        ("collect", "seed=5000000000", "from 0 to 4294967295"),
+        ("collect", "collection.shard_size=true", "whole number"),
+        ("collect", "collection.batch_size=null", "whole number"),
+        ("collect", "collection.margin=x", "must be a number"),
+        ("collect", "search.rounds=0", ">= 1"),
+        ("collect", "search.steps=1001", "from 1 to 1000"),
+        ("collect", "search.denoising_guidance=nan", "must be a number"),
+        ("collect", "data_dir=null", "must be a path"),
+        ("collect", "data_dir=", "must be a path"),
+        ("generate", "pipeline.guidance=x", "must be a number"),
+        ("generate", "npnet=5", "must be a path"),
+        ("generate", "pipeline.negative_prompt=5", "quote it twice"),
+        ("generate", "pipeline.negative_prompt=null", "is no text"),
+        ("train", "data.val_fraction=2", "from 0 to 1"),
+        ("train", "data.num_workers=-1", ">= 0"),
+        ("train", "num_threads=0", ">= 1"),
+        ("train", "model.optimizer.lr=-1", ">= 0"),
+        ("train", "trainer.max_epochs=1.5", "whole number"),
+        ("train", "evaluation.prompts.count=0", ">= 1"),
+        ("train", "evaluate=maybe", "true or false"),
+    ],
+)
+def test_an_impossible_value_is_named(compose_job, job, override, words):
+    with pytest.raises(UserError) as raised:
+        check(compose_job(job, override))
+    option = override.partition("=")[0]
+    assert str(raised.value).startswith(f"{option}=")
+    assert words in str(raised.value)
+
+
+def test_a_schedule_that_cannot_be_inverted_is_refused_where_a_search_inverts(compose_job):
+    spacing = "pipeline.model.scheduler={name: EulerDiscreteScheduler, timestep_spacing: linspace}"
+    choices = ["pipeline=sdxl", "prompts=file", "prompts.path=x.txt", "metric=pickscore", spacing]
+    with pytest.raises(UserError, match="linspace cannot be inverted"):
+        check(compose_job("collect", *choices))
+    check(compose_job("collect", *choices, "search=rescale"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "options"),
+    [
+        ({"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2"}, []),
+        ({"SLURM_NTASKS": "8"}, []),
+        ({}, ["trainer.num_nodes=2"]),
+    ],
+)
+def test_processes_that_are_started_from_outside_need_a_name(compose_job, monkeypatch, environment, options):
+    """Each would name its run folder by its own clock."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    check(compose_job("train", *options))
+    with pytest.raises(UserError, match="add name=NAME"):
+        check(compose_job("train", *options, "name='${now:%H-%M-%S}'"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "options", "devices", "num_nodes"),
+    [
+        ({}, [], 1, 1),
+        ({}, ["devices=3"], 3, 1),
+        ({}, ["trainer=ddp"], "auto", 1),
+        ({}, ["trainer=ddp", "devices=4"], 4, 1),
+        ({}, ["trainer=ddp_cpu"], 2, 1),
+        ({}, ["trainer=ddp_cpu", "devices=3"], 3, 1),
+        ({"LOCAL_WORLD_SIZE": "8", "GROUP_WORLD_SIZE": "2"}, ["trainer=ddp"], 8, 2),
+        ({"SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2"}, ["trainer=ddp"], 4, 2),
+        ({"SLURM_NTASKS_PER_NODE": "4"}, [], 4, 1),
+        ({"SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "interactive"}, [], 1, 1),
+    ],
+)
+def test_as_many_processes_train_as_are_started(compose_job, monkeypatch, environment, options, devices, num_nodes):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    trainer = compose_job("train", *options).trainer
+    assert (trainer.devices, trainer.num_nodes) == (devices, num_nodes)
+
+
+@pytest.mark.parametrize(
+    ("job", "option"),
+    [("collect", "collection.batch_size"), ("evaluate", "evaluation.batch_size"), ("generate", "batch_size")],
+)
+def test_every_job_has_the_pipelines_batch_size_for_it(compose_job, job, option):
+    sizes = {"collect": 11, "evaluate": 12, "generate": 13}
+    config = compose_job(job, *(f"pipeline.batch_size.{name}={size}" for name, size in sizes.items()))
+    assert OmegaConf.select(config, option) == sizes[job]
+
+
+def test_devices_that_are_not_what_torchrun_starts_are_refused(compose_job, monkeypatch):
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    check(compose_job("train", "trainer=ddp"))
+    with pytest.raises(UserError, match="devices=3, but torchrun or SLURM start 2 processes here"):
+        check(compose_job("train", "trainer=ddp", "devices=3"))
+
+
+def test_wandbs_own_variables_count_unless_the_command_line_says_otherwise(compose_job, monkeypatch):
+    names = {"project": "WANDB_PROJECT", "name": "WANDB_NAME", "group": "WANDB_RUN_GROUP", "save_dir": "WANDB_DIR"}
+    defaults = wandb(compose_job)
+    assert [defaults[key] for key in names] == ["golden-noise", "test", "test", defaults.save_dir]
+    assert defaults.tags == ["shapes"]
+    for variable in names.values():
+        monkeypatch.setenv(variable, f"of {variable}")
+    monkeypatch.setenv("WANDB_TAGS", "a,b")
+    found = wandb(compose_job)
+    assert [found[key] for key in names] == [f"of {variable}" for variable in names.values()]
+    assert found.tags == ["shapes", "a", "b"]
+    given = wandb(compose_job, "logger.wandb.project=mine", "logger.wandb.group=ours", "logger.wandb.tags=[c]")
+    assert (given.project, given.group, given.tags) == ("mine", "ours", ["c"])
+
+
+def wandb(compose_job, *options):
+    return compose_job("collect", "logger=wandb", "+name=test", *options).logger.wandb
+
+
+def test_one_process_needs_no_name(compose_job, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    check(compose_job("train", "name='${now:%H-%M-%S}'"))

@@ -1,0 +1,66 @@
+"""Where the jobs take an NPNet from."""
+
+import pytest
+from hydra.utils import instantiate
+
+from golden_noise.errors import UserError
+from golden_noise.evaluation.job import load_npnet
+from golden_noise.npnet import DenoiserNPNet, NPNet
+
+
+@pytest.fixture
+def job(compose_job, tmp_path):
+    def compose_generate(npnet, *overrides):
+        return compose_job("generate", "prompt=a circle", f"npnet={npnet}", *overrides)
+
+    return compose_generate
+
+
+def load(config):
+    return load_npnet(config, config.npnet, lambda: instantiate(config.pipeline.model))
+
+
+def test_another_size_needs_a_way_to_fit(job, tmp_path):
+    NPNet((4, 16, 16), (16, 128)).save_pretrained(tmp_path / "npnet")
+    with pytest.raises(UserError, match=r"latent_shape \(4, 16, 16\).*\(4, 8, 8\).*fit=tile"):
+        load(job(tmp_path / "npnet"))
+    npnet = load(job(tmp_path / "npnet", "fit=tile"))
+    assert (npnet.fit, npnet.latent_shape) == ("tile", (4, 16, 16))
+
+
+def test_adapters_take_any_size_and_nothing_to_fit_it(job, tmp_path):
+    config = job(tmp_path / "npnet")
+    DenoiserNPNet(instantiate(config.pipeline.model), rank=4).save_pretrained(tmp_path / "npnet")
+    assert isinstance(load(config), DenoiserNPNet)
+    with pytest.raises(UserError, match=r"fit=tile: .* takes any size"):
+        load(job(tmp_path / "npnet", "fit=tile"))
+
+
+@pytest.mark.parametrize("shapes", [((6, 8, 8), (16, 128)), ((4, 8, 8), (77, 2048))])
+def test_other_channels_and_prompts_are_refused(job, tmp_path, shapes):
+    NPNet(*shapes, fit="tile").save_pretrained(tmp_path / "npnet")
+    with pytest.raises(UserError, match=r"npnet has (latent|embeds)_shape"):
+        load(job(tmp_path / "npnet"))
+
+
+@pytest.mark.parametrize("source", ["none.pth", "none", "nobody/no-such", "nobody/no-such/weights.safetensors"])
+def test_missing_npnets_are_named(job, source):
+    with pytest.raises(UserError, match=source) as error:
+        load(job(source))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("nobody.Nothing:outputs", "No module named 'nobody'"),
+        ("collections.Nothing:outputs", "no attribute 'Nothing'"),
+        ("collections.Counter:outputs", "no diffusers ModelMixin with golden"),
+        ("golden_noise.npnet.NPNet:none", "no folder none"),
+        ("golden_noise.npnet.NPNet:.", r"no golden_noise\.npnet\.NPNet in \."),
+    ],
+)
+def test_a_class_of_ones_own_that_cannot_be_loaded_is_named(job, source, words):
+    with pytest.raises(UserError, match=words) as error:
+        load(job(source))
+    assert "\n" not in str(error.value)

@@ -1,0 +1,102 @@
+import pytest
+import torch
+
+from golden_noise.generation.methods import METHODS, Methods, rescaled, shifted
+from golden_noise.noise import draw_noise, sampler_generators
+from golden_noise.npnet import NPNet
+from golden_noise.pipelines.sdxl import SDXLPipeline
+from golden_noise.search.redenoise import Redenoise
+
+SEEDS = [3, 4, 2**31]
+NOISE = draw_noise(SEEDS, (4, 8, 8))
+GOLDEN = 0.8 * NOISE + torch.tensor([0.1, 0.5, 2.0])[:, None, None, None] * draw_noise([100, 101, 102], (4, 8, 8))
+PROMPTS = ["a red circle", "two crosses", "a blue square"]
+OTHERS = ["two crosses", "a blue square", "a red circle"]
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_sdxl):
+    return SDXLPipeline.load(str(tiny_sdxl), device="cpu", height=32, width=32, steps=10, guidance=1.0)
+
+
+@pytest.fixture(scope="module")
+def npnet():
+    """A network that moves the noise, and by the prompt."""
+    torch.manual_seed(0)
+    net = NPNet((4, 8, 8), (16, 128)).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    return net
+
+
+@pytest.fixture(scope="module")
+def noises(pipeline, npnet):
+    constant = {"constant": lambda noise, prompt, seeds: 0.6 * noise}
+    methods = Methods(list(METHODS), pipeline, Redenoise(10), npnet, constant)
+    return methods.noises(NOISE, pipeline.encode(PROMPTS), pipeline.encode(OTHERS), SEEDS)
+
+
+def lengths(move):
+    return move.flatten(1).norm(dim=1)
+
+
+def close(found, expected, atol=1e-5):
+    torch.testing.assert_close(found, expected, atol=atol, rtol=1e-5)
+
+
+def test_shift_is_as_long_as_the_golden_move():
+    close(lengths(shifted(NOISE, GOLDEN, SEEDS) - NOISE), lengths(GOLDEN - NOISE))
+
+
+def test_shift_has_a_direction_of_its_own():
+    shift = (shifted(NOISE, GOLDEN, SEEDS) - NOISE).flatten(1)
+    drawn = torch.stack([torch.randn(256, generator=generator) for generator in sampler_generators(SEEDS)])
+    for other in (NOISE.flatten(1), (GOLDEN - NOISE).flatten(1), drawn, shift.roll(1, 0)):
+        assert torch.cosine_similarity(shift, other).abs().max() < 0.25  # four standard deviations in 256 dimensions
+
+
+def test_shift_depends_on_the_seed_alone():
+    close(shifted(NOISE[1:], GOLDEN[1:], SEEDS[1:]), shifted(NOISE, GOLDEN, SEEDS)[1:])
+
+
+def test_no_move_no_shift():
+    assert torch.equal(shifted(NOISE, NOISE, SEEDS), NOISE)
+
+
+def test_rescaled_has_the_golden_std_and_the_old_direction():
+    scaled = rescaled(NOISE, GOLDEN)
+    close(scaled.flatten(1).std(1), GOLDEN.flatten(1).std(1))
+    close(torch.cosine_similarity(scaled.flatten(1), NOISE.flatten(1)), torch.ones(3))
+
+
+def test_every_method_gives_float32_noise_on_the_cpu(noises):
+    assert list(noises) == list(METHODS)
+    for noise in noises.values():
+        assert (noise.shape, noise.dtype, noise.device.type) == (NOISE.shape, torch.float32, "cpu")
+
+
+def test_methods_are_what_they_are_called(noises, pipeline, npnet):
+    prompt = pipeline.encode(PROMPTS)
+    with torch.no_grad():
+        golden = npnet(NOISE, prompt.embeds)
+    assert torch.equal(noises["standard"], NOISE)
+    assert torch.equal(noises["search"], Redenoise(10).search(NOISE, prompt, pipeline))
+    close(noises["npnet"], golden)
+    close(noises["random_shift"], shifted(NOISE, golden, SEEDS))
+    close(noises["rescaled"], rescaled(NOISE, golden))
+    close(noises["constant"], 0.6 * NOISE)
+
+
+def test_shuffled_uses_the_other_prompts(noises, pipeline, npnet):
+    with torch.no_grad():
+        expected = npnet(NOISE, pipeline.encode(OTHERS).embeds)
+    close(noises["shuffled"], expected)
+    assert (noises["shuffled"] - noises["npnet"]).abs().max() > 1e-3
+
+
+def test_only_the_named_methods_are_computed(pipeline):
+    constant = {"constant": lambda noise, prompt, seeds: 0.6 * noise}
+    methods = Methods(["search", "standard", "constant"], pipeline, Redenoise(10), npnet=None, extra=constant)
+    found = methods.noises(NOISE, pipeline.encode(PROMPTS), pipeline.encode(OTHERS), SEEDS)
+    assert list(found) == ["search", "standard", "constant"]

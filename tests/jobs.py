@@ -1,0 +1,154 @@
+"""Jobs on the real config tree and a tiny random pipeline."""
+
+import json
+import multiprocessing
+import random
+import shutil
+import struct
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from wandb.proto.wandb_internal_pb2 import Record
+
+from golden_noise.cli.conf import CONF
+
+
+@pytest.fixture
+def compose_job(tiny_sdxl, tmp_path):
+    """Composes the config of a job for the random pipeline; all output goes below tmp_path."""
+
+    def compose_config(job, *overrides):
+        places = [f"paths.outputs={tmp_path}/outputs"]
+        if job in ("collect", "train"):
+            places.append(f"data_dir={tmp_path}/pairs")
+        if job != "collect":
+            places += [f"folder={tmp_path}/run", "name=test"]
+        if job in ("train", "evaluate"):
+            places.append("logger=csv")
+        if job == "train":
+            places += ["evaluate=false", "sample_every_n_epochs=0"]
+        # The cheapest to run, unless a test is about others.
+        cheap = {"search=": "search=redenoise", "model=": "model=svd_unet+unet"}
+        chosen = [c for group, c in cheap.items() if not any(o.startswith((group, "experiment=")) for o in overrides)]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            common = [f"pipeline.model.source={tiny_sdxl}", "device=cpu"]
+            return compose(job, [*common, *places, *chosen, *overrides])
+
+    return compose_config
+
+
+@pytest.fixture
+def killed_at_random():
+    """Kills a job at random moments, in one process or in several at once: it ends with what it makes in one go."""
+
+    def check(
+        target: Callable[[Any], None],
+        plain: Any,
+        preload: list[str],
+        folder: Path,
+        content: Callable[[], dict[str, bytes]],
+        moments: tuple[float, float],
+        kills: int,
+        count: int,
+    ):
+        """`moments`: the earliest and the latest, as shares of the time that the whole job takes."""
+        processes = multiprocessing.get_context("forkserver")
+        processes.set_forkserver_preload(preload)
+        duration = 0.0
+
+        def run(seconds=None, copies=1):
+            started = [processes.Process(target=target, args=(plain,)) for _ in range(copies)]
+            for process in started:
+                process.start()
+            for process in started:
+                process.join(seconds)
+                process.kill()
+                process.join()
+                seconds = seconds and 0.1 * duration  # the next one lives a little longer
+            return max(abs(process.exitcode or 0) for process in started)
+
+        first = processes.Process(target=int)  # waits for the libraries, which are no part of the duration
+        first.start()
+        first.join()
+        start = time.perf_counter()
+        assert run() == 0
+        duration = time.perf_counter() - start
+        whole = content()
+        shutil.rmtree(folder)
+        rng = random.Random(0)
+        killed = [run(rng.uniform(*moments) * duration, count) for _ in range(kills)]
+        assert any(killed)
+        assert run(copies=count) == 0
+        assert not list(folder.glob(".batch*"))
+        assert content() == whole
+
+    return check
+
+
+@pytest.fixture
+def read_offline_run() -> Callable[[Path], list[tuple[str, dict[str, Any]]]]:
+    """Reads an offline W&B run: `run`, `artifact`, and what was logged to `history`, `summary`, `config`, in order."""
+
+    def read(path: Path) -> list[tuple[str, dict[str, Any]]]:
+        logged = []
+        for record in _finished(path):
+            parts = {
+                "history": record.history.item,
+                "summary": record.summary.update,
+                "config": record.config.update,
+            }
+            for name, items in parts.items():
+                if items:
+                    logged.append((name, _nested(items)))
+            if record.HasField("artifact"):
+                found = record.artifact
+                files = {entry.path: entry.ref or entry.local_path for entry in found.manifest.contents}
+                row = {"name": found.name, "type": found.type, "digest": found.digest, "files": files}
+                logged.append(("artifact", row | {"used": found.use_after_commit}))
+            if record.HasField("run"):
+                run = record.run
+                row = {"name": run.display_name, "group": run.run_group, "type": run.job_type, "tags": [*run.tags]}
+                logged.append(("run", row))
+        return logged
+
+    return read
+
+
+def _nested(items: Iterable[Any]) -> dict[str, Any]:
+    """The logged values by key; an image's stand one by one under keys of several parts."""
+    row: dict[str, Any] = {}
+    for item in items:
+        *outer, key = item.nested_key or [item.key]
+        node = row
+        for name in outer:
+            node = node.setdefault(name, {})
+        node[key] = json.loads(item.value_json)
+    return row
+
+
+def _finished(path: Path) -> list[Record]:
+    """All records of a run; W&B's service may write the last ones a moment after the run has finished."""
+    for _ in range(300):
+        records = [Record.FromString(data) for data in _records(path.read_bytes())]
+        if records and records[-1].HasField("exit"):
+            return records
+        time.sleep(0.1)
+    raise AssertionError(f"{path} does not end")
+
+
+def _records(data: bytes) -> Iterator[bytes]:
+    """The records of LevelDB's log format, which W&B writes after a header of 7 bytes."""
+    position, record = 7, b""
+    while position + 7 <= len(data):
+        if 32768 - position % 32768 < 7:  # no chunk starts in the last bytes of a block
+            position += 32768 - position % 32768
+        _, length, kind = struct.unpack_from("<IHB", data, position)
+        record += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # a whole record, or the last chunk of one
+            yield record
+            record = b""
