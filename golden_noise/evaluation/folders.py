@@ -54,8 +54,8 @@ class Folders:
         if prompts is not None:
             _refuse(_of_other_prompts(zip(self.prompts, *self._paths.values(), strict=True)))
 
-    def prepare(self, start: int, end: int) -> None:
-        """Nothing to draw."""
+    def draw(self, positions: range) -> None:
+        """Nothing is missing."""
 
     def path(self, method: str, position: int) -> Path:
         """The image of one item."""

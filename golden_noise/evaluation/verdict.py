@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from golden_noise.evaluation.scores import ALL, BEST_OF_N, CONSTANT, CONTROLS, NPNET, SEARCH, STANDARD
+from golden_noise.evaluation.scores import ALL
+from golden_noise.generation.names import BEST_OF_N, CONSTANT, CONTROLS, NPNET, SEARCH, STANDARD
 
 FEW = 10  # units (prompts); with fewer the sign test can hardly reach 5 % and the bootstrap is too narrow
 FEW_CHANGED = 6  # units that differ; with fewer no sign test reaches 5 %, but the bootstrap's interval may leave out 0

@@ -6,8 +6,8 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 from omegaconf import DictConfig, OmegaConf
 
-from golden_noise.evaluation.scores import NPNET, STANDARD
 from golden_noise.evaluation.verdict import change, compared, name, plain, verdict
+from golden_noise.generation.names import NPNET, STANDARD
 from golden_noise.hub import BUNDLED
 from golden_noise.npnet import AnyNPNet
 

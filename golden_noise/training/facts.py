@@ -18,7 +18,7 @@ from golden_noise.tracking.record import without_name
 REPEATS = 10
 
 
-def describe(config: DictConfig, trainer: Trainer, npnet: AnyNPNet) -> dict[str, Any]:
+def run_facts(config: DictConfig, trainer: Trainer, npnet: AnyNPNet) -> dict[str, Any]:
     """The content of `run.json`.
 
     - `explained`: the best val/explained; `epochs`, `steps`: of the training.
