@@ -33,7 +33,7 @@ def golden_latents(
 
     Args:
         npnet: on any device; noise of another size than its own needs its option `fit`. Or where it is, as for
-            `golden_noise.npnet.checkpoint.load`: a training run's folder, a hub id, or a file of published weights.
+            `golden_noise.load`: a training run's folder, a hub id, or a file of published weights.
             It is then loaded at each call.
         pipe: a pipeline of one of the FAMILIES; it is left as it is. HunyuanDiTPipeline needs
             `use_resolution_binning=False` in its call.
