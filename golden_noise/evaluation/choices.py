@@ -39,15 +39,15 @@ def check_methods(config: DictConfig) -> None:
     """
     check_metrics(config)
     names, known = evaluated_methods(config), (*METHODS, BEST_OF_N)
-    added = [(kind, name) for kind in ("checkpoints", "searches") for name in config.evaluation[kind]]
+    added = [(group, name) for group in ("checkpoints", "searches") for name in config.evaluation[group]]
     for name in names:
         if name not in known:
             raise UserError(f"evaluation.methods: unknown method {name!r}, choose from {', '.join(known)}")
-    for kind, name in added:
+    for group, name in added:
         if name in known or not str(name).replace("-", "_").isidentifier():
-            raise UserError(f"evaluation.{kind}: {name!r} must be a name of its own, such as 'first_training'")
-        if not _is_source(config.evaluation[kind][name], kind):
-            raise UserError(f"evaluation.{kind}.{name} must be {ADDED[kind]}")
+            raise UserError(f"evaluation.{group}: {name!r} must be a name of its own, such as 'first_training'")
+        if not _is_source(config.evaluation[group][name], group):
+            raise UserError(f"evaluation.{group}.{name} must be {ADDED[group]}")
     every = [*names, *(name for _, name in added)]
     if len({*every}) < len(every):
         raise UserError(f"evaluation names a method twice: {', '.join(map(str, every))}")
@@ -63,8 +63,8 @@ def check_methods(config: DictConfig) -> None:
         )
 
 
-def _is_source(value: Any, kind: str) -> bool:
-    return isinstance(value, DictConfig) and "_target_" in value if kind == "searches" else isinstance(value, str)
+def _is_source(value: Any, group: str) -> bool:
+    return isinstance(value, DictConfig) and "_target_" in value if group == "searches" else isinstance(value, str)
 
 
 def check_constant(config: DictConfig) -> None:

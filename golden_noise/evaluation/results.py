@@ -259,8 +259,8 @@ def _table(summary: dict[str, Any], metric: str) -> Table:
     for method, results in summary["methods"].items():
         table.add_row(Text(name(method)), plain(results[metric]["mean"]), *_cells(summary, metric, STANDARD, method))
     rivals = [c for c in summary["comparisons"] if c["task"] == ALL and c["metric"] == metric and c["a"] != STANDARD]
-    for place, comparison in enumerate(rivals):
-        if place == 0:
+    for i, comparison in enumerate(rivals):
+        if i == 0:
             table.add_section()
             table.add_row(Text(f"{name(comparison['b'])} minus"))
         table.add_row(

@@ -27,7 +27,7 @@ def name(method: str) -> str:
     return NAMES.get(method, method)
 
 
-def kind(method: str) -> str:
+def style_class(method: str) -> str:
     """What a method is, as the page's style classes know it; no text from outside."""
     return method if method in (STANDARD, SEARCH, NPNET) else "control" if method in CONTROLS else "other"
 

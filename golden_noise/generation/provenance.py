@@ -30,7 +30,7 @@ def drawing_settings(
         networks: the network of each method that has one of its own.
     """
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    kind = device_kind(config.device)
+    device = device_kind(config.device)
     model = identity.model(plain["pipeline"]["model"], model_dtype(plain["pipeline"]["model"], config.device))
     digests = {name: weights_digest(network) for name, network in networks.items()}
     searches = {SEARCH: plain.get("search"), **plain.get("evaluation", {}).get("searches", {})}
@@ -40,7 +40,7 @@ def drawing_settings(
         if name in digests or name in NETWORK_CONTROLS:
             network = name if name in digests else NPNET
             own = network_settings(networks[network])
-            parts |= {"npnet": digests[network], "npnet_settings": own, "device": identity.sign_device(own, kind)}
+            parts |= {"npnet": digests[network], "npnet_settings": own, "device": identity.sign_device(own, device)}
         if name in searches:
             parts["search"] = identity.without_device(searches[name])
         if name == BEST_OF_N:

@@ -269,8 +269,8 @@ def finish(
     # What may be published with the weights says nothing about the machine.
     settings = (folder / "config.yaml").read_text().replace(f"{Path.cwd()}/", "")
     (best / "training.yaml").write_text(settings)
-    kind = config.model.npnet._target_
-    source = str(best) if kind.startswith("golden_noise.npnet.") else f"{kind}:{best}"
+    network = config.model.npnet._target_
+    source = str(best) if network.startswith("golden_noise.npnet.") else f"{network}:{best}"
     npnet = load_npnet(config, source, pipeline)
     index: ShardIndex | None = getattr(data, "index", None)
     search = index.config.get("search") if index else None  # which pairs are read, whatever the config searches with

@@ -21,7 +21,7 @@ from golden_noise.pipelines.base import PromptEmbedding
 
 
 class ExplainedVariance(Metric):
-    """The share of the target's move that is predicted, over all pairs and ranks.
+    """The explained variance: the share of the target's move that is predicted, over all pairs and ranks.
 
     `1 - sum |phi(x) - x'|^2 / sum |x - x'|^2`: 1 is perfect, 0 is no better than the plain noise, negative
     is worse. The sums are kept apart until the end, since a mean of the batches' ratios would be another

@@ -84,12 +84,12 @@ def check_precision(pipeline: Pipeline) -> None:
         raise UserError("in float16 the gradients of a denoiser vanish: add pipeline.model.dtype=bfloat16 (or float32)")
 
 
-def variant(kind: Any, options: Mapping[str, Any]) -> str:
-    """The `model=` that a network of some class and options belongs to; the name of a class of one's own."""
-    if kind is DenoiserNPNet:
+def variant(network: Any, options: Mapping[str, Any]) -> str:
+    """The `model=` that a network class with some options belongs to; the name of a class of one's own."""
+    if network is DenoiserNPNet:
         return "denoiser_lora"
-    if kind is not NPNet:
-        return str(kind.__name__)
+    if network is not NPNet:
+        return str(network.__name__)
     backbone = options["backbone"]
     if options["svd"]:
         return "svd_unet+unet" if backbone else "svd_unet"
