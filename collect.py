@@ -5,7 +5,7 @@ from golden_noise.cli.entry import run
 
 def job(config):
     from golden_noise.collecting.job import collect_job  # late: --help must not wait for torch
-    from golden_noise.tracking.wandb import report_pairs
+    from golden_noise.collecting.report import report_pairs
 
     if collect_job(config):
         report_pairs(config)

@@ -126,7 +126,7 @@ def scores(evaluation: Path, method: str, metric: str = "strict") -> Scores:
 def explained(networks: Mapping[str, Path], search: NoiseSearch, count: int = 600) -> dict[str, float]:
     """The share of a search's move that each network predicts, on held-out prompts that are the same for all."""
     pipeline = miniature()
-    loaded = {name: checkpoint.load(str(source), load_pipeline=lambda: pipeline) for name, source in networks.items()}
+    loaded = {name: checkpoint.load(str(source), pipeline=pipeline) for name, source in networks.items()}
     prompts = draw_prompts("test", count, seed=5)
     noise = draw_noise([prompt.seed for prompt in prompts], pipeline.latent_shape)
     embedding = pipeline.encode([prompt.text for prompt in prompts])

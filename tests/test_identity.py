@@ -12,7 +12,7 @@ from golden_noise import hub, identity
 from golden_noise.cli.conf import CONF
 from golden_noise.collecting.job import provenance
 from golden_noise.errors import UserError
-from golden_noise.evaluation.job import drawing_settings
+from golden_noise.generation.provenance import drawing_settings
 from golden_noise.identity import (
     BLOCK,
     SAMPLES,

@@ -115,7 +115,7 @@ def golden_scaled(seed: int) -> Scores:
 def drawn_scaled(npnet: Path, factor: float) -> Scores:
     """Draws a network's golden noise times a constant, which is no method of an evaluation."""
     pipeline, score, found = miniature(), ShapesScore(strict=True), Scores()
-    network = checkpoint.load(str(npnet), load_pipeline=lambda: pipeline)
+    network = checkpoint.load(str(npnet), pipeline=pipeline)
     prompts = draw_prompts("test", PAIRS)
     for start in range(0, PAIRS, BATCH):
         batch = prompts[start : start + BATCH]
@@ -143,7 +143,7 @@ def best_factor() -> float:
 def seconds(npnet: Path | None, steps: int, guidance: float) -> float:
     """Seconds per image of sampling on this machine, with NPNet's pass: the best of three batches."""
     pipeline = miniature(steps, guidance)
-    network = None if npnet is None else checkpoint.load(str(npnet), load_pipeline=lambda: pipeline)
+    network = None if npnet is None else checkpoint.load(str(npnet), pipeline=pipeline)
     prompt = pipeline.encode(["a red circle"] * BATCH)
     noise = draw_noise(range(BATCH), pipeline.latent_shape)
     times = []

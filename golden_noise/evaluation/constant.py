@@ -18,8 +18,8 @@ from golden_noise import identity
 from golden_noise.errors import UserError
 from golden_noise.evaluation.cache import Cache
 from golden_noise.evaluation.choices import evaluated_methods
-from golden_noise.evaluation.scores import CONSTANT
 from golden_noise.evaluation.verdict import FEW
+from golden_noise.generation.names import CONSTANT
 from golden_noise.metrics.base import Metric
 from golden_noise.noise import LEARNING, derived_seed, sampler_generators
 from golden_noise.pipelines.base import Pipeline

@@ -14,7 +14,7 @@ from golden_noise.errors import UserError
 from golden_noise.images import about, read_image
 from golden_noise.prompts import Prompt
 
-KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 NAMED = 5  # names that a message gives of each kind of mistake
 
 
@@ -33,7 +33,7 @@ class Folders:
 
     Raises:
         UserError: one message with every missing, unexpected, doubled or unreadable image; images of other kinds than
-            `KINDS` and those in subfolders count as unexpected, files that are no images do not. Or images that say
+            `SUFFIXES` and those in subfolders count as unexpected, files that are no images do not. Or images that say
             themselves that they are of other prompts.
     """
 
@@ -54,8 +54,8 @@ class Folders:
         if prompts is not None:
             _refuse(_of_other_prompts(zip(self.prompts, *self._paths.values(), strict=True)))
 
-    def prepare(self, start: int, end: int) -> None:
-        """Nothing to draw."""
+    def draw(self, positions: range) -> None:
+        """Nothing is missing."""
 
     def path(self, method: str, position: int) -> Path:
         """The image of one item."""
@@ -73,13 +73,13 @@ def _images(folder: Path, problems: list[str]) -> dict[str, Path]:
             continue
         if path.is_dir():
             passed_over += [f"{path.name}/{inside.name}" for inside in sorted(path.iterdir()) if _is_image(inside)]
-        elif path.suffix.lower() in KINDS:
+        elif path.suffix.lower() in SUFFIXES:
             files[_plain_number(path.stem)].append(path)
         elif _is_image(path):
             passed_over.append(path.name)
     unread = _listed(f"{folder} has images in subfolders or of other kinds, which are not read", passed_over)
     if not files:
-        raise UserError("; ".join([f"no images in {folder}: it needs {', '.join(KINDS)} files", *unread]))
+        raise UserError("; ".join([f"no images in {folder}: it needs {', '.join(SUFFIXES)} files", *unread]))
     problems += unread
     doubled = [" and ".join(path.name for path in paths) for paths in files.values() if len(paths) > 1]
     problems += _listed(f"{folder} has one name twice", doubled)

@@ -2,23 +2,27 @@
 
 import base64
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from golden_noise.evaluation.scores import STANDARD, Scores
+from golden_noise.evaluation.scores import Scores
+from golden_noise.generation.names import STANDARD
 
 CARDS = 1_000  # pairs in the gallery
 BYTES = 12_500_000  # of all its images together, as text
 PIXEL_ART = 128  # images up to this size are kept exactly as they are if the bytes allow that for all
 THUMBNAIL = 320  # the longer side of a thumbnail, at most
 
-ImageSource = Callable[[str, int], Image.Image]
+ROWS = 100  # of the table for loggers
+
+OpenImage = Callable[[str, int], Image.Image]  # a method's image of the item at a position
 
 
-def gallery(scores: Scores, images: ImageSource) -> list[dict[str, Any]]:
+def gallery(scores: Scores, images: OpenImage) -> list[dict[str, Any]]:
     """One card per pair, in order: the item, its images with scores, and each method's change by every metric."""
     methods = scores.shown
     positions = chosen(scores)
@@ -42,6 +46,22 @@ def gallery(scores: Scores, images: ImageSource) -> list[dict[str, Any]]:
         }
         for i in positions
     ]
+
+
+def image_table(scores: Scores, images: OpenImage) -> tuple[list[str], Iterator[list[Any]]]:
+    """A table for loggers: its columns, and a row per item with every method's image and scores."""
+    methods, pairs = scores.shown, list(product(scores.metrics, scores.shown))
+    facts = ["index", "task", "prompt", "seed"]
+    columns = [*facts, *methods, *(f"{metric}/{method}" for metric, method in pairs)]
+    rows = (
+        [
+            *(scores.items[i][name] for name in facts),
+            *(images(method, i) for method in methods),
+            *(float(scores.values[metric][method][i]) for metric, method in pairs),
+        ]
+        for i in chosen(scores)[:ROWS]
+    )
+    return columns, rows
 
 
 def chosen(scores: Scores) -> list[int]:

@@ -27,10 +27,14 @@ class ImageSource(Protocol):
     """Where the images of an evaluation come from: drawn here, or found in folders."""
 
     methods: list[str]
-    prompts: list[Prompt]
 
-    def prepare(self, start: int, end: int) -> None:
-        """Make the images of a range of prompts exist."""
+    @property
+    def prompts(self) -> Sequence[Prompt]:
+        """The items, in order."""
+        ...
+
+    def draw(self, positions: range) -> object:
+        """Draw what is missing of a batch."""
 
     def path(self, method: str, position: int) -> Path:
         """The image of one item."""
@@ -87,7 +91,7 @@ class Measurement:
         with tqdm(desc="evaluating", unit="image", total=total * len(self.source.methods), disable=quiet) as bar:
             for positions in shared_batches(self.folder, total, batch_size):
                 self.cache.refresh()
-                self.source.prepare(positions.start, positions.stop)
+                self.source.draw(positions)
                 for method in self.source.methods:
                     self._batch(method, positions)
                     bar.update(len(positions))

@@ -9,17 +9,18 @@ from typing import Any
 import yaml
 
 from golden_noise.evaluation import verdict
-from golden_noise.evaluation.gallery import ImageSource, gallery
+from golden_noise.evaluation.gallery import OpenImage, gallery
 from golden_noise.evaluation.gaussianity import expected
-from golden_noise.evaluation.scores import NPNET, SEARCH, STANDARD, Scores
+from golden_noise.evaluation.scores import Scores
 from golden_noise.files import write_atomically
+from golden_noise.generation.names import NPNET, SEARCH, STANDARD
 from golden_noise.reporting.axis import Axis
 from golden_noise.reporting.page import render
 
 HERE = Path(__file__).parent
 
 
-def write_report(folder: Path, scores: Scores, summary: dict[str, Any], images: ImageSource) -> None:
+def write_report(folder: Path, scores: Scores, summary: dict[str, Any], images: OpenImage) -> None:
     """Write ``report.html`` into ``folder``, atomically.
 
     ``images(method, i)`` gives the image of ``scores.items[i]``; thumbnails of the gallery's pairs are embedded. All

@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from golden_noise.evaluation.scores import ALL, CONSTANT, NPNET, SEARCH, STANDARD, Scores
+from golden_noise.evaluation.scores import ALL, Scores
 from golden_noise.evaluation.statistics import Comparison, Estimate, PairedSample, holm
 from golden_noise.evaluation.verdict import FEW, change, compared, count, extent, name, plain, probability, verdict
 from golden_noise.files import write_atomically
+from golden_noise.generation.names import CONSTANT, NPNET, SEARCH, STANDARD
 
 
 def summarise(
@@ -205,6 +206,21 @@ def _kept_share(scores: Scores, sample: PairedSample, metric: str) -> dict[str, 
     return {"n": kept.n, "share": kept.mean, "ci95": [kept.low, kept.high]} if kept else None
 
 
+def figures(summary: dict[str, Any]) -> dict[str, float]:
+    """The means and gains of all items by name, for loggers."""
+    means = {
+        f"eval/{metric}/{method}": result["mean"]
+        for method, metrics in summary["methods"].items()
+        for metric, result in metrics.items()
+    }
+    gains = {
+        f"eval/{c['metric']}/{c['b']}_minus_{c['a']}": c["difference"]
+        for c in summary["comparisons"]
+        if c["task"] == ALL
+    }
+    return means | gains
+
+
 def write(folder: Path, scores: Scores, summary: dict[str, Any]) -> None:
     """Write ``results.json`` and ``results.csv`` (one row per image); each appears whole or not at all."""
     write_atomically(folder / "results.csv", _csv(scores))
@@ -243,8 +259,8 @@ def _table(summary: dict[str, Any], metric: str) -> Table:
     for method, results in summary["methods"].items():
         table.add_row(Text(name(method)), plain(results[metric]["mean"]), *_cells(summary, metric, STANDARD, method))
     rivals = [c for c in summary["comparisons"] if c["task"] == ALL and c["metric"] == metric and c["a"] != STANDARD]
-    for place, comparison in enumerate(rivals):
-        if place == 0:
+    for i, comparison in enumerate(rivals):
+        if i == 0:
             table.add_section()
             table.add_row(Text(f"{name(comparison['b'])} minus"))
         table.add_row(

@@ -6,11 +6,8 @@ from typing import Any
 import numpy as np
 
 from golden_noise.errors import UserError
+from golden_noise.generation.names import CONTROLS, NPNET, SEARCH, STANDARD
 
-STANDARD, SEARCH, NPNET = "standard", "search", "npnet"
-SHUFFLED, CONSTANT, BEST_OF_N = "shuffled", "constant", "best_of_n"
-NETWORK_CONTROLS = (SHUFFLED, "random_shift", "rescaled")  # made from NPNet's golden noise
-CONTROLS = (*NETWORK_CONTROLS, CONSTANT)
 ALL = "all"  # the name of the whole set where results are listed per task
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from golden_noise.evaluation.scores import ALL, BEST_OF_N, CONSTANT, CONTROLS, NPNET, SEARCH, STANDARD
+from golden_noise.evaluation.scores import ALL
+from golden_noise.generation.names import BEST_OF_N, CONSTANT, CONTROLS, NPNET, SEARCH, STANDARD
 
 FEW = 10  # units (prompts); with fewer the sign test can hardly reach 5 % and the bootstrap is too narrow
 FEW_CHANGED = 6  # units that differ; with fewer no sign test reaches 5 %, but the bootstrap's interval may leave out 0
@@ -26,7 +27,7 @@ def name(method: str) -> str:
     return NAMES.get(method, method)
 
 
-def kind(method: str) -> str:
+def style_class(method: str) -> str:
     """What a method is, as the page's style classes know it; no text from outside."""
     return method if method in (STANDARD, SEARCH, NPNET) else "control" if method in CONTROLS else "other"
 

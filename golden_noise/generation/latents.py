@@ -33,7 +33,7 @@ def golden_latents(
 
     Args:
         npnet: on any device; noise of another size than its own needs its option `fit`. Or where it is, as for
-            `golden_noise.npnet.checkpoint.load`: a training run's folder, a hub id, or a file of published weights.
+            `golden_noise.load`: a training run's folder, a hub id, or a file of published weights.
             It is then loaded at each call.
         pipe: a pipeline of one of the FAMILIES; it is left as it is. HunyuanDiTPipeline needs
             `use_resolution_binning=False` in its call.
@@ -54,7 +54,7 @@ def golden_latents(
     if not seeds or len(texts) != len(seeds):
         raise UserError(f"golden_latents: {len(texts)} prompts but {len(seeds)} seeds; give one seed for every prompt")
     pipeline = _wrap(pipe, height, width)
-    network = checkpoint.load(npnet, "npnet", lambda: pipeline) if isinstance(npnet, str) else npnet
+    network = checkpoint.load(npnet, "npnet", pipeline) if isinstance(npnet, str) else npnet
     if network is not npnet and network.device != pipeline.device:
         network.to(pipeline.device)
     with torch.no_grad():
@@ -71,7 +71,4 @@ def _wrap(pipe: DiffusionPipeline, height: int | None, width: int | None) -> Pip
     sample = getattr(pipe, family.denoiser_name).config.get("sample_size", None) or pipe.default_sample_size
     rows, columns = (sample, sample) if isinstance(sample, int) else sample
     scale = pipe.vae_scale_factor
-    progress_bar = dict(getattr(pipe, "_progress_bar_config", {}))
-    wrapped = family(pipe, height or rows * scale, width or columns * scale, steps=1, guidance=1.0)
-    pipe.set_progress_bar_config(**progress_bar)  # wrapping it switched the bar off
-    return wrapped
+    return family(pipe, height or rows * scale, width or columns * scale, steps=1, guidance=1.0)

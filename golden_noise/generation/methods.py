@@ -2,7 +2,7 @@
 
 A gain that a control shows too is not golden noise: `shuffled` tests whether the prompt matters, `random_shift` whether
 the direction of the move does, `rescaled` whether the standard deviation alone explains it (regression shrinks noise),
-`constant` (see `constant.py`) whether the best factor for all prompts does as well.
+`constant` (see `golden_noise.evaluation.constant`) whether the best factor for all prompts does as well.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,13 +10,24 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from golden_noise.evaluation.scores import CONTROLS, NETWORK_CONTROLS, NPNET, SEARCH, SHUFFLED, STANDARD
+from golden_noise.generation.names import NETWORK_CONTROLS, NPNET, SEARCH, SHUFFLED, STANDARD
 from golden_noise.noise import SHIFT, derived_seed, draw_noise
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.base import Pipeline, PromptEmbedding
 from golden_noise.search.base import NoiseSearch
 
-METHODS = (STANDARD, SEARCH, NPNET, *CONTROLS)
+# Noise (B, C, H, W), its prompts and its seeds -> starting noise (B, C, H, W).
+Method = Callable[[Tensor, PromptEmbedding, list[int]], Tensor]
+
+
+def predicting(network: AnyNPNet) -> Method:
+    """The method that starts from a network's golden noise."""
+    return lambda noise, prompt, seeds: network.golden(noise, prompt)
+
+
+def searching(search: NoiseSearch, pipeline: Pipeline) -> Method:
+    """The method that starts from a search's golden noise."""
+    return lambda noise, prompt, seeds: search.search(noise, prompt, pipeline)
 
 
 def shifted(noise: Tensor, golden: Tensor, seeds: list[int]) -> Tensor:
@@ -30,10 +41,6 @@ def rescaled(noise: Tensor, golden: Tensor) -> Tensor:
     """Noise with the standard deviation of its golden noise, sample by sample. All (B, C, H, W)."""
     factor = golden.flatten(1).std(dim=1) / noise.flatten(1).std(dim=1)
     return noise * factor[:, None, None, None]
-
-
-# Noise (B, C, H, W), its prompts and its seeds -> starting noise (B, C, H, W).
-Method = Callable[[Tensor, PromptEmbedding, list[int]], Tensor]
 
 
 class Methods:

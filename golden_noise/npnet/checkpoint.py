@@ -2,7 +2,6 @@
 
 import pkgutil
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from golden_noise.npnet import published
 from golden_noise.npnet.denoiser import DenoiserNPNet
 from golden_noise.npnet.npnet import NPNet
 from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.lazy import LazyPipeline
 
 OWN_CLASS = re.compile(r"(?P<name>\w+(\.\w+)+):(?P<place>.+)")
 IN_FOLDER = ("config.json", "diffusion_pytorch_model.safetensors")
@@ -22,7 +22,7 @@ IN_FOLDER = ("config.json", "diffusion_pytorch_model.safetensors")
 def load(
     source: str,
     option: str = "npnet",
-    load_pipeline: Callable[[], Pipeline] | None = None,
+    pipeline: Pipeline | LazyPipeline | None = None,
     fit: str | None = None,
     attention: bool | None = None,
     target: str | None = None,
@@ -34,7 +34,7 @@ def load(
             or a hub id of one, or published weights: a file, or ORG/NAME/FILE on the hub. MODULE.CLASS:FOLDER for a
             network of another class, which no saved file may name: weights come from strangers.
         option: the setting that gave `source`, for errors.
-        load_pipeline: gives the pipeline, for an NPNet that shares its denoiser.
+        pipeline: for an NPNet that shares the pipeline's denoiser; not loaded for any other.
         fit: what to do with noise of other sizes, see `NPNet`; None: as saved.
         attention: of published weights, which do not tell, see `published.load`; None: as stored.
         target: likewise.
@@ -54,7 +54,7 @@ def load(
     elif _is_weights(source, option):
         return published.load(source, option, **fits, **built)
     else:
-        npnet = _load_folder(source, option, load_pipeline, fits)
+        npnet = _load_folder(source, option, pipeline, fits)
     for name, value in built.items():
         if name not in npnet.config:
             raise UserError(f"{name}={value}: {source} is a network without that option, leave it out")
@@ -77,7 +77,7 @@ def _is_weights(source: str, option: str) -> bool:
 
 
 def _load_folder(
-    source: str, option: str, load_pipeline: Callable[[], Pipeline] | None, options: dict[str, Any]
+    source: str, option: str, pipeline: Pipeline | LazyPipeline | None, options: dict[str, Any]
 ) -> NPNet | DenoiserNPNet:
     """Loads a diffusers folder or what the hub has of one."""
     file = Path(source).expanduser()
@@ -93,11 +93,12 @@ def _load_folder(
                 raise UserError(
                     f"fit={options['fit']}: {source} shares the pipeline's denoiser and takes any size: leave fit out"
                 )
-            if load_pipeline is None:
+            if pipeline is None:
                 raise UserError(
-                    f"{source} holds adapters of a pipeline's denoiser: {option} must be a network of its own"
+                    f"{option}={source} is a network of model=denoiser_lora, which shares a pipeline's denoiser: add "
+                    "model=denoiser_lora to train it, give load() the pipeline in Python, or choose another network"
                 )
-            return DenoiserNPNet.from_pretrained(place, load_pipeline(), local_files_only=cached)
+            return DenoiserNPNet.from_pretrained(place, pipeline.loaded, local_files_only=cached)
         return NPNet.from_pretrained(place, local_files_only=cached, **options)
     except OSError as error:
         raise UserError(

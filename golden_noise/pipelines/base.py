@@ -112,7 +112,6 @@ class Pipeline(ABC):
         self.height, self.width = height, width
         self.steps, self.guidance, self.guidance_rescale = steps, guidance, guidance_rescale
         self.negative_prompt = negative_prompt
-        pipe.set_progress_bar_config(disable=True)
 
     @classmethod
     def load(
@@ -171,7 +170,13 @@ class Pipeline(ABC):
             load_lora(pipe, **lora)
         place(pipe, getattr(pipe, cls.denoiser_name), target, **(memory or {}))
         keep_overflow(pipe)
+        pipe.set_progress_bar_config(disable=True)
         return cls(pipe, **settings)
+
+    @property
+    def loaded(self) -> Self:
+        """Itself, so that it can be passed in the place of a `LazyPipeline`."""
+        return self
 
     @property
     def device(self) -> torch.device:

@@ -12,8 +12,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from golden_noise.errors import UserError
-from golden_noise.evaluation.scores import NPNET, STANDARD
 from golden_noise.evaluation.verdict import compared
+from golden_noise.generation.names import NPNET, STANDARD
 from golden_noise.tracking import record
 from golden_noise.tracking.record import without_name
 

@@ -1,7 +1,11 @@
-"""What runs report to Weights & Biases and to CSV files, so that they can be compared."""
+"""What runs report to Weights & Biases and to CSV files, so that they can be compared.
+
+All that comes here is plain: numbers, images, dictionaries and paths. Lineage: collecting logs the pairs, training uses
+them and logs the weights, evaluating uses these.
+"""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from golden_noise.errors import UserError, first_line
-from golden_noise.evaluation.gallery import chosen
-from golden_noise.evaluation.scores import ALL, Scores
-from golden_noise.npnet.checkpoint import best_of_run
-from golden_noise.pairs.index import INDEX_NAME, ShardIndex
-from golden_noise.pairs.source import ShardSource
 
 if TYPE_CHECKING:
     from wandb import Artifact
     from wandb.sdk.wandb_run import Run
 
-ROWS = 100  # of the table of images
-MODES = ("offline", "online", "disabled")
+WANDB_MODES = ("offline", "online", "disabled")
 
 
 def log_in(config: DictConfig) -> None:
@@ -32,8 +30,8 @@ def log_in(config: DictConfig) -> None:
         UserError: no or a wrong key, no network, or no such mode.
     """
     mode = OmegaConf.select(config, "logger.wandb.mode")
-    if mode not in (None, *MODES):
-        raise UserError(f"logger.wandb.mode={mode} must be one of {', '.join(MODES)}")
+    if mode not in (None, *WANDB_MODES):
+        raise UserError(f"logger.wandb.mode={mode} must be one of {', '.join(WANDB_MODES)}")
     if mode != "online":
         return
     import wandb  # takes a second
@@ -88,91 +86,34 @@ def start_run(config: DictConfig) -> "Run | None":
     return wandb_run(loggers)
 
 
-def log_evaluation(
-    run: "Run", summary: dict[str, Any], scores: Scores, images: Callable[[str, int], Image.Image]
-) -> None:
-    """Report an evaluation: its figures as summary values, and a table of images with their scores.
-
-    Args:
-        summary: content of `results.json`.
-        images: gives a method's image of the item at a position in `scores.items`.
-    """
+def log_table(run: "Run", name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Log a table of plain values and images."""
     import wandb  # takes a second
 
-    methods = scores.shown
-    columns = [f"{metric}/{method}" for metric in scores.metrics for method in methods]
-    table = wandb.Table(columns=["index", "task", "prompt", "seed", *methods, *columns])
-    for i in chosen(scores)[:ROWS]:
-        item = scores.items[i]
-        drawn = [wandb.Image(images(method, i)) for method in methods]
-        numbers = [float(scores.values[metric][method][i]) for metric in scores.metrics for method in methods]
-        table.add_data(item["index"], item["task"], item["prompt"], item["seed"], *drawn, *numbers)
-    run.log({"eval/images": table})
-    run.summary.update(figures(summary))
+    table = wandb.Table(columns=list(columns))
+    for row in rows:
+        table.add_data(*(wandb.Image(cell) if isinstance(cell, Image.Image) else cell for cell in row))
+    run.log({name: table})
 
 
-def figures(summary: dict[str, Any]) -> dict[str, float]:
-    """The means and gains of an evaluation."""
-    means = {
-        f"eval/{metric}/{method}": result["mean"]
-        for method, metrics in summary["methods"].items()
-        for metric, result in metrics.items()
-    }
-    gains = {
-        f"eval/{c['metric']}/{c['b']}_minus_{c['a']}": c["difference"]
-        for c in summary["comparisons"]
-        if c["task"] == ALL
-    }
-    return means | gains
-
-
-# Lineage: collecting logs the pairs, training uses them and logs the weights, evaluating uses these -------------
-
-
-def report_pairs(config: DictConfig) -> None:
-    """Report a collection in a W&B run of its own, if a logger was chosen."""
-    if config.get("logger") and (run := start_run(config)):
-        index = ShardIndex.load(Path(config.data_dir))
-        accepted, rejected = (sum(getattr(shard, name) for shard in index.shards) for name in ("samples", "rejected"))
-        run.summary.update({"pairs/accepted": accepted, "pairs/rejected": rejected})
-        run.log_artifact(pairs_artifact(Path(config.data_dir)))
-        run.finish()
-
-
-def report_training(run: "Run", data_dir: str, weights: Path) -> None:
-    """Report what a training learnt from, where that is a folder, and the weights it led to."""
-    source = ShardSource(data_dir)
-    if not source.is_url and (source.folder / INDEX_NAME).is_file():
-        use_artifact(run, pairs_artifact(source.folder))
-    run.log_artifact(weights_artifact(weights))
-
-
-def report_weights_used(run: "Run", source: str | None) -> None:
-    """Report which NPNet was evaluated, where that is a folder from a training: the run's, or one of its NPNets."""
-    folder = Path(best_of_run(str(Path(source).expanduser()))) if source else None
-    if folder and (folder / "config.json").is_file():
-        use_artifact(run, weights_artifact(folder))
-
-
-def pairs_artifact(folder: Path) -> "Artifact":
+def pairs_artifact(index: Path, shards: Mapping[str, str], pairs: int) -> "Artifact":
     """A folder of pairs: its index, and references to the shards, none of which is copied or even read.
 
-    Each shard stands there with the checksum that the index has, so the same pairs are the same version wherever
-    they lie.
+    Args:
+        index: the file that lists the shards beside it.
+        shards: their checksums by name, so that the same pairs are the same version wherever they lie.
+        pairs: how many they hold.
     """
     from wandb import Artifact
     from wandb.sdk.artifacts.artifact_manifest_entry import ArtifactManifestEntry
 
-    index = ShardIndex.load(folder)
-    pairs = sum(shard.samples for shard in index.shards)
-    artifact = Artifact(_name("pairs", folder.name), "dataset", metadata={"pairs": pairs, "shards": len(index.shards)})
-    artifact.add_file(str(folder / INDEX_NAME), policy="immutable", skip_cache=True)
-    for shard in index.shards:
-        place = (folder / shard.name).absolute().as_uri()
-        entry = ArtifactManifestEntry.model_validate(
-            {"path": shard.name, "digest": shard.sha256, "ref": place, "size": shard.bytes}
-        )
-        artifact.manifest.add_entry(entry)
+    metadata = {"pairs": pairs, "shards": len(shards)}
+    artifact = Artifact(_name("pairs", index.parent.name), "dataset", metadata=metadata)
+    artifact.add_file(str(index), policy="immutable", skip_cache=True)
+    for name, digest in shards.items():
+        file = index.with_name(name).absolute()
+        entry = {"path": name, "digest": digest, "ref": file.as_uri(), "size": file.stat().st_size}
+        artifact.manifest.add_entry(ArtifactManifestEntry.model_validate(entry))
     return artifact
 
 
@@ -184,6 +125,12 @@ def weights_artifact(folder: Path) -> "Artifact":
     for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
         artifact.add_file(str(path), policy="immutable", skip_cache=True)
     return artifact
+
+
+def report_weights_used(run: "Run", folder: Path | None) -> None:
+    """Report which trained NPNet a run used; None: one that is not known to W&B."""
+    if folder:
+        use_artifact(run, weights_artifact(folder))
 
 
 def use_artifact(run: "Run", artifact: "Artifact") -> None:
@@ -198,5 +145,5 @@ def use_artifact(run: "Run", artifact: "Artifact") -> None:
         run.use_artifact(artifact)
 
 
-def _name(kind: str, name: str) -> str:
-    return f"{kind}-{re.sub('[^A-Za-z0-9_.-]+', '-', name)}"[:128]
+def _name(job: str, name: str) -> str:
+    return f"{job}-{re.sub('[^A-Za-z0-9_.-]+', '-', name)}"[:128]

@@ -2,6 +2,6 @@
 
 from golden_noise.training.callbacks import SampleGrid, SaveNPNet
 from golden_noise.training.checkpoints import AtomicCheckpointIO, SaveLast
-from golden_noise.training.module import Explained, NPNetModule
+from golden_noise.training.module import ExplainedVariance, NPNetModule
 
-__all__ = ["AtomicCheckpointIO", "Explained", "NPNetModule", "SampleGrid", "SaveLast", "SaveNPNet"]
+__all__ = ["AtomicCheckpointIO", "ExplainedVariance", "NPNetModule", "SampleGrid", "SaveLast", "SaveNPNet"]

@@ -6,8 +6,8 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 from omegaconf import DictConfig, OmegaConf
 
-from golden_noise.evaluation.scores import NPNET, STANDARD
 from golden_noise.evaluation.verdict import change, compared, name, plain, verdict
+from golden_noise.generation.names import NPNET, STANDARD
 from golden_noise.hub import BUNDLED
 from golden_noise.npnet import AnyNPNet
 
@@ -49,7 +49,7 @@ Turns starting noise into golden noise (Zhou et al., [arXiv 2411.09502](https://
 `{config.pipeline.model.source}`. Trained with golden-noise.
 
 ```python
-from golden_noise.generation.latents import golden_latents
+from golden_noise import golden_latents
 
 latents = golden_latents("FOLDER_OR_HUB_ID", pipe, prompt, seeds=0)  # pipe: a diffusers pipeline
 image = pipe(prompt, latents=latents).images[0]

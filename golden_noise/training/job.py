@@ -21,15 +21,19 @@ from torch import Tensor
 
 from golden_noise import identity
 from golden_noise.collecting.job import collect, pipeline_identity, provenance
+from golden_noise.collecting.report import folder_artifact
 from golden_noise.device import device_kind
 from golden_noise.errors import UserError
-from golden_noise.evaluation.job import check_methods, evaluate, evaluated_prompts, load_npnet
+from golden_noise.evaluation.job import check_choices, evaluate
 from golden_noise.files import write_atomically
+from golden_noise.generation.network import load_npnet, trained_folder
 from golden_noise.noise import sampler_generators
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pairs import NoisePairDataModule, ShardIndex
+from golden_noise.pairs.index import INDEX_NAME
 from golden_noise.pairs.order import Split
-from golden_noise.pipelines.base import Pipeline
+from golden_noise.pairs.source import ShardSource
+from golden_noise.pipelines.lazy import LazyPipeline
 from golden_noise.pipelines.loading import model_dtype
 from golden_noise.prompts import Prompt
 from golden_noise.prompts.job import of_another_pipeline
@@ -40,22 +44,21 @@ from golden_noise.tracking.wandb import (
     build_loggers,
     log_config,
     log_in,
-    report_training,
     report_weights_used,
+    use_artifact,
     wandb_run,
+    weights_artifact,
 )
 from golden_noise.training.callbacks import SampleGrid, SaveNPNet
 from golden_noise.training.card import write_card
 from golden_noise.training.checkpoints import LAST, AtomicCheckpointIO, resumable
-from golden_noise.training.description import describe
+from golden_noise.training.facts import run_facts
 from golden_noise.training.module import NPNetModule
 from golden_noise.training.start import check_new, check_precision, trained_before
 
 GRID_PROMPTS = 8
 IDENTITY = "identity.json"
 ADVICE = "give another name=NAME or delete that folder"
-
-LoadPipeline = Callable[[], Pipeline]
 
 
 def train(config: DictConfig) -> None:
@@ -65,9 +68,8 @@ def train(config: DictConfig) -> None:
         UserError: no pairs, pairs of another pipeline, a precision that cannot be trained in, an evaluation that
             cannot follow, or a folder with a training of other settings, a damaged checkpoint, or another process.
     """
-    if config.evaluate and config.evaluation.get("images") is None:
-        check_methods(config)  # now rather than after the training
-        evaluated_prompts(config)
+    if config.evaluate:
+        check_choices(config)  # now rather than after the training
     folder = Path(config.folder)
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder, "training") if is_first() else nullcontext():
@@ -82,10 +84,10 @@ def train_alone(config: DictConfig, folder: Path) -> None:
         torch.set_num_threads(config.num_threads)
     seed_everything(config.seed, workers=True, verbose=False)
 
-    load_pipeline: LoadPipeline = cache(partial(instantiate, config.pipeline.model))
-    data = build_data(config, load_pipeline)
+    pipeline = LazyPipeline(config.pipeline.model)
+    data = build_data(config, pipeline)
     module = NPNetModule(
-        build_npnet(config, load_pipeline),
+        build_npnet(config, pipeline),
         instantiate(config.model.optimizer),
         instantiate(config.model.scheduler),
     )
@@ -94,7 +96,7 @@ def train_alone(config: DictConfig, folder: Path) -> None:
     if last is None and (folder / "npnet").exists():
         raise UserError(f"{folder} holds a network, but no checkpoint {checkpoints / LAST} to go on from: {ADVICE}")
     loggers = build_loggers(config)
-    trainer = build_trainer(config, loggers, data, load_pipeline)
+    trainer = build_trainer(config, loggers, data, pipeline)
     # Before the Trainer does the same for all ranks, so that a run is not logged where the pairs do not fit.
     rank_zero_only(data.prepare_data)()
     rank_zero_only(data.setup)("fit")
@@ -109,14 +111,14 @@ def train_alone(config: DictConfig, folder: Path) -> None:
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return  # Lightning saves nothing then
     if trainer.is_global_zero:
-        finish(config, folder, trainer, data, load_pipeline)
+        finish(config, folder, trainer, data, pipeline)
 
 
 def build_trainer(
-    config: DictConfig, loggers: list[Logger], data: NoisePairDataModule, load_pipeline: LoadPipeline
+    config: DictConfig, loggers: list[Logger], data: NoisePairDataModule, pipeline: LazyPipeline
 ) -> Trainer:
     """The Trainer of the config, whose checkpoints are written whole or not at all."""
-    callbacks = build_callbacks(config, data, load_pipeline, logs=bool(loggers))
+    callbacks = build_callbacks(config, data, pipeline, logs=bool(loggers))
     plugins = [AtomicCheckpointIO(), *instantiate(config.trainer.get("plugins") or [])]
     return instantiate(config.trainer, logger=loggers, callbacks=callbacks, plugins=plugins)
 
@@ -180,19 +182,19 @@ def made_by(folder: Path) -> dict[str, Any] | None:
     raise UserError(f"{folder / IDENTITY} {reason}: what trained {folder} is not known; {ADVICE}")
 
 
-def build_npnet(config: DictConfig, load_pipeline: LoadPipeline) -> AnyNPNet:
+def build_npnet(config: DictConfig, pipeline: LazyPipeline) -> AnyNPNet:
     """The network of the config, on the pipeline's own denoiser if it is one that shares it."""
     if config.get("npnet") is not None:
-        return trained_before(config, load_pipeline)
+        return trained_before(config, pipeline)
     check_new(config)
     npnet = instantiate(config.model.npnet)
     if not isinstance(npnet, partial):
         return npnet
-    check_precision(load_pipeline())
-    return npnet(load_pipeline())
+    check_precision(pipeline.loaded)
+    return npnet(pipeline.loaded)
 
 
-def build_data(config: DictConfig, load_pipeline: LoadPipeline) -> NoisePairDataModule:
+def build_data(config: DictConfig, pipeline: LazyPipeline) -> NoisePairDataModule:
     """The pairs; the miniature's are collected when they are missing."""
     choices = f"pipeline={config.pipeline.name} prompts=file prompts.path=FILE data_dir={config.data_dir}"
     return instantiate(
@@ -200,12 +202,12 @@ def build_data(config: DictConfig, load_pipeline: LoadPipeline) -> NoisePairData
         collect=cache(partial(collect, config)) if config.pipeline.bundled else None,  # once, also for the Trainer
         collect_hint=f"python collect.py {choices}",
         pipeline=pipeline_identity(config),
-        encode=lambda prompts: load_pipeline().encode(prompts),  # loaded if a batch needs it
+        encode=lambda prompts: pipeline.loaded.encode(prompts),  # loaded if a batch needs it
     )
 
 
 def build_callbacks(
-    config: DictConfig, data: NoisePairDataModule, load_pipeline: LoadPipeline, logs: bool
+    config: DictConfig, data: NoisePairDataModule, pipeline: LazyPipeline, logs: bool
 ) -> list[Callback]:
     """The callbacks of the config.
 
@@ -221,7 +223,7 @@ def build_callbacks(
         raise UserError("callbacks.save_npnet is missing: nothing would be left of the training")
     if config.sample_every_n_epochs:
         folder = Path(config.folder) / "samples"
-        callbacks.append(SampleGrid(grid_sampler(config, data, load_pipeline), folder, config.sample_every_n_epochs))
+        callbacks.append(SampleGrid(grid_sampler(config, data, pipeline), folder, config.sample_every_n_epochs))
     return callbacks
 
 
@@ -239,25 +241,25 @@ def grid_prompts(config: DictConfig, data: NoisePairDataModule) -> list[Prompt]:
 
 
 def grid_sampler(
-    config: DictConfig, data: NoisePairDataModule, load_pipeline: LoadPipeline
+    config: DictConfig, data: NoisePairDataModule, pipeline: LazyPipeline
 ) -> Callable[[AnyNPNet | None], Tensor]:
     """Draws the first held-out prompts, always from the same noise, through an NPNet or (None) as it is."""
     known = cache(partial(grid_prompts, config, data))  # once the pairs are there
 
     def sample(npnet: AnyNPNet | None) -> Tensor:
-        pipeline, prompts = load_pipeline(), known()
+        loaded, prompts = pipeline.loaded, known()
         seeds = [prompt.seed for prompt in prompts]
-        embedding = pipeline.encode([prompt.text for prompt in prompts])
-        latents = pipeline.draw_noise(seeds)
+        embedding = loaded.encode([prompt.text for prompt in prompts])
+        latents = loaded.draw_noise(seeds)
         if npnet is not None:
             latents = npnet.golden(latents, embedding)
-        return pipeline.sample(embedding, latents, generator=sampler_generators(seeds))
+        return loaded.sample(embedding, latents, generator=sampler_generators(seeds))
 
     return sample
 
 
 def finish(
-    config: DictConfig, folder: Path, trainer: Trainer, data: NoisePairDataModule, load_pipeline: LoadPipeline
+    config: DictConfig, folder: Path, trainer: Trainer, data: NoisePairDataModule, pipeline: LazyPipeline
 ) -> None:
     """Evaluate the best NPNet, record what the run was, and say where everything is."""
     run = wandb_run(trainer.loggers)
@@ -267,21 +269,24 @@ def finish(
     # What may be published with the weights says nothing about the machine.
     settings = (folder / "config.yaml").read_text().replace(f"{Path.cwd()}/", "")
     (best / "training.yaml").write_text(settings)
-    kind = config.model.npnet._target_
-    source = str(best) if kind.startswith("golden_noise.npnet.") else f"{kind}:{best}"
-    npnet = load_npnet(config, source, load_pipeline)
+    network = config.model.npnet._target_
+    source = str(best) if network.startswith("golden_noise.npnet.") else f"{network}:{best}"
+    npnet = load_npnet(config, source, pipeline)
     index: ShardIndex | None = getattr(data, "index", None)
     search = index.config.get("search") if index else None  # which pairs are read, whatever the config searches with
     write_card(best, npnet, config, None, search)  # there is one even if the evaluation is interrupted
     if config.evaluate:
         learning = partial(learnt_prompts, config, data, "train")
-        summary = evaluate(config, npnet, folder / "evaluation", load_pipeline, lambda: run, learning)
+        summary = evaluate(config, npnet, folder / "evaluation", pipeline, lambda: run, learning)
         write_card(best, npnet, config, summary, search)
-    described = describe(config, trainer, npnet)
+    facts = run_facts(config, trainer, npnet)
     if run:
-        run.summary.update({f"run/{name}": value for name, value in described.items() if value is not None})
-        report_weights_used(run, config.get("npnet"))
-        report_training(run, config.data_dir, best)
+        run.summary.update({f"run/{name}": value for name, value in facts.items() if value is not None})
+        report_weights_used(run, trained_folder(config.get("npnet")))
+        pairs = ShardSource(config.data_dir)
+        if not pairs.is_url and (pairs.folder / INDEX_NAME).is_file():
+            use_artifact(run, folder_artifact(ShardIndex.load(pairs.folder)))
+        run.log_artifact(weights_artifact(best))
         run.finish()
-    record.write(folder, described)
+    record.write(folder, facts)
     print(f"NPNet: {best.resolve()}")

@@ -20,8 +20,8 @@ from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.base import PromptEmbedding
 
 
-class Explained(Metric):
-    """The share of the target's move that is predicted, over all pairs and ranks.
+class ExplainedVariance(Metric):
+    """The explained variance: the share of the target's move that is predicted, over all pairs and ranks.
 
     `1 - sum |phi(x) - x'|^2 / sum |x - x'|^2`: 1 is perfect, 0 is no better than the plain noise, negative
     is worse. The sums are kept apart until the end, since a mean of the batches' ratios would be another
@@ -73,7 +73,7 @@ class NPNetModule(LightningModule):
         self.npnet = npnet
         self.optimizer = optimizer
         self.scheduler = scheduler
-        self.explained = Explained()
+        self.explained = ExplainedVariance()
         self._last_batch_end: float | None = None
 
     def forward(self, noise: Tensor, embeds: Tensor, pooled: Tensor | None = None) -> Tensor:

@@ -1,6 +1,6 @@
 """Training that starts from a trained network (`npnet=`) instead of a new one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from golden_noise.errors import UserError
 from golden_noise.npnet import AnyNPNet, DenoiserNPNet, NPNet, checkpoint
 from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.lazy import LazyPipeline
 
 # Settings that decide how a new network is built, and the option of it that they set.
 BUILDING = {
@@ -25,7 +26,7 @@ TOLD = ("attention", "target")  # of a file that does not tell
 NEVER_SAVED = ("gradient_checkpointing",)  # what training on may choose anew
 
 
-def trained_before(config: DictConfig, load_pipeline: Callable[[], Pipeline]) -> AnyNPNet:
+def trained_before(config: DictConfig, pipeline: Pipeline | LazyPipeline) -> AnyNPNet:
     """The network of `config.npnet`, in training mode.
 
     What it is made of counts; the optimizer is that of the config's model.
@@ -37,17 +38,11 @@ def trained_before(config: DictConfig, load_pipeline: Callable[[], Pipeline]) ->
     source = config.npnet
     new: Any = OmegaConf.to_container(config.model.npnet, resolve=True)
     want = variant(get_object(new["_target_"]), new)
-
-    def check_variant(have: str) -> None:
-        if have != want:
-            raise UserError(f"npnet={source} is a network of model={have}, this is model={want}: add model={have}")
-
-    def load_denoiser() -> Pipeline:
-        check_variant("denoiser_lora")  # before it is loaded
-        return load_pipeline()
-
-    npnet = checkpoint.load(source, "npnet", load_denoiser, **{name: config.get(name) for name in TOLD})
-    check_variant(variant(type(npnet), npnet.config))
+    denoiser = pipeline if want == "denoiser_lora" else None  # refused without loading the pipeline
+    npnet = checkpoint.load(source, "npnet", denoiser, **{name: config.get(name) for name in TOLD})
+    have = variant(type(npnet), npnet.config)
+    if have != want:
+        raise UserError(f"npnet={source} is a network of model={have}, this is model={want}: add model={have}")
     for option, setting in _set_by_hand().items():
         if option not in NEVER_SAVED and npnet.config.get(option) != new.get(option):
             built = f"was built with {option}={npnet.config[option]}" if option in npnet.config else "is built already"
@@ -59,7 +54,7 @@ def trained_before(config: DictConfig, load_pipeline: Callable[[], Pipeline]) ->
                 f"{tuple(config.pipeline[shape])}: choose the pipeline that it was trained for, or train a new network"
             )
     if isinstance(npnet, DenoiserNPNet):
-        check_precision(load_pipeline())
+        check_precision(pipeline.loaded)
         if new.get("gradient_checkpointing"):
             npnet.twin.denoiser.enable_gradient_checkpointing()
     rank_zero_info(f"training on from {source}")
@@ -89,12 +84,12 @@ def check_precision(pipeline: Pipeline) -> None:
         raise UserError("in float16 the gradients of a denoiser vanish: add pipeline.model.dtype=bfloat16 (or float32)")
 
 
-def variant(kind: Any, options: Mapping[str, Any]) -> str:
-    """The `model=` that a network of some class and options belongs to; the name of a class of one's own."""
-    if kind is DenoiserNPNet:
+def variant(network: Any, options: Mapping[str, Any]) -> str:
+    """The `model=` that a network class with some options belongs to; the name of a class of one's own."""
+    if network is DenoiserNPNet:
         return "denoiser_lora"
-    if kind is not NPNet:
-        return str(kind.__name__)
+    if network is not NPNet:
+        return str(network.__name__)
     backbone = options["backbone"]
     if options["svd"]:
         return "svd_unet+unet" if backbone else "svd_unet"

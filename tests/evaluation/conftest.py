@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from golden_noise.evaluation.scores import CONTROLS, Scores
+from golden_noise.evaluation.scores import Scores
+from golden_noise.generation.names import CONTROLS
 
 METHODS = ["standard", "search", "npnet", *CONTROLS]
 

@@ -9,9 +9,10 @@ from hydra.utils import instantiate
 from golden_noise.cli.validation import check
 from golden_noise.errors import UserError
 from golden_noise.evaluation.cache import Cache
+from golden_noise.evaluation.choices import check_methods
 from golden_noise.evaluation.constant import choose_constant, learning_prompts, mean_scores
-from golden_noise.evaluation.drawing import other_prompts
-from golden_noise.evaluation.job import check_methods, evaluate
+from golden_noise.evaluation.job import evaluate
+from golden_noise.evaluation.shuffling import other_prompts
 from golden_noise.shapes.prompts import draw_prompts
 
 SMALL = ["prompts.count=16", "pipeline.steps=2", "evaluation.batch_size=6", "~metric.soft", "~metric.strict"]

@@ -27,7 +27,7 @@ class Found:
         self.folder, self.methods = folder, ["standard"]
         self.prompts = [Prompt(i, text, 0) for i, text in enumerate(texts)]
 
-    def prepare(self, start, end):
+    def draw(self, positions):
         pass
 
     def path(self, method, position):

@@ -13,9 +13,10 @@ from scipy.stats import sem, wilcoxon
 
 from golden_noise.errors import UserError
 from golden_noise.evaluation.results import print_table, summarise, write
-from golden_noise.evaluation.scores import CONTROLS, Scores
+from golden_noise.evaluation.scores import Scores
 from golden_noise.evaluation.statistics import holm
 from golden_noise.evaluation.verdict import probability
+from golden_noise.generation.names import CONTROLS
 
 CONFIG = {"pipeline": {"steps": 10}, "metric": ["strict", "soft"]}
 

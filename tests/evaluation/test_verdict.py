@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from golden_noise.evaluation.verdict import CONTROLS, interval, outcome, percent, probability, sign, signed, verdict
+from golden_noise.evaluation.verdict import interval, outcome, percent, probability, sign, signed, verdict
+from golden_noise.generation.names import CONTROLS
 
 GAIN, SMALL = (0.10, 0.08, 0.12), (0.04, 0.02, 0.06)
 NONE, LOSS = (0.0, -0.02, 0.02), (-0.05, -0.07, -0.03)

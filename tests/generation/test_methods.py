@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from golden_noise.generation.methods import METHODS, Methods, rescaled, shifted
+from golden_noise.generation.methods import Methods, rescaled, shifted
+from golden_noise.generation.names import METHODS
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.npnet import NPNet
 from golden_noise.pipelines.sdxl import SDXLPipeline

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from golden_noise.evaluation.drawing import other_prompts
+from golden_noise.evaluation.shuffling import other_prompts
 from golden_noise.hub import PACKAGE
 from golden_noise.metrics.pickscore import PickScore
 from golden_noise.noise import draw_noise

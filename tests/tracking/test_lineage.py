@@ -7,8 +7,9 @@ import pytest
 from PIL import Image, ImageChops
 
 from golden_noise.collecting.job import collect
+from golden_noise.collecting.report import folder_artifact, report_pairs
 from golden_noise.evaluation.job import evaluate_job
-from golden_noise.tracking.wandb import pairs_artifact, report_pairs
+from golden_noise.pairs import ShardIndex
 from golden_noise.training.job import train
 
 SMALL = ["prompts.count=60", "pipeline.steps=2", "~metric.reward"]
@@ -85,6 +86,6 @@ def test_runs_are_joined_by_their_artifacts(compose_job, tmp_path, read_offline_
 def test_the_same_pairs_are_the_same_version_wherever_they_lie(compose_job, tmp_path):
     collect(compose_job("collect", "prompts.count=8", "pipeline.steps=2"))
     shutil.copytree(tmp_path / "pairs", tmp_path / "elsewhere/pairs")
-    one, two = pairs_artifact(tmp_path / "pairs"), pairs_artifact(tmp_path / "elsewhere/pairs")
+    one, two = (folder_artifact(ShardIndex.load(tmp_path / name)) for name in ("pairs", "elsewhere/pairs"))
     assert one.digest == two.digest
     assert one.name == two.name == "pairs-pairs"

@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from golden_noise.npnet import NPNet
-from golden_noise.training import Explained, NPNetModule, SampleGrid, SaveNPNet
+from golden_noise.training import ExplainedVariance, NPNetModule, SampleGrid, SaveNPNet
 
 LATENT, EMBEDS = (4, 4, 4), (3, 8)
 BACKBONE_ARGS = {"img_size": 4, "patch_size": 1, "in_chans": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
@@ -99,16 +99,16 @@ def test_explained_is_the_formula_over_all_pairs(tmp_path):
 def test_explained_adds_up_over_ranks():
     """Ranks sum their states, as torchmetrics does when it synchronises."""
     noise, golden, predicted = torch.randn(3, 10, *LATENT).unbind()
-    whole = Explained()
+    whole = ExplainedVariance()
     whole.update(predicted, golden, noise)
-    ranks = [Explained(), Explained()]
+    ranks = [ExplainedVariance(), ExplainedVariance()]
     for metric, part in zip(ranks, (slice(3), slice(3, 10)), strict=True):
         metric.update(predicted[part], golden[part], noise[part])
     merged = ranks[0]
     for name, reduce in merged._reductions.items():
         setattr(merged, name, reduce(torch.stack([getattr(metric, name) for metric in ranks])))
     torch.testing.assert_close(merged.compute(), whole.compute())
-    assert Explained()(golden, golden, noise) == 1
+    assert ExplainedVariance()(golden, golden, noise) == 1
 
 
 def test_no_weight_decay_on_gates_biases_and_norms(tmp_path):

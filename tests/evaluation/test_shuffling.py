@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from golden_noise.errors import UserError
-from golden_noise.evaluation.drawing import other_prompts
+from golden_noise.evaluation.shuffling import other_prompts
 from golden_noise.prompts import Prompt
 
 

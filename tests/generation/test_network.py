@@ -4,8 +4,9 @@ import pytest
 from hydra.utils import instantiate
 
 from golden_noise.errors import UserError
-from golden_noise.evaluation.job import load_npnet
+from golden_noise.generation.network import load_npnet
 from golden_noise.npnet import DenoiserNPNet, NPNet
+from golden_noise.pipelines.lazy import LazyPipeline
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def job(compose_job, tmp_path):
 
 
 def load(config):
-    return load_npnet(config, config.npnet, lambda: instantiate(config.pipeline.model))
+    return load_npnet(config, config.npnet, LazyPipeline(config.pipeline.model))
 
 
 def test_another_size_needs_a_way_to_fit(job, tmp_path):

@@ -8,7 +8,6 @@ from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer
 from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.base import PromptEmbedding
@@ -18,7 +17,7 @@ from golden_noise.tracking.record import without_name
 REPEATS = 10
 
 
-def describe(config: DictConfig, trainer: Trainer, npnet: AnyNPNet) -> dict[str, Any]:
+def run_facts(config: DictConfig, trainer: Trainer, npnet: AnyNPNet) -> dict[str, Any]:
     """The content of `run.json`.
 
     - `explained`: the best val/explained; `epochs`, `steps`: of the training.
@@ -29,30 +28,21 @@ def describe(config: DictConfig, trainer: Trainer, npnet: AnyNPNet) -> dict[str,
     best = getattr(trainer.checkpoint_callback, "best_model_score", None)
     timer = next((callback for callback in trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]
     options: Any = OmegaConf.to_container(config.data, resolve=True)
-    batch, shapes = (
-        options["batch_size"],
-        (config.pipeline.latent_shape, options["embeds_shape"], options["pooled_shape"]),
-    )
-    parameter = next(npnet.parameters())
+    batch, shapes = options["batch_size"], (options["embeds_shape"], options["pooled_shape"])
     return {
         "overrides": without_name(HydraConfig.get().overrides.task) if HydraConfig.initialized() else [],
         "commit": record.commit(),
         "explained": None if best is None else float(best),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
-        "parameters": count(npnet),
+        "parameters": sum(parameter.numel() for parameter in npnet.parameters() if parameter.requires_grad),
         "seconds": None if timer is None else round(timer.time_elapsed(), 1),
-        "forward_ms": round(forward_ms(npnet, batch, *shapes), 3),
+        "forward_ms": round(forward_ms(npnet, batch, config.pipeline.latent_shape, *shapes), 3),
         "forward_batch": batch,
-        "device": str(parameter.device),
+        "device": str(npnet.device),
         "threads": torch.get_num_threads(),
         "ranks": trainer.world_size,
     }
-
-
-def count(npnet: nn.Module) -> int:
-    """The number of trained parameters."""
-    return sum(parameter.numel() for parameter in npnet.parameters() if parameter.requires_grad)
 
 
 @torch.inference_mode()
@@ -61,7 +51,7 @@ def forward_ms(npnet: Any, batch: int, latent_shape: Any, embeds_shape: Any, poo
     generator = torch.Generator().manual_seed(0)
     noise, embeds = (torch.randn(batch, *shape, generator=generator) for shape in (latent_shape, embeds_shape))
     pooled = None if pooled_shape is None else torch.randn(batch, *pooled_shape, generator=generator)
-    device = next(npnet.parameters()).device
+    device = npnet.device
     noise, prompt = noise.to(device), PromptEmbedding(embeds, pooled=pooled).to(device, torch.float32)
     times = []
     for _ in range(REPEATS):

@@ -1,0 +1,29 @@
+"""What a collection reports to loggers."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from golden_noise.pairs import ShardIndex
+from golden_noise.pairs.index import INDEX_NAME
+from golden_noise.tracking.wandb import pairs_artifact, start_run
+
+if TYPE_CHECKING:
+    from wandb import Artifact
+
+
+def report_pairs(config: DictConfig) -> None:
+    """Report a collection in a W&B run of its own, if a logger was chosen."""
+    if config.get("logger") and (run := start_run(config)):
+        index = ShardIndex.load(Path(config.data_dir))
+        accepted, rejected = (sum(getattr(shard, name) for shard in index.shards) for name in ("samples", "rejected"))
+        run.summary.update({"pairs/accepted": accepted, "pairs/rejected": rejected})
+        run.log_artifact(folder_artifact(index))
+        run.finish()
+
+
+def folder_artifact(index: ShardIndex) -> "Artifact":
+    """A folder of pairs as W&B knows it."""
+    shards = {shard.name: shard.sha256 for shard in index.shards}
+    return pairs_artifact(index.folder / INDEX_NAME, shards, sum(shard.samples for shard in index.shards))

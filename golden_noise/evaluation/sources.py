@@ -1,0 +1,179 @@
+"""Where the images of an evaluation come from: drawn here from every method's noise, or found in folders."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor
+
+from golden_noise.errors import UserError
+from golden_noise.evaluation.choices import check_methods, evaluated_methods
+from golden_noise.evaluation.constant import Constant, Learning, choose_constant, learning_prompts
+from golden_noise.evaluation.folders import Folders
+from golden_noise.evaluation.gaussianity import noise_measures
+from golden_noise.evaluation.measuring import ImageSource
+from golden_noise.evaluation.scores import image_path
+from golden_noise.evaluation.shuffling import other_prompts
+from golden_noise.generation.drawing import Drawing
+from golden_noise.generation.methods import Methods, predicting, searching
+from golden_noise.generation.names import BEST_OF_N, CONSTANT, NETWORK_CONTROLS, NPNET, SEARCH, SHUFFLED, STANDARD
+from golden_noise.generation.network import load_npnet
+from golden_noise.generation.provenance import drawing_settings
+from golden_noise.images import TEXT, about
+from golden_noise.metrics.base import Metric
+from golden_noise.npnet import AnyNPNet
+from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.lazy import LazyPipeline
+from golden_noise.prompts import Prompt
+from golden_noise.prompts.job import announce
+from golden_noise.search.best_of_n import BestOfN
+from golden_noise.search.rescale import Rescale
+
+
+class DrawnImages(Drawing):
+    """The images of one evaluation. Every PNG tells its prompt, seed and the measures of its starting noise.
+
+    Attributes:
+        constant: what is known of the control of that name; None where it is not run.
+    """
+
+    constant: Constant | None = None
+
+    def path(self, method: str, position: int) -> Path:
+        """The image of one item."""
+        return self.folder / image_path(method, self.prompts[position].index)
+
+    def texts(self, method: str, positions: range, latents: Tensor, noise: Tensor) -> list[dict[str, str]]:
+        """See `Drawing`."""
+        measures = noise_measures(latents, noise)
+        found = []
+        for row, prompt in enumerate(self.prompts[position] for position in positions):
+            own = {name: float(values[row]) for name, values in measures.items()}
+            found.append({TEXT: json.dumps({"prompt": prompt.text, "seed": prompt.seed, "noise": own})})
+        return found
+
+    def noise_measures(self) -> dict[str, dict[str, np.ndarray]]:
+        """Measures of every item's noise: measure -> method -> (N,)."""
+        count = range(len(self.prompts))
+        rows = {method: [about(self.path(method, i))["noise"] for i in count] for method in self.methods}
+        names = list(rows[self.methods[0]][0])
+        return {name: {m: np.array([row[name] for row in rows[m]]) for m in self.methods} for name in names}
+
+
+def image_source(
+    config: DictConfig,
+    npnet: AnyNPNet | None,
+    pipeline: Pipeline | LazyPipeline | None,
+    folder: Path,
+    learning: Learning | None,
+    quiet: bool,
+) -> tuple[ImageSource, dict[str, Metric]]:
+    """The images that are compared, and the metrics that score them: one of these may choose the noise of others.
+
+    The arguments are those of `golden_noise.evaluation.job.evaluate`.
+    """
+    if config.evaluation.get("images") is not None:
+        found = found_images(config)
+        if not quiet:
+            announce(found.prompts, config.evaluation.prompts)
+        return found, instantiate(config.metric)
+    check_methods(config)
+    prompts, others = evaluated_prompts(config)
+    searched_on = learning_prompts(config, prompts, learning)
+    pipeline = pipeline or LazyPipeline(config.pipeline.model)
+    networks = load_networks(config, npnet, pipeline)
+    metrics: dict[str, Metric] = instantiate(config.metric)
+    loaded = pipeline.loaded
+    if not quiet:
+        announce(prompts, config.evaluation.prompts)
+    constant = choose_constant(config, searched_on, loaded, metrics, quiet)
+    methods = chosen_methods(config, loaded, networks, metrics, constant)
+    settings = drawing_settings(config, methods.names, networks)
+    if constant:
+        settings[CONSTANT]["factor"] = constant.factor
+    if others:
+        settings[SHUFFLED]["prompts"] = {"count": len(prompts), "texts": _texts_digest(prompts, others)}
+    images = DrawnImages(methods, prompts, folder, settings, others=others, replace=npnet is not None)
+    images.constant = constant
+    return images, metrics
+
+
+def evaluated_prompts(config: DictConfig) -> tuple[list[Prompt], list[Prompt] | None]:
+    """The prompts to evaluate, and for the control `shuffled` another one for each.
+
+    Raises:
+        UserError: they cannot be read, or there are no others.
+    """
+    prompts: list[Prompt] = instantiate(config.evaluation.prompts)
+    return prompts, other_prompts(prompts) if SHUFFLED in evaluated_methods(config) else None
+
+
+def load_networks(config: DictConfig, npnet: AnyNPNet | None, pipeline: Pipeline | LazyPipeline) -> dict[str, AnyNPNet]:
+    """The networks of the chosen methods by name, `npnet` for the one under test and its controls.
+
+    Raises:
+        UserError: there is none where one is needed, or it does not fit the pipeline.
+    """
+    needing = [name for name in evaluated_methods(config) if name in (NPNET, *NETWORK_CONTROLS)]
+    if needing and npnet is None and config.npnet is None:
+        raise UserError(
+            f"pipeline={config.pipeline.name} has no NPNet of its own, which evaluation.methods needs for "
+            f"{', '.join(needing)}: give npnet=FOLDER from a training run, or leave them out"
+        )
+    networks = {n: load_npnet(config, source, pipeline) for n, source in config.evaluation.checkpoints.items()}
+    if needing:
+        networks[NPNET] = load_npnet(config, config.npnet, pipeline) if npnet is None else npnet
+    return networks
+
+
+def chosen_methods(
+    config: DictConfig,
+    pipeline: Pipeline,
+    networks: Mapping[str, AnyNPNet],
+    metrics: Mapping[str, Metric],
+    constant: Constant | None,
+) -> Methods:
+    """The starting noises of all chosen methods; without a factor, `constant` is none of them."""
+    names = [*evaluated_methods(config), *config.evaluation.checkpoints, *config.evaluation.searches]
+    extra = {name: predicting(network) for name, network in networks.items() if name != NPNET}
+    extra |= {name: searching(instantiate(own), pipeline) for name, own in config.evaluation.searches.items()}
+    if BEST_OF_N in names:
+        best_of = config.evaluation.best_of
+        best = BestOfN(metrics[best_of.metric or next(iter(metrics))], best_of.count)
+        extra[BEST_OF_N] = lambda noise, prompt, seeds: best.choose(noise, prompt, pipeline, seeds)
+    if constant:
+        extra[CONSTANT] = searching(Rescale(constant.factor), pipeline)
+    names = [name for name in names if name != CONSTANT or constant]
+    search = instantiate(config.search) if SEARCH in names else None
+    return Methods(names, pipeline, search, networks.get(NPNET), extra)
+
+
+def _texts_digest(prompts: Sequence[Prompt], others: Sequence[Prompt]) -> str:
+    texts = [[prompt.text, other.text] for prompt, other in zip(prompts, others, strict=True)]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+
+
+def found_images(config: DictConfig) -> Folders:
+    """The images of `config.evaluation.images`.
+
+    Raises:
+        UserError: there are none of standard noise, one folder stands for two methods, or they do not match.
+    """
+    folders: dict[str, Any] = dict(config.evaluation.images)
+    if STANDARD not in folders:
+        raise UserError(f"evaluation.images lacks '{STANDARD}': every method is compared with it")
+    seen: dict[Path, str] = {}
+    for name, folder in folders.items():
+        path = Path(str(folder)).expanduser().resolve()
+        if path in seen:
+            raise UserError(
+                f"evaluation.images.{seen[path]} and evaluation.images.{name} are one folder, {folder}: "
+                "give every method a folder of its own"
+            )
+        seen[path] = name
+    return Folders(folders, instantiate(config.evaluation.prompts))

@@ -1,0 +1,172 @@
+"""Images that a job draws, a folder for each method: each image once, and never mixed with those of other settings."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from golden_noise import identity
+from golden_noise.errors import UserError
+from golden_noise.files import write_atomically
+from golden_noise.generation.methods import Methods
+from golden_noise.images import about, save_png, to_pil
+from golden_noise.noise import sampler_generators
+from golden_noise.pipelines.base import PromptEmbedding
+from golden_noise.pipelines.overflow import are_finite, check_images
+from golden_noise.prompts import Prompt
+from golden_noise.sharing.claims import locked
+
+MADE_BY = "made_by.json"
+
+
+class Drawing(ABC):
+    """Draws the images of every method from the same prompts, seeds and sampler generators.
+
+    Every PNG tells its prompt and seed, so images of an interrupted job are used again. Any number of processes may
+    draw into one folder.
+
+    Args:
+        compute: the starting noises of the methods.
+        prompts: with their seeds.
+        folder: of the job.
+        settings: what decides the images of each method; see `claim`.
+        origin: what else the PNGs tell of what made them.
+        others: another prompt for each one, where `shuffled` is among the methods.
+        replace: delete images of other settings instead of refusing them.
+
+    Raises:
+        UserError: the folder holds images of other settings.
+    """
+
+    def __init__(
+        self,
+        compute: Methods,
+        prompts: Sequence[Prompt],
+        folder: Path,
+        settings: Mapping[str, dict[str, Any]],
+        origin: dict[str, Any] | None = None,
+        others: Sequence[Prompt] | None = None,
+        replace: bool = False,
+    ):
+        self.compute, self.pipeline, self.methods = compute, compute.pipeline, compute.names
+        self.prompts, self.others, self.folder, self.settings = prompts, others, folder, settings
+        self.origin = origin or {}
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder):  # of two processes, one is the first to say what the images are
+            for method in self.methods:
+                claim(self.path(method, 0).parent, settings[method], replace)
+
+    @abstractmethod
+    def path(self, method: str, position: int) -> Path:
+        """The image of the prompt at a position."""
+
+    @abstractmethod
+    def texts(self, method: str, positions: range, latents: Tensor, noise: Tensor) -> list[dict[str, str]]:
+        """What each PNG of a batch tells of itself under `images.TEXT`, its `prompt` and `seed` among it, and beside.
+
+        Args:
+            latents: (B, C, H, W) the method's starting noise.
+            noise: (B, C, H, W) the standard noise that it was made from.
+        """
+
+    def missing(self, positions: range) -> set[tuple[str, int]]:
+        """The images (method, position) that are not there.
+
+        Raises:
+            UserError: an image of that name belongs to another prompt or seed.
+        """
+        return {(method, i) for method, i in product(self.methods, positions) if not self._exists(method, i)}
+
+    def draw(self, positions: range, saved: Callable[[], object] = lambda: None) -> set[tuple[str, int]]:
+        """Draw what is missing of a batch. A method's batch is computed whole, so that it is always the same.
+
+        Args:
+            saved: called after each image.
+
+        Returns:
+            The images (method, position) that were missing.
+
+        Raises:
+            UserError: an image belongs to another prompt or seed, or a noise or an image is not finite.
+        """
+        missing = self.missing(positions)
+        lacking = [method for method in self.methods if method in {name for name, _ in missing}]
+        if not lacking:
+            return missing
+        batch = self.prompts[positions.start : positions.stop]
+        seeds = [prompt.seed for prompt in batch]
+        noise, embedding = self.pipeline.draw_noise(seeds), self._encode(batch)
+        others = self._encode(self.others[positions.start : positions.stop]) if self.others else embedding
+        noises = self.compute.noises(noise, embedding, others, seeds)
+        for method in lacking:
+            _check_noise(noises[method], batch, method)
+            drawn = self.pipeline.sample(embedding, noises[method], generator=sampler_generators(seeds))
+            check_images(drawn, batch, method, self.pipeline.dtype)
+            texts = self.texts(method, positions, noises[method], noise)
+            for i, image, text in zip(positions, to_pil(drawn), texts, strict=True):
+                if (method, i) in missing:
+                    save_png(image, self.path(method, i), text)
+                    saved()
+        return missing
+
+    def _encode(self, prompts: Sequence[Prompt]) -> PromptEmbedding:
+        return self.pipeline.encode([prompt.text for prompt in prompts])
+
+    def _exists(self, method: str, position: int) -> bool:
+        path, prompt = self.path(method, position), self.prompts[position]
+        found = about(path)
+        if found and (found["prompt"], found["seed"]) != (prompt.text, prompt.seed):
+            raise UserError(
+                f"{path} is of {found['prompt']!r} (seed {found['seed']}), but now item {prompt.index} is "
+                f"{prompt.text!r} (seed {prompt.seed}): give another name=NAME or delete that folder"
+            )
+        return bool(found)
+
+
+def _check_noise(noise: Tensor, prompts: Sequence[Prompt], method: str) -> None:
+    for prompt, finite in zip(prompts, are_finite(noise), strict=True):
+        if not finite:
+            raise UserError(
+                f"the starting noise of method '{method}' is not finite for {prompt.text!r} (seed {prompt.seed}): "
+                "check its network, or leave it out"
+            )
+
+
+def claim(folder: Path, settings: dict[str, Any], replace: bool) -> None:
+    """Record what makes the images in a folder, so that they never mix with those of other settings.
+
+    Args:
+        settings: their identity, see `identity.images`.
+        replace: delete images of other settings instead of refusing them.
+
+    Raises:
+        UserError: there are images of other settings, or of unknown origin.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    made_by = folder / MADE_BY
+    if made_by.exists():
+        try:
+            identity.check(folder, _read(made_by), settings, "give another name=NAME or delete that folder")
+            return
+        except UserError:
+            if not replace and any(folder.glob("*.png")):
+                raise
+    elif any(folder.glob("*.png")):  # perhaps the user's own, so neither used nor deleted
+        raise UserError(f"{folder} holds images that this job did not draw: give another name=NAME or move them away")
+    for path in folder.glob("*.png"):  # of other settings
+        path.unlink()
+    write_atomically(made_by, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+
+def _read(made_by: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(made_by.read_text("utf-8"))
+        if isinstance(found, dict):
+            return found
+    except ValueError:
+        pass
+    raise UserError(f"{made_by} is damaged: give another name=NAME or delete {made_by.parent}")

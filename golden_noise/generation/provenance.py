@@ -1,0 +1,73 @@
+"""What decides images, and the versions of what draws them."""
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+import golden_noise
+from golden_noise import identity
+from golden_noise.device import device_kind
+from golden_noise.generation.names import BEST_OF_N, NETWORK_CONTROLS, NPNET, SEARCH
+from golden_noise.npnet import AnyNPNet
+from golden_noise.pipelines.loading import model_dtype
+
+LIBRARIES = ("torch", "diffusers", "transformers", "lightning", "timm")
+
+
+def drawing_settings(
+    config: DictConfig, names: list[str], networks: Mapping[str, AnyNPNet]
+) -> dict[str, dict[str, Any]]:
+    """What decides the images of each method, beside the prompts and their seeds.
+
+    Args:
+        names: of the methods.
+        networks: the network of each method that has one of its own.
+    """
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    device = device_kind(config.device)
+    model = identity.model(plain["pipeline"]["model"], model_dtype(plain["pipeline"]["model"], config.device))
+    digests = {name: weights_digest(network) for name, network in networks.items()}
+    searches = {SEARCH: plain.get("search"), **plain.get("evaluation", {}).get("searches", {})}
+    settings = {}
+    for name in names:
+        parts: dict[str, Any] = {}
+        if name in digests or name in NETWORK_CONTROLS:
+            network = name if name in digests else NPNET
+            own = network_settings(networks[network])
+            parts |= {"npnet": digests[network], "npnet_settings": own, "device": identity.sign_device(own, device)}
+        if name in searches:
+            parts["search"] = identity.without_device(searches[name])
+        if name == BEST_OF_N:
+            best_of = plain["evaluation"]["best_of"]
+            metric = best_of["metric"] or next(iter(plain["metric"]))
+            chosen = {metric: identity.without_device(plain["metric"][metric])}
+            parts["best_of"] = {"count": best_of["count"], "metric": chosen}
+        settings[name] = identity.images(model, **parts)
+    return settings
+
+
+def weights_digest(network: nn.Module) -> str:
+    """Hash of a network's weights, which tells a retrained network in the same folder from the old one."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def network_settings(network: nn.Module) -> dict[str, Any]:
+    """How a network was built: two with the same weights may differ, for instance in `fit` or `unit_variance`."""
+    config = dict(getattr(network, "config", {}))
+    return {name: value for name, value in config.items() if not name.startswith("_")}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the results depend on."""
+    found = {name: version(name) for name in LIBRARIES}
+    return {"golden-noise": golden_noise.__version__, "python": platform.python_version(), **found}

@@ -1,0 +1,31 @@
+"""What users import from the package itself."""
+
+import subprocess
+import sys
+
+import pytest
+
+import golden_noise
+from golden_noise.generation.latents import golden_latents
+from golden_noise.npnet import DenoiserNPNet, NPNet
+from golden_noise.npnet.checkpoint import load
+from golden_noise.pairs import NoisePairDataModule
+
+
+def test_what_it_offers_is_what_the_rooms_hold():
+    offered = [getattr(golden_noise, name) for name in golden_noise.__all__]
+    assert offered == [DenoiserNPNet, NPNet, NoisePairDataModule, golden_latents, load]
+    assert set(golden_noise.__all__) <= set(dir(golden_noise))
+
+
+def test_another_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'golden_noise' has no attribute 'nonsense'"):
+        golden_noise.nonsense  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'nonsense'"):
+        from golden_noise import nonsense  # noqa: F401
+
+
+def test_importing_it_imports_no_library():
+    code = "import sys; before = {*sys.modules}; import golden_noise; print(*{*sys.modules} - before)"
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {name.partition(".")[0] for name in imported} <= {"golden_noise", *sys.stdlib_module_names}
