@@ -162,21 +162,29 @@ def throughput(folder: Path, count: int, workers: int, repeats: int) -> None:
 
 
 def resident(call: Callable[[], Any]) -> float:
-    """Megabytes of private memory that a call leaves a fresh process with at its peak, beyond what it began with."""
-    process = psutil.Process()
-    before = process.memory_full_info().uss
-    most = 0
+    """Megabytes that a call takes at its peak, beyond what a fresh process begins with; its workers' are counted."""
+    multiprocessing.set_start_method("fork", force=True)  # as it is where no parent was spawned
+    before = proportional()
+    most = 0.0
     for _ in call():
-        most = max(most, process.memory_full_info().uss)
+        most = max(most, proportional())
     return (most - before) / 1e6
+
+
+def proportional() -> float:
+    """Bytes of this process and its children; a page that several have counts once."""
+    process = psutil.Process()
+    return sum(one.memory_full_info().pss for one in (process, *process.children(recursive=True)))
 
 
 def streamed(folder: Path, workers: int) -> Iterator[None]:
     """As many batches of every set, in several epochs of a small one: a peak is higher the longer one waits for it."""
-    loader = data_module(folder, workers).train_dataloader()
+    data = data_module(folder, workers)
+    loader = data.train_dataloader()
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
     for _ in itertools.islice(batches, BATCHES):
         yield
+    data.teardown("fit")
 
 
 def published(folder: Path) -> Iterator[None]:
@@ -233,6 +241,31 @@ def text_encoders() -> Callable[[list[str]], Any]:
     return encode
 
 
+def processor_seconds(processes: list[psutil.Process]) -> float:
+    return sum(sum(one.cpu_times()[:2]) for one in processes)
+
+
+def workers_cost(folder: Path, count: int, most: int, repeats: int) -> None:
+    """What more workers give, and the processor time of a pair, which says what they give with a core for each."""
+    print("\n| embeddings | workers | pairs/s | ms of processor time per pair: workers | main process |")
+    print("| --- | --- | --- | --- | --- |")
+    me = psutil.Process()
+    for name in ("encode", "stored"):
+        shards = folder / name
+        write_shards(shards, count, embeds=name == "stored")
+        for workers in range(1, most + 1):
+            data = data_module(shards, workers, embeddings=name)
+            loader = data.train_dataloader()
+            pairs = epoch_of(loader)
+            children = me.children()
+            before = [processor_seconds(some) for some in (children, [me])]
+            rate = statistics.median(pairs / seconds(partial(epoch_of, loader)) for _ in range(repeats))
+            after = [processor_seconds(some) for some in (children, [me])]
+            costs = [1000 * (b - a) / pairs / repeats for a, b in zip(before, after, strict=True)]
+            print(f"| {name} | {workers} | {rate:,.0f} | {costs[0]:.2f} | {costs[1]:.2f} |", flush=True)
+            data.teardown("fit")
+
+
 def embeddings(folder: Path, count: int, workers: int) -> None:
     """Stored or encoded: bytes of a pair, reading, and a step of the published network."""
     print("\n| embeddings | bytes per pair | pairs/s read | s per batch of 8: embeddings | NPNet's step | both |")
@@ -270,11 +303,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10_000, 60_000], help="for memory")
     parser.add_argument("--npz-most", type=int, default=10_000, help="larger .npz sets are extrapolated, in brackets")
-    parser.add_argument("--only", choices=["throughput", "memory", "embeddings"])
+    parser.add_argument("--only", choices=["throughput", "memory", "workers", "embeddings"])
     options = parser.parse_args()
     parts: dict[str, Callable[[Path], None]] = {
         "throughput": lambda folder: throughput(folder, options.pairs, options.workers, options.repeats),
         "memory": lambda folder: memory(folder, options.sizes, options.npz_most, options.workers),
+        "workers": lambda folder: workers_cost(folder, options.pairs, options.workers, options.repeats),
         "embeddings": lambda folder: embeddings(folder, 512, options.workers),
     }
     print(f"torch {torch.__version__}, {len(os.sched_getaffinity(0))} cores")

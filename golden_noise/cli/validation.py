@@ -32,6 +32,7 @@ WHOLE: dict[str, tuple[int, int | None]] = {
     "data.embeds_cache": (0, None),
     "data.shuffle_shards": (0, None),
     "data.num_workers": (0, None),
+    "data.prefetch_factor": (1, None),
     "evaluation.batch_size": (1, None),
     "evaluation.prompts.count": (1, None),
     "evaluation.best_of.count": (2, None),
@@ -61,7 +62,7 @@ REAL: dict[str, tuple[float | None, float | None]] = {
     "model.optimizer.lr": (0, None),
 }
 MODES = ("resume", "extend", "retry", "overwrite")  # of collect.py
-SWITCHES = ("evaluate", "collection.store_embeds")
+SWITCHES = ("evaluate", "collection.store_embeds", "data.persistent_workers", "data.pin_memory")
 TEXT = ("name", "data_dir", "folder", "paths.outputs", "pipeline.model.source", "npnet")
 EMPTY = ("pipeline.negative_prompt",)  # text that may be empty
 OPTIONAL = ("num_threads", "npnet", "trainer.max_epochs")  # null, too

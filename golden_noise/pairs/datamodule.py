@@ -5,16 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning import LightningDataModule
 
 from golden_noise.errors import UserError
 from golden_noise.identity import differences
-from golden_noise.pairs.buffers import Buffers
+from golden_noise.pairs.dataset import Batch, NoisePairDataset
 from golden_noise.pairs.embeddings import Encode, PromptEncoder
 from golden_noise.pairs.index import INDEX_NAME, ShardIndex
-from golden_noise.pairs.loader import Batch, NoisePairLoader
+from golden_noise.pairs.loader import NoisePairLoader
 from golden_noise.pairs.order import Split
 from golden_noise.pairs.reader import OpenShard, format_shape
 from golden_noise.pairs.source import ShardSource
@@ -38,7 +37,11 @@ class NoisePairDataModule(LightningDataModule):
         encode: encodes them.
         val_fraction: share of prompts kept for validation, between 0 and 1.
         shuffle_shards: how many shards' pairs are shuffled with each other, and so read at a time.
-        num_workers: threads per rank that read ahead; does not change the batches.
+        num_workers: processes per rank and split that read ahead, as torch's DataLoader takes it, like the next three.
+            None of the four changes the batches.
+        prefetch_factor: batches that each worker reads ahead.
+        persistent_workers: whether workers stay for the next epoch, with what they know of the shards.
+        pin_memory: whether batches are put into page-locked memory, where there is a CUDA device to copy them to.
         seed: of the order of the pairs.
         collect: called on the first rank before the folder is read, to collect what is missing; restartable.
         collect_hint: command to show when there are no pairs and no `collect`.
@@ -62,6 +65,9 @@ class NoisePairDataModule(LightningDataModule):
         val_fraction: float = 0.1,
         shuffle_shards: int = 16,
         num_workers: int = 2,
+        prefetch_factor: int = 2,
+        persistent_workers: bool = True,
+        pin_memory: bool = True,
         seed: int = 0,
         collect: Callable[[], object] | None = None,
         collect_hint: str = "python collect.py",
@@ -70,8 +76,11 @@ class NoisePairDataModule(LightningDataModule):
         super().__init__()
         self.prepare_data_per_node = False  # nodes share the folder: two must not collect the same units
         self.source = ShardSource(data_dir, cache)
-        self.batch_size, self.num_workers = batch_size, num_workers
-        self.buffers = Buffers(batch_size)  # of training and validation, which take turns
+        self.batch_size = batch_size
+        self.options: dict[str, Any] = {"num_workers": num_workers}
+        self.options["pin_memory"] = pin_memory and torch.cuda.is_available()
+        if num_workers:  # else a DataLoader refuses them
+            self.options |= {"prefetch_factor": prefetch_factor, "persistent_workers": persistent_workers}
         self.shapes = {"noise": tuple(latent_shape), "golden": tuple(latent_shape)}
         if embeddings not in ("stored", "encode"):
             raise UserError(f"data.embeddings={embeddings} must be stored or encode")
@@ -86,6 +95,7 @@ class NoisePairDataModule(LightningDataModule):
         self.val_fraction, self.shuffle_shards, self.seed = val_fraction, shuffle_shards, seed
         self.collect, self.collect_hint = collect, collect_hint
         self.pipeline = pipeline
+        self._loaders: list[NoisePairLoader] = []
 
     def prepare_data(self) -> None:
         """Collect what is missing, if `collect` was given.
@@ -127,6 +137,15 @@ class NoisePairDataModule(LightningDataModule):
         assert found is not None
         return found
 
+    def teardown(self, stage: str) -> None:
+        """End the workers."""
+        while self._loaders:
+            self._loaders.pop().close()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """End the workers of a run that failed."""
+        self.teardown("fit")
+
     def train_dataloader(self) -> NoisePairLoader:
         """The training pairs, in a new order every epoch, or in a fixed one when Lightning is to overfit."""
         trainer = self.trainer
@@ -141,34 +160,30 @@ class NoisePairDataModule(LightningDataModule):
         return self._loader("val")
 
     def _loader(self, split: Split, shuffle_shards: int = 0, epoch: int = 0) -> NoisePairLoader:
-        return NoisePairLoader(
-            self.source,
-            self.index.shards,
+        loader = NoisePairLoader(
+            NoisePairDataset(self.source, self.index.shards, self.shapes, max_open=max(1, shuffle_shards)),
             split,
             self.val_fraction,
             self.batch_size,
-            self.shapes,
             shuffle_shards=shuffle_shards,
-            num_workers=self.num_workers,
             seed=self.seed,
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self.trainer.world_size if self.trainer else 1,
             epoch=epoch,
-            buffers=self.buffers,
+            **self.options,
         )
+        self._loaders.append(loader)
+        return loader
 
     def prompts(self, split: Split, count: int) -> list[str]:
         """The texts of a split in the order of the index, each once, at most `count`; for after `setup`."""
-        loader, texts = self._loader(split), dict[str, None]()
-        opened: dict[int, OpenShard] = {}
-        with contextlib.ExitStack() as shards:
-            for shard, place in np.concatenate(loader.plan(0)).tolist():
-                if shard not in opened:
-                    opened[shard] = shards.enter_context(contextlib.closing(loader.open(shard)))
-                texts[opened[shard].read(place, {})[1]] = None
-                if len(texts) == count:
-                    break
-        return list(texts)
+        dataset, texts = NoisePairDataset(self.source, self.index.shards, {}), dict[str, None]()
+        for order in self._loader(split).plan(0):
+            texts |= dict.fromkeys(dataset.read(0, order)["prompt"])
+            if len(texts) >= count:
+                break
+        dataset.close()
+        return list(texts)[:count]
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """On the device, embeddings that were not stored are added, and everything is cast to the module's dtype."""

@@ -13,7 +13,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Lock
 from typing import BinaryIO
 
 from webdataset.gopen import gopen, gopen_schemes
@@ -49,7 +48,6 @@ class ShardSource:
         self.is_url = is_url(self.before)
         self.cache = Path(cache) if cache is not None else None
         self._verified: dict[Path, tuple[int, int]] = {}
-        self._locks: dict[str, Lock] = {}
 
     def __str__(self) -> str:
         return self.before.rstrip("/")
@@ -110,8 +108,7 @@ class ShardSource:
 
     def _open_local(self, path: Path, shard: ShardEntry) -> BinaryIO:
         try:
-            with self._locks.setdefault(shard.name, Lock()):
-                problem = self._problem(path, shard)
+            problem = self._problem(path, shard)
             if problem is None:
                 return path.open("rb")
         except OSError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from golden_noise.pairs import ShardIndex
+from golden_noise.pairs.dataset import NoisePairDataset
 from golden_noise.pairs.loader import NoisePairLoader
 from golden_noise.pairs.source import ShardSource
 
@@ -82,11 +83,9 @@ def read(folder: Path, name: str) -> list[dict]:
 
 def loader(folder: Path, split: str, rank: int = 0) -> NoisePairLoader:
     shapes = {"noise": LATENT_SHAPE, "golden": LATENT_SHAPE, "embeds": EMBEDS_SHAPE}
-    options = {name: OPTIONS[name] for name in ("val_fraction", "batch_size")}
-    shards = ShardIndex.load(folder).shards
-    return NoisePairLoader(
-        ShardSource(folder), shards, split, shapes=shapes, shuffle_shards=4, rank=rank, world_size=2, **options
-    )
+    options = {name: OPTIONS[name] for name in ("val_fraction", "batch_size", "shuffle_shards")}
+    dataset = NoisePairDataset(ShardSource(folder), ShardIndex.load(folder).shards, shapes)
+    return NoisePairLoader(dataset, split, rank=rank, world_size=2, **options)
 
 
 def test_two_ranks_see_every_pair_once_and_resume_at_the_next(tmp_path):

@@ -1,5 +1,6 @@
 import hashlib
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from golden_noise.errors import UserError
 from golden_noise.pairs import ShardIndex, read_shard
+from golden_noise.pairs.dataset import NoisePairDataset
 from golden_noise.pairs.loader import NoisePairLoader
 from golden_noise.pairs.order import split_of
 from golden_noise.pairs.source import ShardSource
@@ -19,9 +21,10 @@ VAL_FRACTION = 0.3
 SHAPES = {"noise": LATENT_SHAPE, "golden": LATENT_SHAPE, "embeds": EMBEDS_SHAPE}
 
 
-def loader(folder: Path, split="train", batch_size=2, shapes=SHAPES, **kwargs) -> NoisePairLoader:
+def loader(folder: Path, split="train", batch_size=2, shapes=SHAPES, shuffle_shards=0, **kwargs) -> NoisePairLoader:
     shards = ShardIndex.load(folder).shards
-    return NoisePairLoader(ShardSource(folder), shards, split, VAL_FRACTION, batch_size, shapes, **kwargs)
+    dataset = NoisePairDataset(ShardSource(folder), shards, shapes, max_open=max(1, shuffle_shards))
+    return NoisePairLoader(dataset, split, VAL_FRACTION, batch_size, shuffle_shards, **kwargs)
 
 
 def batch_keys(batches) -> list[list[str]]:
@@ -45,12 +48,12 @@ def test_a_batch_holds_what_was_collected(tmp_path, shapes):
         assert torch.equal(batch[name].float(), torch.stack([getattr(pair, name) for pair in pairs]))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.lists(st.integers(0, 7), min_size=1, max_size=4),
     batch_size=st.integers(1, 4),
     world_size=st.integers(1, 3),
-    num_workers=st.integers(0, 3),
+    num_workers=st.integers(0, 2),
 )
 def test_ranks_share_an_epoch_exactly(tmp_path_factory, sizes, batch_size, world_size, num_workers):
     folder = tmp_path_factory.mktemp("pairs")
@@ -74,7 +77,7 @@ def test_the_number_of_workers_does_not_change_the_batches(tmp_path, world_size)
     collect(tmp_path, [9, 4, 12, 6])
     options = {"batch_size": 1, "shuffle_shards": 3, "rank": world_size - 1, "world_size": world_size}
     for split in ("train", "val"):
-        runs = [batch_keys(loader(tmp_path, split, num_workers=workers, **options)) for workers in (0, 1, 2, 20)]
+        runs = [batch_keys(loader(tmp_path, split, num_workers=workers, **options)) for workers in (0, 1, 2, 7)]
         assert all(run == runs[0] for run in runs) and len(runs[0]) > 2
 
 
@@ -98,39 +101,59 @@ def test_a_rank_reads_no_pair_of_another(tmp_path, monkeypatch):
     assert len(read) <= len(split_keys(tmp_path, "train")) / 2
 
 
-def test_batches_that_are_kept_stay_as_they_were_while_others_use_memory_again(tmp_path):
-    collect(tmp_path, [20, 20])
-    stream = loader(tmp_path, batch_size=2, shuffle_shards=2, num_workers=2)
-    kept, places = [], set()
-    for number, batch in enumerate(batch for _ in range(9) for batch in stream):
-        places.add(batch["noise"].data_ptr())
-        if number % 30 == 0:
-            kept.append((batch["key"][1], batch["noise"][1], batch["golden"].numpy()[1]))
-    for key, noise, golden in kept:
-        pair = make_pair(int(key))
-        assert torch.equal(noise.float(), pair.noise) and torch.equal(torch.tensor(golden).float(), pair.golden)
-    assert len(places) <= 2 * (2 * 2 + 2 + len(kept)) < number  # noise and golden noise share
-
-
 @pytest.mark.parametrize("workers", [0, 3])
-def test_every_shard_is_hashed_once_and_closed(tmp_path, monkeypatch, workers):
-    collect(tmp_path, [4, 3, 5])
-    hashed, digest = [], hashlib.file_digest
-    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: hashed.append(file.name) or digest(file, name))
-    stream = loader(tmp_path, batch_size=1, shuffle_shards=2, num_workers=workers)
-    before = len(os.listdir("/proc/self/fd"))
+def test_a_process_hashes_every_shard_once_and_closes_it(tmp_path, monkeypatch, workers):
+    """Hashes and open files are noted in files: workers are processes."""
+    collect(tmp_path / "pairs", [4, 3, 5, 6])
+    digest, read = hashlib.file_digest, NoisePairDataset.read
+
+    def noting_digest(file, name):
+        with (tmp_path / f"hashed-{os.getpid()}").open("a") as log:
+            print(Path(file.name).name, file=log)
+        return digest(file, name)
+
+    def noting_read(self, *item):
+        batch = read(self, *item)
+        opened = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        assert sum(name.endswith(".tar") for name in opened) <= 2
+        return batch
+
+    monkeypatch.setattr(hashlib, "file_digest", noting_digest)
+    monkeypatch.setattr(NoisePairDataset, "read", noting_read)
+    options = {"num_workers": workers, "persistent_workers": workers > 0}
+    stream = loader(tmp_path / "pairs", batch_size=1, shuffle_shards=2, **options)
     for _ in range(3):
         assert batch_keys(stream)
     next(iter(stream))  # left in the middle
-    assert sorted(hashed) == [str(tmp_path / f"pairs-00000{unit}.tar") for unit in range(3)]
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert batch_keys(stream)
+    stream.close()
+    logs = [log.read_text().split() for log in tmp_path.glob("hashed-*")]
+    assert len(logs) == max(1, workers)
+    assert all(len(names) == len(set(names)) for names in logs)
+    assert set().union(*logs) == {f"pairs-00000{unit}.tar" for unit in range(4)}
+
+
+def test_the_dataset_can_be_sent_to_a_worker_that_is_not_forked(tmp_path):
+    collect(tmp_path, [8])
+    stream = loader(tmp_path)
+    sent = pickle.loads(pickle.dumps(stream.dataset))
+    order = stream.plan(0)[0]
+    assert sent.read(0, order)["key"] == stream.dataset.read(0, order)["key"]
+
+
+def test_a_worker_takes_nothing_from_the_global_random_numbers(tmp_path):
+    collect(tmp_path, [8])
+    before = torch.get_rng_state()
+    for workers in (0, 1):
+        assert batch_keys(loader(tmp_path, num_workers=workers))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("fault", ["truncated", "deleted", "flipped", "swapped"])
 def test_a_shard_that_is_damaged_between_epochs_is_refused(tmp_path, workers, fault):
     collect(tmp_path, [8, 8])
-    stream = loader(tmp_path, num_workers=workers, shuffle_shards=2)
+    stream = loader(tmp_path, num_workers=workers, shuffle_shards=2, persistent_workers=workers > 0)
     list(stream)  # found good once
     path = tmp_path / "pairs-000000.tar"
     content = bytearray(path.read_bytes())
@@ -141,9 +164,9 @@ def test_a_shard_that_is_damaged_between_epochs_is_refused(tmp_path, workers, fa
         path.unlink()
     else:
         overwrite_shard(tmp_path, content if fault == "flipped" else (tmp_path / "pairs-000001.tar").read_bytes())
-    with pytest.raises(UserError, match=r"shard .*pairs-000000\.tar (is damaged|cannot be read) \(.*\)") as error:
+    with pytest.raises(UserError, match=r"^shard .*pairs-000000\.tar (is damaged|cannot be read) \(.*\).*\Z"):
         list(stream)
-    assert "\n" not in str(error.value)
+    stream.close()
 
 
 def test_a_pair_of_another_shape_is_refused(tmp_path):

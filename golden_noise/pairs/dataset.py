@@ -1,0 +1,86 @@
+"""Shards as a map-style dataset whose items are whole batches."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset, get_worker_info
+
+from golden_noise.errors import UserError
+from golden_noise.pairs.index import ShardEntry
+from golden_noise.pairs.order import Order
+from golden_noise.pairs.reader import OpenShard
+from golden_noise.pairs.source import ShardSource
+
+Batch = dict[str, Any]
+
+
+class NoisePairDataset(Dataset[Batch | UserError]):
+    """The pairs of shards, read a batch at a time: `dataset[epoch, order]`, where `order` (B, 2) says which pairs.
+
+    A batch has `key` and `prompt`, B names and texts, and an array (B, ...) in float16 for every name in `shapes`.
+    A shard is checked whenever it is opened, which is once an epoch as long as few enough are read at a time.
+
+    Args:
+        source: where the shards are.
+        shards: entries of the index.
+        shapes: which arrays to read, and what shape each must have.
+        max_open: how many shards to keep open.
+    """
+
+    def __init__(
+        self,
+        source: ShardSource,
+        shards: Sequence[ShardEntry],
+        shapes: Mapping[str, tuple[int, ...]],
+        max_open: int = 1,
+    ):
+        self.source, self.shards, self.shapes, self.max_open = source, list(shards), dict(shapes), max_open
+        self._members: dict[int, NDArray[np.int64]] = {}
+        self._opened: dict[int, OpenShard] = {}
+        self._epoch = 0
+
+    def __getitem__(self, item: tuple[int, Order]) -> Batch | UserError:
+        """A batch, or what is wrong with it: raised in a worker, an error comes with the worker's traceback."""
+        try:
+            return self.read(*item)
+        except UserError as error:
+            return error
+
+    def read(self, epoch: int, order: Order) -> Batch:
+        """A batch.
+
+        Raises:
+            UserError: a shard is not the recorded one, or a pair is not of the given shapes.
+        """
+        if epoch != self._epoch:
+            self.close()
+            self._epoch = epoch
+        batch: Batch = {"key": [], "prompt": []}
+        tensors = {name: torch.empty((len(order), *shape), dtype=torch.float16) for name, shape in self.shapes.items()}
+        if get_worker_info() is not None:  # else every array is written twice: here, and where the main process finds it
+            tensors = {name: tensor.share_memory_() for name, tensor in tensors.items()}
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        for row, (shard, place) in enumerate(order.tolist()):
+            key, prompt = self._open(shard).read(place, {name: array[row] for name, array in arrays.items()})
+            batch["key"].append(key)
+            batch["prompt"].append(prompt)
+        return batch | tensors
+
+    def close(self) -> None:
+        """Close all shards."""
+        for shard in self._opened.values():
+            shard.close()
+        self._opened.clear()
+
+    def _open(self, shard: int) -> OpenShard:
+        if shard not in self._opened:
+            if len(self._opened) >= self.max_open:  # of an earlier block of shuffled shards
+                self._opened.pop(next(iter(self._opened))).close()
+            entry = self.shards[shard]
+            file, url = self.source.open(entry), self.source.place(entry.name)
+            self._opened[shard] = OpenShard(file, entry, url, self._members.get(shard))
+            self._members[shard] = self._opened[shard].places
+        return self._opened[shard]
