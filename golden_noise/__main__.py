@@ -2,7 +2,7 @@
 
 import sys
 
-TOOLS = {"pairs": "tools for folders of noise pairs", "sweeps": "tables and searches over many trainings"}
+TOOLS = {"pairs": "tools for folders of noise pairs", "sweeps": "tables of many trainings"}
 
 
 def main() -> None:

@@ -43,7 +43,8 @@ NAMES = (
     "evaluation.checkpoints.*",
     *(f"logger.wandb.{part}" for part in ("name", "project", "group", "entity", "id", "notes")),
 )
-MAY_BE_EMPTY = ("logger", "callbacks", "metric", "debug", "experiment", "local")  # groups of which a job may have none
+#: Groups of which a job may have none.
+MAY_BE_EMPTY = ("logger", "callbacks", "metric", "debug", "experiment", "hparams_search", "local")
 
 
 def prepare(arguments: list[str], job: str) -> list[str]:

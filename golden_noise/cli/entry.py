@@ -11,7 +11,8 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
@@ -22,17 +23,17 @@ from golden_noise.cli.run_folder import SETTINGS, Watch, write_settings
 from golden_noise.cli.run_log import LOG, RunLog
 from golden_noise.cli.validation import check
 from golden_noise.errors import UserError
-from golden_noise.sharing.processes import is_first
-from golden_noise.sweeps import sweep
+from golden_noise.sharing.processes import is_first, started_several_times
 
+ENVIRONMENT = dict(os.environ)  # as it was given, for the jobs of a sweep
+AFTER_SWEEP: list[Callable[[], object]] = []  # what a launcher wants done when its sweep has ended, well or not
 SHOWING = ("--help", "-h", "--cfg", "-c", "--info", "-i", "--hydra-help")  # no job runs
 
 
 def run(job: Callable[[DictConfig], object], config_name: str) -> None:
     """Run a job with `conf/CONFIG_NAME.yaml` and the command line's overrides.
 
-    A mistake becomes one line on stderr and exit code 2; in a multirun, whose jobs are processes of their own, the
-    other jobs still run.
+    A mistake becomes one line on stderr and exit code 2.
     With HYDRA_FULL_ERROR=1 it is raised with its traceback instead.
     """
     if any(argument.split("=")[0] in SHOWING for argument in sys.argv[1:]):
@@ -52,15 +53,10 @@ def run(job: Callable[[DictConfig], object], config_name: str) -> None:
             print(f"error: {mistake}", file=sys.stderr)
             failed = True
 
-    sweep_folder: list[Path] = []
-
     def checked_job(config: DictConfig) -> None:
         complete(config)
-        if sweep.is_sweep():
-            sweep_folder[:] = [sweep.folder()]
-            sweep.run_job(config)
-            return
         check(config)
+        check_launcher(config)
         begin(config)
         job(config)
         if "folder" in config and is_first():  # not before: what is refused leaves those of the run that is there
@@ -75,7 +71,7 @@ def run(job: Callable[[DictConfig], object], config_name: str) -> None:
             stopped = isinstance(end, SystemExit) and end.code == 128 + signal.SIGTERM
             if not (stopped or isinstance(end, KeyboardInterrupt) or isinstance(end.__context__, KeyboardInterrupt)):
                 raise  # no Ctrl-C, of which Lightning makes a SystemExit
-            again = f"with name={config.name} " if "name" in config and not sweep_folder else ""
+            again = f"with name={config.name} " if "name" in config else ""
             print(f"interrupted: run the same command again {again}to go on", file=sys.stderr)
             sys.exit(128 + signal.SIGTERM if stopped else 1)
         except Exception:
@@ -91,10 +87,23 @@ def run(job: Callable[[DictConfig], object], config_name: str) -> None:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
 
     guarded(main)
-    if sweep_folder:
-        guarded(sweep.finish, *sweep_folder)
+    for step in AFTER_SWEEP:
+        guarded(step)
     if failed:
         sys.exit(2)
+
+
+def check_launcher(config: DictConfig) -> None:
+    """Another launcher than ours runs the job here, where Lightning's ranks would each run the whole sweep.
+
+    Raises:
+        UserError: there would be several.
+    """
+    hydra = HydraConfig.get()
+    devices = OmegaConf.select(config, "trainer.devices", default=1)
+    if hydra.mode == RunMode.MULTIRUN and not started_several_times() and str(devices) != "1":
+        launcher = hydra.runtime.choices["hydra/launcher"]
+        raise UserError(f"trainer.devices={devices} needs hydra/launcher=process, not {launcher}")
 
 
 def begin(config: DictConfig) -> None:
@@ -129,12 +138,14 @@ def _mistake(error: Exception, config_name: str) -> str | None:
         cause = cause.__cause__
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         text = str(error).split("Config search path")[0].split("full_key")[0]
+        if "Could not find 'hydra/sweeper/optuna'" in text:
+            return "this search needs Optuna: pip install 'golden_noise[search]'"
         if unknown := re.match("Could not override '(.+)'", text):
             return f"no setting {unknown[1]}{suggestion(unknown[1], config_name)}; --help lists all"
         if missing := re.search("Missing mandatory value: (.+)", text):
             return f"{missing[1]} is missing: add {missing[1]}=VALUE; --help says what it is"
         return _one_line(text) or _one_line(str(error.__cause__))
-    if isinstance(error, ValueError) and _raised_in(error) == "lightning":
+    if isinstance(error, ValueError) and _raised_in(error) in ("lightning", "optuna"):
         return _one_line(str(error))
     if isinstance(error, MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark

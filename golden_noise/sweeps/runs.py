@@ -12,8 +12,6 @@ import yaml
 from omegaconf import OmegaConf
 
 from golden_noise.errors import UserError
-from golden_noise.evaluation.verdict import compared
-from golden_noise.generation.names import NPNET, STANDARD
 from golden_noise.tracking import record
 from golden_noise.tracking.record import without_name
 
@@ -66,6 +64,9 @@ class Run:
     @cached_property
     def gain(self) -> dict[str, Any]:
         """NPNet's difference to standard noise by the evaluation's first metric; empty if it was not evaluated."""
+        from golden_noise.evaluation.verdict import compared  # late: a launcher does without NumPy
+        from golden_noise.generation.names import NPNET, STANDARD
+
         try:
             summary = json.loads((self.folder / "evaluation/results.json").read_text("utf-8"))
         except FileNotFoundError:

@@ -16,10 +16,10 @@ def write(folder: Path, record: dict[str, Any]) -> None:
     write_atomically(folder / RECORD, json.dumps(record, indent=2))
 
 
-def read(folder: Path) -> dict[str, Any] | None:
+def read(folder: Path, name: str = RECORD) -> dict[str, Any] | None:
     """The record of a run, or None if it did not run to its end."""
     try:
-        record = json.loads((folder / RECORD).read_text("utf-8"))
+        record = json.loads((folder / name).read_text("utf-8"))
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) else None

@@ -10,7 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from golden_noise.cli.conf import CONF
-from golden_noise.sweeps import sweep
+from golden_noise.sweeps import names  # noqa: F401 - its resolvers
+from golden_noise.sweeps.jobs import held
 
 
 @pytest.fixture
@@ -84,6 +85,7 @@ def test_a_failed_job_loses_no_other_and_a_restart_does_what_is_missing(start, t
     code, output = ended(start("name=study", backbones, "seed=1"))
     assert code == 2
     assert "error: job 1, pipeline.recipe.backbone=nonsense, failed with exit code" in output
+    assert "error: 1 of 2 jobs failed" in output
     (finished,) = study.glob("*/run.json")
     before = finished.stat().st_mtime_ns
     assert finished.parent.name == "pipeline.recipe.backbone=vit_tiny_patch16_224"
@@ -150,11 +152,20 @@ def test_names_are_short_and_tell_jobs_apart(monkeypatch):
     assert all(len(folder) < 150 and "/" not in folder for folder in folders)
 
 
+def test_what_does_not_change_the_jobs_does_not_change_the_sweeps_name(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=1,2"])
+    name, _ = named(sys.argv, [])
+    sys.argv += ["hydra.launcher.n_jobs=2"]
+    assert named(sys.argv, [])[0] == name
+    sys.argv += ["evaluate=false"]
+    assert named(sys.argv, [])[0] != name
+
+
 def test_a_folder_is_held_once(tmp_path):
-    with sweep.held(tmp_path) as first, sweep.held(tmp_path) as second:
+    with held(tmp_path) as first, held(tmp_path) as second:
         assert first is not None
         assert second is None
-    with sweep.held(tmp_path) as third:
+    with held(tmp_path) as third:
         assert third is not None
 
 
@@ -164,6 +175,22 @@ def test_several_processes_do_not_each_run_the_sweep(start, monkeypatch, variabl
     code, output = ended(start("name=study", "seed=1,2"))
     assert code == 2
     assert "-m under torchrun or in several SLURM tasks" in output
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("hydra/launcher=basic", "trainer=ddp_cpu"), "trainer.devices=2 needs hydra/launcher=process, not basic"),
+        (("hydra.launcher.n_jobs=0",), "n_jobs=0 must be a positive integer"),
+        (("hydra.launcher.halving={min_epochs: 0}",), "min_epochs must be at least 1"),
+        (("hydra.launcher.halving={epochs: 1}",), "unexpected keyword argument 'epochs'"),
+    ],
+)
+def test_a_launcher_that_cannot_run_the_jobs_is_one_line(start, options, words):
+    code, output = ended(start("name=study", "seed=1", *options))
+    assert code == 2
+    assert words in output
+    assert "Traceback" not in output
 
 
 def test_other_jobs_run_under_a_sweep_with_the_prompts_as_they_are(tiny_sdxl, tmp_path):

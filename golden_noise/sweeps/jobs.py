@@ -1,0 +1,160 @@
+"""One job of a sweep: a process of its own, in a locked folder of its own, done once.
+
+The job `model=unet seed=1` of the sweep NAME is `python train.py model=unet seed=1 name='NAME/model=unet,seed=1'`. It
+has a process of its own for two reasons. Lightning starts the other ranks of a DDP training with its own process's
+command line: under `-m` each of them would run the whole sweep. And a job that dies, whatever of, takes no other along.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from golden_noise.errors import UserError
+from golden_noise.files import write_atomically
+from golden_noise.sweeps.halving import Halving
+from golden_noise.sweeps.runs import Run
+from golden_noise.tracking import record
+
+POLL = 0.5  # seconds between looks at a job
+PATIENCE = 60  # seconds that a job which is to stop has to end by itself
+STOPPED = "stopped.json"  # in place of the record, of a training that fell behind
+OUTPUT = "output.txt"  # what a job says that runs beside others
+
+
+class Interrupted(Exception):
+    """The sweep ends before the job does."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of a sweep.
+
+    Args:
+        number: in the sweep, from 0.
+        overrides: its settings, without its name.
+        command: the command line that runs it.
+        halving: which trainings are to be stopped before their end, if any.
+    """
+
+    number: int
+    folder: Path
+    overrides: Sequence[str]
+    command: Sequence[str]
+    halving: Halving | None = None
+
+    def __str__(self) -> str:
+        return f"job {self.number + 1}, {self.folder.name}"
+
+    def result(self) -> dict[str, Any] | None:
+        """What is recorded of the job; None if it is still to be run.
+
+        Raises:
+            UserError: its folder holds a run of other settings.
+        """
+        found = record.read(self.folder)
+        if found is None and self.halving:
+            found = record.read(self.folder, STOPPED)
+        if found is None:
+            return None
+        have, want = (set(settings) for settings in (found.get("overrides", []), self.overrides))
+        if have != want:
+            difference = " ".join(sorted(have ^ want))
+            raise UserError(
+                f"{self.folder} holds a finished run of other settings ({difference}): "
+                "give another name=NAME or delete that folder"
+            )
+        return found
+
+    def run(self, lock: int, environment: Mapping[str, str], is_over: Callable[[], bool], apart: bool) -> None:
+        """Run the job to its end, or until it has fallen behind.
+
+        Args:
+            lock: of its folder. The job holds it, too: if only this process is killed, a restart does not run the job
+                twice.
+            is_over: whether the sweep ends.
+            apart: what the job says goes into its folder, not to the terminal.
+
+        Raises:
+            UserError: it failed.
+            Interrupted: the sweep ended.
+        """
+        print(f"{self}: {shlex.join(self.command[1:])}", flush=True)
+        with (self.folder / OUTPUT).open("ab") if apart else contextlib.nullcontext() as output:
+            process = subprocess.Popen(
+                self.command,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                pass_fds=[lock],
+                start_new_session=True,  # so that it can be stopped with all its ranks
+            )
+            stopped = self._watch(process, is_over)
+        if stopped or not process.returncode:
+            return
+        if is_over():
+            raise Interrupted
+        where = f" ({self.folder / OUTPUT})" if apart else ""
+        raise UserError(f"{self}, {_how(process.returncode)}{where}: the same command tries it again")
+
+    def _watch(self, process: subprocess.Popen[bytes], is_over: Callable[[], bool]) -> bool:
+        """Wait until a process ends, or end it; whether it was for having fallen behind."""
+        run = Run(self.folder, {}, None)
+        try:
+            while process.poll() is None:
+                time.sleep(POLL)
+                if is_over():
+                    break
+                if self.halving and self.halving.stops(run):
+                    _end(process)
+                    if record.read(self.folder) is None:  # it had not just finished
+                        found = {"overrides": list(self.overrides), "explained": run.explained}
+                        write_atomically(self.folder / STOPPED, json.dumps(found, indent=2))
+                        print(f"{self}: stopped, it has fallen behind", flush=True)
+                    return True
+        finally:
+            _end(process)
+        return False
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[int | None]:
+    """Holds a folder against other processes: gives the lock's file descriptor, or None if another has it.
+
+    The lock ends with the processes that hold it; a kill cannot leave it behind.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield file.fileno()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Stop a job and all its ranks, if they still run."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(PATIENCE)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _how(code: int) -> str:
+    if code > 0:
+        return f"failed with exit code {code}"
+    return f"was ended by {signal.Signals(-code).name}" + (" (out of memory?)" if -code == signal.SIGKILL else "")
