@@ -17,7 +17,9 @@ SPACES = re.compile(r"\s+")
 
 @dataclass(frozen=True)
 class Command:
-    """A command line of Python: `VARIABLE=VALUE ... python SCRIPT ARGUMENTS`, or `python -m MODULE ARGUMENTS`."""
+    """A command line of Python: `VARIABLE=VALUE ... python SCRIPT ARGUMENTS`, or `python -m MODULE ARGUMENTS`.
+
+    The program of `python -m golden_noise TOOL ...` is "golden_noise TOOL"."""
 
     text: str
     environment: dict[str, str]
@@ -32,6 +34,8 @@ class Command:
         program, *arguments = words[start + 1 :]
         if program == "-m":
             program, *arguments = arguments
+            if program == "golden_noise" and arguments:
+                program, *arguments = f"{program} {arguments[0]}", *arguments[1:]
         return cls(shlex.join(words), environment, program, arguments)
 
 
