@@ -344,7 +344,7 @@ DAMAGES = {
     "alpha is not finite": damage_weights(lambda w: w | {"alpha": torch.full((1,), float("inf"))}),
     "size mismatch for svd_branch": change_config(latent_shape=[4, 8, 10]),
     "must be tuple of ints": change_config(latent_shape="abc"),
-    "adapters of a pipeline's denoiser": change_config(_class_name="DenoiserNPNet"),
+    "network of model=denoiser_lora, which shares a pipeline's denoiser": change_config(_class_name="DenoiserNPNet"),
     "no file named diffusion_pytorch_model.safetensors": only_pickled,
     "Unable to load weights": lambda folder: (folder / "diffusion_pytorch_model.safetensors").write_bytes(b"junk"),
     "config.json is damaged: it is no JSON": lambda folder: (folder / "config.json").write_text("{"),
