@@ -16,6 +16,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+import golden_noise.cli.resolvers  # noqa: F401  # the interpolations of the configuration
 from golden_noise.cli.conf import CONF
 from golden_noise.collecting import job as collection
 from golden_noise.collecting.collector import Collector

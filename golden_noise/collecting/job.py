@@ -2,8 +2,7 @@
 
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
-from operator import itemgetter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from golden_noise import identity
-from golden_noise.background import consume
 from golden_noise.collecting.collector import Collector
 from golden_noise.collecting.selection import Selection
 from golden_noise.errors import UserError
@@ -23,8 +21,6 @@ from golden_noise.pipelines.loading import model_dtype
 from golden_noise.prompts import Prompt
 from golden_noise.prompts.job import announce
 from golden_noise.sharing.fabric import launch
-
-AHEAD = 4  # batches that may wait for being written
 
 
 def collect_job(config: DictConfig) -> bool:
@@ -92,28 +88,16 @@ def work(config: DictConfig, units: Sequence[Sequence[Prompt]], quiet: bool = Fa
     """
     writer = ShardWriter(config.data_dir, provenance(config))
     asked, total = [prompts_digest(prompts) for prompts in units], sum(map(len, units))
-
-    def results() -> Iterator[tuple[int, list[Result]]]:
+    if not quiet:
+        announce(list(itertools.chain.from_iterable(units)), config.prompts)
+    with CollectionProgress(total, quiet) as bar, writer.taking(asked, bar.wait) as taken:
         collector = None
         for unit in taken:
             if collector is None:
                 collector = load_collector(config, total)
                 bar.note(prompts_cut(collector.metrics, [prompt.text for prompts in units for prompt in prompts]))
             bar.look(writer.index)
-            for batch in collector.results(units[unit]):
-                bar.count(batch)
-                yield unit, batch
-            yield unit, []  # its end, at once: the next unit may be long in coming
-
-    def write(batches: Iterator[tuple[int, list[Result]]]) -> None:
-        for unit, first in batches:
-            rest = itertools.takewhile(len, map(itemgetter(1), batches))
-            writer.write(unit, itertools.chain(first, itertools.chain.from_iterable(rest)), asked[unit])
-
-    if not quiet:
-        announce(list(itertools.chain.from_iterable(units)), config.prompts)
-    with CollectionProgress(total, quiet) as bar, writer.taking(asked, bar.wait) as taken:
-        consume(results(), write, AHEAD)
+            writer.write(unit, bar.counted(collector.results(units[unit])), asked[unit])
         bar.look(writer.index)
     if not quiet:
         print(summary(writer.index))
@@ -165,14 +149,16 @@ class CollectionProgress(tqdm):
             self.initial = self.n = finished
         self.update(max(0, finished - self.n))
 
-    def count(self, results: Sequence[Result]) -> None:
-        """Count a batch of this process."""
-        self.tried += len(results)
-        self.accepted += sum(isinstance(result, NoisePair) and result.accepted for result in results)
-        self.failed += sum(isinstance(result, Failure) for result in results)
-        failed = f", {self.failed} failed" if self.failed else ""
-        self.set_postfix_str(f"accepted {self.accepted / self.tried:.0%}{failed}", refresh=False)
-        self.update(len(results))
+    def counted(self, batches: Iterable[Sequence[Result]]) -> Iterator[Result]:
+        """The results of batches of this process, which are counted as they come."""
+        for results in batches:
+            self.tried += len(results)
+            self.accepted += sum(isinstance(result, NoisePair) and result.accepted for result in results)
+            self.failed += sum(isinstance(result, Failure) for result in results)
+            failed = f", {self.failed} failed" if self.failed else ""
+            self.set_postfix_str(f"accepted {self.accepted / self.tried:.0%}{failed}", refresh=False)
+            self.update(len(results))
+            yield from results
 
     def note(self, lines: Sequence[str]) -> None:
         """Say something above the bar."""

@@ -60,7 +60,9 @@ class NoisePairDataset(Dataset[Batch | UserError]):
             self._epoch = epoch
         batch: Batch = {"key": [], "prompt": []}
         tensors = {name: torch.empty((len(order), *shape), dtype=torch.float16) for name, shape in self.shapes.items()}
-        if get_worker_info() is not None:  # else every array is written twice: here, and where the main process finds it
+        if (
+            get_worker_info() is not None
+        ):  # else every array is written twice: here, and where the main process finds it
             tensors = {name: tensor.share_memory_() for name, tensor in tensors.items()}
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         for row, (shard, place) in enumerate(order.tolist()):

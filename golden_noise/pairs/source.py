@@ -1,24 +1,23 @@
-"""Where shards come from: a folder, or URLs as webdataset opens them (http, https, s3, gs, hf, `pipe:COMMAND`, ...).
+"""Where shards come from: a folder, URLs as fsspec opens them (http, https, s3, gs, hf, ...), or `pipe:COMMAND`.
 
 Only the user's own `data_dir` is ever opened or run: an index adds file names of one fixed form to it.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
-import shlex
-import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
-from webdataset.gopen import gopen, gopen_schemes
-from webdataset.shardlists import expand_urls
+import fsspec
+from braceexpand import braceexpand
+from filelock import FileLock
 
-from golden_noise.errors import UserError
+from golden_noise.errors import UserError, first_line
 from golden_noise.files import atomic_file
 from golden_noise.pairs.index import INDEX_NAME, ShardEntry, ShardIndex
 from golden_noise.pairs.pair import REDO
@@ -68,10 +67,8 @@ class ShardSource:
             UserError: there is no index, or a shard is not in it, missing or truncated.
         """
         if self.is_url:
-            place = self.place(INDEX_NAME)
-            with _reading(place) as stream:
-                content = stream.read()
-            index = ShardIndex.parse(content, Path(self.before), place)
+            url = self.place(INDEX_NAME)
+            index = ShardIndex.parse(b"".join(_chunks(url)), Path(self.before), url)
         else:
             index = ShardIndex.load(self.folder)
         if self.names is not None:
@@ -128,25 +125,23 @@ class ShardSource:
         return problem
 
     def _fetch(self, shard: ShardEntry, file: BinaryIO) -> None:
-        place = self.place(shard.name)
+        url = self.place(shard.name)
         digest, size = hashlib.sha256(), 0
-        with _reading(place) as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
-                if size <= shard.bytes:
-                    file.write(chunk)
+        for chunk in _chunks(url):
+            digest.update(chunk)
+            size += len(chunk)
+            if size <= shard.bytes:
+                file.write(chunk)
         file.flush()
         if problem := _difference(shard, size, digest.hexdigest()):
-            raise damaged(place, problem)
+            raise damaged(url, problem)
 
     @contextlib.contextmanager
     def _alone(self, path: Path) -> Iterator[None]:
         """Keeps other processes from fetching the same shard; the lock ends with its process."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.with_suffix(".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with FileLock(path.with_suffix(".lock")):
                 yield
         except OSError as error:
             raise UserError(f"data.cache={self.cache} cannot be written: {error.strerror or error}") from error
@@ -155,7 +150,7 @@ class ShardSource:
 def _parse(text: str) -> tuple[str, list[str] | None, str]:
     """What stands before a shard's name, the names if some were chosen, and what stands after it."""
     try:
-        names = [text] if os.path.isdir(text) else expand_urls(text)
+        names = [text] if os.path.isdir(text) else list(braceexpand(text))
     except ValueError as error:
         raise UserError(f"{text} cannot be expanded: {error}") from error
     matches = [(name, _SHARD.search(name)) for name in names]
@@ -175,34 +170,31 @@ def is_url(text: str) -> bool:
     return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text))
 
 
-@contextlib.contextmanager
-def _reading(place: str) -> Iterator[BinaryIO]:
-    """A URL's bytes.
+def _chunks(url: str) -> Iterator[bytes]:
+    """A URL's bytes, or what a command after `pipe:` writes.
 
     Raises:
-        UserError: the program that webdataset opens it with is missing or reports an error.
+        UserError: it cannot be read to its end.
     """
     try:
-        with gopen(_command(place)) as stream:
-            yield stream
-    except FileNotFoundError as error:
-        raise UserError(f"{place} needs the program {error.filename!r}: install it, or use pipe:COMMAND") from error
-    except OSError as error:
-        status = re.search(r"exit (-?[0-9]+)", str(error))
-        reason = f"its command ended with exit code {status[1]}" if status else str(error)
-        raise UserError(f"{place} cannot be fetched ({' '.join(reason.split())[:200]})") from error
-    except ValueError as error:  # no handler
-        known = ", ".join(sorted({"s3", *gopen_schemes} - {"__default__"}))
-        raise UserError(f"{place} cannot be opened: data_dir may be a folder or a URL of {known}") from error
+        with _output(url) if url.startswith("pipe:") else fsspec.open(url, block_size=0) as stream:  # 0: as a stream
+            while chunk := stream.read(_CHUNK):
+                yield chunk
+    except ImportError as error:
+        raise UserError(f"{url} needs a package that is not installed ({first_line(error)})") from error
+    except Exception as error:  # every file system of fsspec has errors of its own
+        cause = error.__cause__ or error  # fsspec calls it FileNotFoundError, too, if nobody answers
+        reason = " ".join(str(cause).split())[:200]
+        raise UserError(f"{url} cannot be fetched ({type(cause).__name__}: {reason})") from error
 
 
-def _command(place: str) -> str:
-    """webdataset itself opens s3 only through AIStore."""
-    if place.startswith("s3:") and "s3" not in gopen_schemes:
-        if shutil.which("aws") is None:
-            raise FileNotFoundError(2, "not installed", "aws")
-        return f"pipe:aws s3 cp --quiet {shlex.quote(place)} -"
-    return place
+@contextlib.contextmanager
+def _output(url: str) -> Iterator[IO[bytes]]:
+    with subprocess.Popen(url.removeprefix("pipe:"), shell=True, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        yield process.stdout
+    if process.returncode:
+        raise OSError(f"its command ended with exit code {process.returncode}")
 
 
 def _stamp(path: Path) -> tuple[int, int]:

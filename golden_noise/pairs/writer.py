@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from webdataset import TarWriter
+
 from golden_noise.errors import UserError
 from golden_noise.files import atomic_file
-from golden_noise.pairs import tar
 from golden_noise.pairs.index import ShardEntry, ShardIndex, writing
-from golden_noise.pairs.pair import Failure, NoisePair, Result, prompt_hash
+from golden_noise.pairs.pair import Failure, Result, prompt_hash
 from golden_noise.sharing.claims import Claims
-
-PIECE = 1 << 20  # bytes that are hashed and written at a time
 
 
 def shard_name(unit: int) -> str:
@@ -98,53 +97,32 @@ def write_shard(folder: Path, unit: int, results: Iterable[Result], asked: str =
     try:
         with atomic_file(path) as file:
             hashed = _HashedFile(file)
-            for result in results:
-                if isinstance(result, Failure):
-                    failures.append(result)
-                    continue
-                hashed.write(_members(result))
-                if result.accepted:
-                    prompts.append(prompt_hash(result.prompt.text))
-                else:
-                    rejected += 1
-            hashed.write([tar.end(hashed.bytes)])
-            hashed.flush()
+            with TarWriter(hashed, mtime=0, user="", group="", encoder=False) as tar:
+                for result in results:
+                    if isinstance(result, Failure):
+                        failures.append(result)
+                        continue
+                    tar.write(result.to_sample())
+                    if result.accepted:
+                        prompts.append(prompt_hash(result.prompt.text))
+                    else:
+                        rejected += 1
     except OSError as error:
-        raise UserError(f"writing {path} failed: {error}") from error
+        raise UserError(f"making {path} failed: {error}") from error
     return ShardEntry(
         path.name, len(prompts), rejected, hashed.bytes, hashed.sha256.hexdigest(), prompts, asked, failures
     )
 
 
-def _members(pair: NoisePair) -> Iterator[bytes]:
-    """The parts of a pair's members, in the order in which webdataset files them."""
-    members = {name: data for name, data in pair.to_sample().items() if isinstance(data, bytes)}
-    for name in sorted(members):
-        yield from tar.member(f"{pair.key}.{name}", members[name])
-
-
 class _HashedFile:
-    """Counts and hashes what is written, so that a shard need not be read again for its checksum.
-
-    It passes on large pieces: each time a thread lets go of Python's lock, the thread with the models may wait for it.
-    """
+    """Counts and hashes what is written, so that a shard need not be read again for its checksum."""
 
     def __init__(self, file: BinaryIO):
         self.file = file
         self.sha256 = hashlib.sha256()
-        self.bytes = self._passed = 0
-        self._waiting: list[bytes] = []
+        self.bytes = 0
 
-    def write(self, parts: Iterable[bytes]) -> None:
-        for part in parts:
-            self._waiting.append(part)
-            self.bytes += len(part)
-        if self.bytes - self._passed >= PIECE:
-            self.flush()
-
-    def flush(self) -> None:
-        piece = b"".join(self._waiting)
-        self._waiting.clear()
-        self._passed = self.bytes
+    def write(self, piece: bytes) -> int:
+        self.bytes += len(piece)
         self.sha256.update(piece)
-        self.file.write(piece)
+        return self.file.write(piece)

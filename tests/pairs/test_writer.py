@@ -7,9 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+import webdataset
 
 from golden_noise.errors import UserError
 from golden_noise.pairs import NoisePair, ShardIndex, ShardWriter, read_shard, write_shard
+from golden_noise.prompts import Prompt
 
 from .factory import CONFIG, collect, make_pair
 
@@ -178,3 +181,27 @@ def test_a_full_disk_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"pairs-000000\.tar.*No space left"):
         writer.write(0, [make_pair(0)])
     assert not writer.is_finished(0)
+
+
+def test_a_shard_is_the_same_bytes_in_every_version(tmp_path):
+    """Checksums in indexes, and the equality of sets that were collected twice, rest on it."""
+    noise = torch.arange(16).reshape(4, 2, 2) / 8
+    pairs = [
+        NoisePair(
+            Prompt(index, text, index), noise + index, noise - index, embeds, {"shapes": (0.25, 0.5)}, index < 2, {}
+        )
+        for index, (text, embeds) in enumerate([("a cube", None), ("ein Würfel", noise[0]), ("a sphere", None)])
+    ]
+    entry = write_shard(tmp_path, 0, pairs)
+    assert entry.bytes == 10240
+    assert entry.sha256 == "56b678c29cf65e62f71119aff63fd5b4e880a5aac71437c3bd196636e37edb39"
+    with tarfile.open(tmp_path / entry.name) as tar:
+        members = tar.getmembers()
+    assert all((member.mode, member.mtime, member.uname, member.uid) == (0o444, 0, "", 0) for member in members)
+
+
+def test_webdataset_reads_shards(tmp_path):
+    entry = write_shard(tmp_path, 0, [make_pair(0), make_pair(1)])
+    samples = list(webdataset.WebDataset(str(tmp_path / entry.name), shardshuffle=False))
+    assert [sample["__key__"] for sample in samples] == ["000000000", "000000001"]
+    assert {name for name in samples[0] if name[0] != "_"} == {*make_pair(0).to_sample()} - {"__key__"}
