@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -34,6 +33,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from tqdm import tqdm
 
 from golden_noise.cli.conf import CONF
+from golden_noise.cli.config import job_config
 from golden_noise.errors import UserError
 from golden_noise.sweeps.runs import Run
 from golden_noise.sweeps.space import Space
@@ -197,8 +197,7 @@ class Search:
         some = {key: _some_value(d) for key, d in self.space.varied.items()}
         options = [f"{key}={_as_text(value)}" for key, value in (self.space.fixed | some).items()]
         try:
-            with initialize_config_dir(str(CONF), version_base="1.3"):
-                config = compose("train", [*options, *self.overrides])
+            config = job_config("train", [*options, *self.overrides])
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(" ".join(str(error).split())[:300]) from error
         if "csv" not in config.logger:

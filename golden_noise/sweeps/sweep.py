@@ -27,6 +27,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from golden_noise.cli.arguments import prepare
 from golden_noise.errors import UserError
 from golden_noise.sharing.processes import started_several_times
 from golden_noise.tracking import record
@@ -179,7 +180,7 @@ def _swept(root: DictConfig) -> list[str]:
 
 
 def _settings() -> list[str]:
-    return [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
+    return prepare(get_args_parser().parse_args().overrides, multirun=True)
 
 
 def _digest(text: str) -> str:

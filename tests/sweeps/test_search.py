@@ -8,7 +8,6 @@ import time
 import optuna
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -16,6 +15,7 @@ from optuna.trial import TrialState
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
 
 from golden_noise.cli.conf import CONF
+from golden_noise.cli.config import job_config
 from golden_noise.cli.validation import check
 from golden_noise.errors import UserError
 from golden_noise.sweeps.search import Search
@@ -29,9 +29,9 @@ SPACE = {
     "parameters": {
         "seed": {"value": 4},
         "model": {"value": "svd_unet+unet"},
-        "pipeline.recipe.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2},
+        "recipe.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2},
         "model.npnet.svd": {"values": [True, False]},
-        "pipeline.recipe.backbone_args.depth": {"min": 1, "max": 2},
+        "recipe.backbone_args.depth": {"min": 1, "max": 2},
     },
 }
 
@@ -54,8 +54,7 @@ def test_spaces_suit_both_engines(name, monkeypatch):
         for chunk in create_sweep_command(copy.copy(theirs["command"])):
             line += parts[chunk[2:-1]] if chunk.startswith("${") else [chunk]
         assert line[:3] == ["/usr/bin/env", "python", "train.py"]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("train", [*line[3:], "folder=run", "data_dir=pairs"])
+        config = job_config("train", [*line[3:], "folder=run", "data_dir=pairs"])
         check(config)
         assert config.name == "wandb/abc123"
         assert config.logger.wandb.mode == "online"
@@ -91,7 +90,7 @@ def write_space(tmp_path, **changes):
 
 
 def test_unknown_settings_are_one_line_before_anything_runs(tmp_path):
-    space = read_space(write_space(tmp_path, parameters={"pipeline.recipe.nonsense": {"min": 1, "max": 2}}))
+    space = read_space(write_space(tmp_path, parameters={"recipe.nonsense": {"min": 1, "max": 2}}))
     with pytest.raises(UserError, match="nonsense"):
         Search(space, "study", [f"paths.outputs={tmp_path}"], trials=1)
     with pytest.raises(UserError, match="csv"):
@@ -138,7 +137,7 @@ def test_a_search_finds_the_best_and_goes_on(tmp_path, small):
     assert found[0].params != found[1].params
     for trial in found:
         config = yaml.safe_load((tmp_path / f"outputs/train/study/trial-{trial.number:04d}/config.yaml").read_text())
-        assert config["pipeline"]["recipe"]["lr"] == trial.params["pipeline.recipe.lr"]
+        assert config["pipeline"]["recipe"]["lr"] == trial.params["recipe.lr"]
         assert config["model"]["npnet"]["svd"] == trial.params["model.npnet.svd"]
         assert config["seed"] == 4
         assert list(trial.intermediate_values) == [1, 2]
