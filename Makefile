@@ -12,7 +12,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
 
 demo: $(INSTALLED) ## collect, train and evaluate on the bundled miniature (ARGS="key=value ..." for train.py)
-	.venv/bin/python train.py $(ARGS)
+	.venv/bin/python train.py experiment=shapes $(ARGS)
 
 test: $(INSTALLED) ## all tests that need neither minutes nor a GPU, with coverage
 	.venv/bin/python -m pytest --numprocesses=logical --dist=worksteal --cov --durations=10

@@ -1,4 +1,8 @@
-"""Collect noise pairs: `python collect.py pipeline=shapes search=redenoise`, `--help` for the options."""
+"""Collect noise pairs: prompts + pipeline + search (+ metrics) -> shards.
+
+python collect.py experiment=shapes prompts.count=5000
+python collect.py pipeline=sdxl prompts=file prompts.path=prompts.csv metric=pickscore
+"""
 
 from golden_noise.cli.entry import run
 

@@ -1,4 +1,7 @@
-"""Compare starting noises on held-out prompts: `python evaluate.py npnet=FOLDER`, `--help` for the options."""
+"""Compare starting noises on held-out prompts: images -> scores -> results.json and report.html.
+
+python evaluate.py experiment=shapes npnet=outputs/train/RUN/npnet/best prompts.count=500
+"""
 
 from golden_noise.cli.entry import run
 

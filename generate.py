@@ -1,4 +1,7 @@
-"""Draw a prompt from standard and from golden noise: `python generate.py prompt="a red circle" seed=3`."""
+"""Draw prompts from standard and from golden noise: images, side by side, with what made them.
+
+python generate.py prompt="a blue triangle left of a red circle" seed=3
+"""
 
 from golden_noise.cli.entry import run
 

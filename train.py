@@ -1,4 +1,10 @@
-"""Train NPNet and evaluate it: `python train.py model=svd_unet+unet`, `--help` for the options."""
+"""Train NPNet on shards of noise pairs, then compare its images with the standard ones.
+
+The miniature's pairs are collected first if there are none.
+
+    python train.py experiment=shapes
+    python train.py pipeline=sdxl model=unet recipe.epochs=10 name=unet
+"""
 
 from golden_noise.cli.entry import run
 

@@ -13,11 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-import golden_noise.cli.resolvers  # noqa: F401  # the interpolations of the configuration
-from golden_noise.cli.conf import CONF
+from golden_noise.cli.config import job_config
 from golden_noise.collecting import job as collection
 from golden_noise.collecting.collector import Collector
 from golden_noise.noise import sampler_generators
@@ -26,7 +24,7 @@ from golden_noise.prompts import Prompt
 
 REPEATS = 5
 CASES = {
-    "search alone": (1024, []),
+    "search alone": (1024, ["collection.select_by=null"]),
     "search, images and scores": (256, ["collection.select_by=strict"]),
 }
 
@@ -64,9 +62,9 @@ def main() -> None:
     print("| what a pair needs | prompts | models alone | collection | overhead |")
     print("| --- " * 5 + "|")
     for case, (count, options) in CASES.items():
-        with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONF), version_base="1.3"):
+        with tempfile.TemporaryDirectory() as folder:
             places = [f"data_dir={folder}/pairs", f"paths.outputs={folder}"]
-            config = compose("collect", [*places, f"prompts.count={count}", "search=redenoise", *options])
+            config = job_config("collect", [*places, f"prompts.count={count}", "search=redenoise", *options])
             units = collection.work_units(config)
             collector = load(config, count)
             collection.load_collector = lambda *_, collector=collector: collector

@@ -37,8 +37,10 @@ Scores = dict[tuple[str, str], float]  # by prompt and seed
 
 
 def run(script: str, *overrides: str) -> None:
-    small = ["pipeline.recipe.batch_size=8", "collection.batch_size=16"] if SMOKE and script != "evaluate.py" else []
-    subprocess.run([sys.executable, script, f"paths.outputs={OUTPUTS}", *small, *overrides], check=True)
+    """A job on the miniature, by the preset that does best there or another one."""
+    preset = [] if any(override.startswith("experiment=") for override in overrides) else ["experiment=shapes"]
+    small = ["recipe.batch_size=8", "collection.batch_size=16"] if SMOKE and script != "evaluate.py" else []
+    subprocess.run([sys.executable, script, f"paths.outputs={OUTPUTS}", *preset, *small, *overrides], check=True)
 
 
 def once(result: Path, make: Callable[[], None]) -> None:
@@ -69,7 +71,7 @@ def trained(name: str, pairs: Pairs, seed: int, *overrides: str) -> Path:
     """The NPNet of a training on a set of pairs."""
     folder = OUTPUTS / "train" / name / str(seed)
     options = ["evaluate=false", "sample_every_n_epochs=0", "logger=csv", f"seed={seed}", *pairs.options]
-    limit = ["pipeline.recipe.epochs=1"] if SMOKE else []
+    limit = ["recipe.epochs=1"] if SMOKE else []
     command = ["train.py", f"name={name}/{seed}", f"folder={folder}", *options, *overrides, *limit]
     once(folder / "run.json", lambda: run(*command))
     return folder / "npnet/best"

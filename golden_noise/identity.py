@@ -28,7 +28,7 @@ SOURCES = ("source", "model", "weights", "processor", "tokenizer", "detector", "
 #: With these a training may go on changed; patterns of dotted names, each with all that is below it.
 FREE = (
     # Names and places.
-    *("about", "example", "job", "name", "folder", "paths", "data_dir", "data.data_dir", "data.cache"),
+    *("job", "name", "folder", "paths", "data_dir", "data.data_dir", "data.cache"),
     *("callbacks.*.dirpath", "trainer.default_root_dir"),
     # Machines, processes and memory.
     *(
@@ -54,7 +54,8 @@ FREE = (
     # What the pairs are made of: these are compared themselves.
     *("search", "prompts", "collection", "data_seed"),
     # What reaches the training through other settings, or not at all.
-    *("pipeline.recipe", "pipeline.npnet", "pipeline.vocabulary", "pipeline.bundled", "pipeline.search_steps"),
+    *("recipe", "pipeline.conv_in", "pipeline.npnet", "pipeline.vocabulary", "pipeline.bundled"),
+    "pipeline.search_steps",
     *("pipeline.steps", "pipeline.guidance", "pipeline.guidance_rescale", "pipeline.negative_prompt"),
 )
 #: What earlier versions did not record.

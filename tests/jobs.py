@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 from wandb.proto.wandb_internal_pb2 import Record
 
-from golden_noise.cli.conf import CONF
+from golden_noise.cli.config import job_config
 
 
 @pytest.fixture
@@ -32,11 +31,11 @@ def compose_job(tiny_sdxl, tmp_path):
         if job == "train":
             places += ["evaluate=false", "sample_every_n_epochs=0"]
         # The cheapest to run, unless a test is about others.
-        cheap = {"search=": "search=redenoise", "model=": "model=svd_unet+unet"}
-        chosen = [c for group, c in cheap.items() if not any(o.startswith((group, "experiment=")) for o in overrides)]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            common = [f"pipeline.model.source={tiny_sdxl}", "device=cpu"]
-            return compose(job, [*common, *places, *chosen, *overrides])
+        cheap = {"train": ["recipe=shapes", "collection.select_by=null"], "collect": ["collection.select_by=null"]}
+        given = {override.partition("=")[0] for override in overrides}
+        chosen = [c for c in cheap.get(job, ()) if not given & {c.partition("=")[0], "experiment"}]
+        common = [f"pipeline.model.source={tiny_sdxl}", "device=cpu"]
+        return job_config(job, [*common, *places, *chosen, *overrides])
 
     return compose_config
 

@@ -5,11 +5,11 @@ import os
 from fnmatch import fnmatchcase
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from golden_noise import hub, identity
 from golden_noise.cli.conf import CONF
+from golden_noise.cli.config import job_config
 from golden_noise.collecting.job import provenance
 from golden_noise.errors import UserError
 from golden_noise.generation.provenance import drawing_settings
@@ -36,15 +36,21 @@ def composed(job, *options):
     # What hydra itself gives a job when it runs.
     places = {"collect": ["data_dir=pairs"], "train": ["data_dir=pairs", "folder=run", "name=x"]}
     rest = places.get(job, ["folder=run", "name=x"])
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(job, [*rest, *options])
+    return job_config(job, [*rest, *options])
 
 
 # Every setting ------------------------------------------------------------------------------------------------
 
 ANYWHERE = [
-    *("about", "example", "job", "name", "folder", "paths", "data_dir", "device", "logger", "*.device"),
-    *("pipeline.recipe", "pipeline.npnet", "pipeline.vocabulary", "pipeline.bundled", "pipeline.model.memory"),
+    *("job", "name", "folder", "paths", "data_dir", "device", "logger", "*.device"),
+    *(
+        "recipe",
+        "pipeline.conv_in",
+        "pipeline.npnet",
+        "pipeline.vocabulary",
+        "pipeline.bundled",
+        "pipeline.model.memory",
+    ),
     "pipeline.batch_size",  # rounding only
 ]
 MEMORY = {f"pipeline.model.memory.{name}" for name in ("attention", "vae_tiling", "vae_upcast")}

@@ -13,7 +13,7 @@ RECIPES = {"results": [], "paper": ["experiment=shapes_paper"]}  # by table
 
 def summary(table: str) -> dict:
     """The results of the training and evaluation that a table shows."""
-    small = ["prompts.count=200", "evaluation.prompts.count=64", "pipeline.recipe.epochs=1"] if SMOKE else []
+    small = ["prompts.count=200", "evaluation.prompts.count=64", "recipe.epochs=1"] if SMOKE else []
     folder = OUTPUTS / f"train/first_light/{table}"
     results = folder / "evaluation/results.json"
     once(results, lambda: run("train.py", f"name=first_light/{table}", f"folder={folder}", *RECIPES[table], *small))

@@ -1,33 +1,27 @@
 """What the entry points share: compose the config, run the job, and turn mistakes into one line."""
 
-import errno
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import MarkedYAMLError
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from golden_noise.cli.arguments import prepare
-from golden_noise.cli.completion import complete, suggestion
-from golden_noise.cli.conf import CONF
+from golden_noise.cli.config import complete, leave_out_others, refuse_others
+from golden_noise.cli.help import job_help
+from golden_noise.cli.hydra_app import App, parser
+from golden_noise.cli.mistakes import describe
 from golden_noise.cli.run_folder import SETTINGS, Watch, write_settings
 from golden_noise.cli.run_log import LOG, RunLog
 from golden_noise.cli.validation import check
 from golden_noise.errors import UserError
 from golden_noise.sharing.processes import is_first, started_several_times
 
-ENVIRONMENT = dict(os.environ)  # as it was given, for the jobs of a sweep
 AFTER_SWEEP: list[Callable[[], object]] = []  # what a launcher wants done when its sweep has ended, well or not
-SHOWING = ("--help", "-h", "--cfg", "-c", "--info", "-i", "--hydra-help")  # no job runs
 
 
 def run(job: Callable[[DictConfig], object], config_name: str) -> None:
@@ -36,35 +30,31 @@ def run(job: Callable[[DictConfig], object], config_name: str) -> None:
     A mistake becomes one line on stderr and exit code 2.
     With HYDRA_FULL_ERROR=1 it is raised with its traceback instead.
     """
-    if any(argument.split("=")[0] in SHOWING for argument in sys.argv[1:]):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends without a traceback
-    show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints its own many lines and hides the exception
+    args = parser().parse_args()
     failed = False
 
-    def guarded(function: Callable, *args: object) -> None:
+    def guarded(function: Callable, *arguments: object) -> None:
         nonlocal failed
         try:
-            function(*args)
+            function(*arguments)
         except Exception as error:
-            mistake = _mistake(error, config_name)
-            if mistake is None or show_traceback:
+            mistake = describe(error, config_name, args.overrides)
+            if mistake is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             print(f"error: {mistake}", file=sys.stderr)
             failed = True
 
     def checked_job(config: DictConfig) -> None:
-        complete(config)
+        complete(config, list(HydraConfig.get().overrides.task))
         check(config)
         check_launcher(config)
+        advise(config)
         begin(config)
         job(config)
         if "folder" in config and is_first():  # not before: what is refused leaves those of the run that is there
             write_settings(config, Path(HydraConfig.get().runtime.output_dir))
 
     def task(config: DictConfig) -> None:
-        if not show_traceback:
-            del os.environ["HYDRA_FULL_ERROR"]  # not meant for the processes that a job starts
         try:
             guarded(checked_job, config)
         except (KeyboardInterrupt, SystemExit) as end:
@@ -78,19 +68,46 @@ def run(job: Callable[[DictConfig], object], config_name: str) -> None:
             Watch.found = None  # a fault of ours: what is there may explain it
             raise
         finally:
-            os.environ["HYDRA_FULL_ERROR"] = "1"
             if Watch.found:
                 Watch.found.tidy()
 
     def main() -> None:
-        sys.argv[1:] = prepare(sys.argv[1:], config_name)
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(task)()
+        refuse_others(config_name, args.overrides)
+        args.overrides = prepare(args.overrides, args.multirun)
+        with App(config_name, args) as app:
+            if args.help or args.cfg or args.hydra_help or args.info or args.shell_completion:
+                signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends without a traceback
+                show(app, job)
+            else:
+                app.run(task)
 
     guarded(main)
     for step in AFTER_SWEEP:
         guarded(step)
     if failed:
         sys.exit(2)
+
+
+def show(app: App, job: Callable) -> None:
+    """Show what an option asks for instead of running the job."""
+    if not app.args.help and (app.args.cfg != "job" or app.args.package):
+        return app.show()
+    config = app.compose()
+    leave_out_others(config)
+    if app.args.help:
+        print(job_help(job, config))
+    else:
+        with open_dict(config):
+            config.pop("hydra")
+        print(OmegaConf.to_yaml(config, resolve=app.args.resolve), end="")
+
+
+def advise(config: DictConfig) -> None:
+    """Say that a training of the miniature by the paper's recipe takes long, and what does not."""
+    recipe = HydraConfig.get().runtime.choices.get("recipe")
+    if config.job == "train" and config.pipeline.bundled and recipe == "published" and is_first():
+        note = "note: the paper's network and recipe take hours on a CPU; experiment=shapes trains in minutes"
+        print(note, file=sys.stderr)
 
 
 def check_launcher(config: DictConfig) -> None:
@@ -118,52 +135,3 @@ def begin(config: DictConfig) -> None:
         RunLog(Path(config.folder) / LOG, begins_with=Path(config.folder)).start()
     else:  # a collection's folder is its own once it has an index
         RunLog(Path(config.data_dir) / LOG, begins_with=Path(config.data_dir) / "index.json").start()
-
-
-def _mistake(error: Exception, config_name: str) -> str | None:
-    """The user's mistake behind an exception in one line, or None if it is not known to be one."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError):
-            return str(cause)
-        if type(cause).__name__ == "OutOfMemoryError":  # torch's, which this module does without: --help is quick
-            reason = ". ".join(str(cause).split(". ")[:2])
-            return (
-                f"too little GPU memory ({reason}): take a smaller collection.batch_size, "
-                "data.batch_size or evaluation.batch_size, or add pipeline.model.memory.offload=model, "
-                "pipeline.model.memory.vae_slicing=true or pipeline.model.memory.vae_tiling=true"
-            )
-        if type(cause).__name__ == "MisconfigurationException":  # Lightning's word for settings that do not fit
-            return _one_line(str(cause))
-        cause = cause.__cause__
-    if isinstance(error, (HydraException, OmegaConfBaseException)):
-        text = str(error).split("Config search path")[0].split("full_key")[0]
-        if "Could not find 'hydra/sweeper/optuna'" in text:
-            return "this search needs Optuna: pip install 'golden_noise[search]'"
-        if unknown := re.match("Could not override '(.+)'", text):
-            return f"no setting {unknown[1]}{suggestion(unknown[1], config_name)}; --help lists all"
-        if missing := re.search("Missing mandatory value: (.+)", text):
-            return f"{missing[1]} is missing: add {missing[1]}=VALUE; --help says what it is"
-        return _one_line(text) or _one_line(str(error.__cause__))
-    if isinstance(error, ValueError) and _raised_in(error) in ("lightning", "optuna"):
-        return _one_line(str(error))
-    if isinstance(error, MarkedYAMLError) and error.problem_mark:
-        mark = error.problem_mark
-        return f"{mark.name}, line {mark.line + 1}: {error.problem or 'this is no YAML'}"
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.strerror}: {error.filename}"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # these often come without a name
-        return f"{error.strerror}: free some space or choose another folder with paths.outputs=FOLDER"
-    return None
-
-
-def _raised_in(error: Exception) -> str:
-    """The package whose code raised an error."""
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    return trace.tb_frame.f_globals["__name__"].partition(".")[0] if trace else ""
-
-
-def _one_line(text: str) -> str:
-    return re.sub(r"\s*\n\s*", " ", text).strip()

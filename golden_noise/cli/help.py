@@ -1,49 +1,103 @@
-"""What `--help` prints: the groups and the settings of one job, with the comments of its config file."""
+"""What `--help` prints: the groups and settings of one job, with the comments of the config files."""
 
 import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from golden_noise.cli.conf import CONF
+from golden_noise.cli.conf import CONF, choices, groups
+from golden_noise.cli.schema import reads
 
-INTERNAL = ("hydra", "paths")  # groups without a choice
-#: Groups that a job has no use for: they are there for pipelines, presets and this machine's own settings.
-UNUSED = {"collect": ("model", "trainer"), "evaluate": ("model", "trainer"), "generate": ("model", "trainer", "logger")}
-ABOUT = ("job", "about", "example")  # settings that are there for the help itself
+LINE = re.compile(r"(?P<indent> *)(?P<key>[\w.+-]+):(?P<value>.*?)(?:\s# (?P<comment>.*))?$")
+END = "\n..."  # what YAML puts after a value alone
+INTERNAL = ("hydra", "paths", "local")  # groups without a choice
+HINTS = """\
+--cfg job --resolve shows the composed config with all references filled in; -m runs every combination of
+comma-separated values; errors come with a traceback if HYDRA_FULL_ERROR=1 is set."""
 
 
-def job_help(_root_: DictConfig) -> str:
-    """Choices of the job's groups, its own settings with their comments, and the settings of the chosen groups."""
-    file = CONF / f"{_root_.job}.yaml"
-    shown_apart = {*OmegaConf.load(file), *unused(file.stem), "hydra"}
-    rest = OmegaConf.masked_copy(_root_, [str(name) for name in _root_ if name not in shown_apart])
-    text = (
-        f"Groups, chosen with GROUP=CHOICE:\n\n{_groups(file)}\n\n"
-        f"Settings, changed with KEY=VALUE:\n\n{_settings(file)}\n\n"
-        f"Settings of the chosen groups, changed with GROUP.KEY=VALUE:\n\n{OmegaConf.to_yaml(rest)}"
+@dataclass
+class Comments:
+    """The comments of config files by dotted key: the lines above it, and what follows it."""
+
+    above: dict[str, list[str]] = field(default_factory=dict)
+    beside: dict[str, str] = field(default_factory=dict)
+
+    def read(self, file: Path, package: str) -> None:
+        """Read a file's comments, after those of the files that it includes."""
+        content: Any = OmegaConf.load(file)
+        for entry in content.get("defaults", []):
+            for name, choice in entry.items() if isinstance(entry, DictConfig) else [("", entry)]:
+                group, _, place = str(name).partition("@")
+                included = CONF / group.strip("/") / f"{choice}.yaml" if group else file.parent / f"{choice}.yaml"
+                if bool(group) == bool(place) and included.is_file():  # else it is a group of the job's
+                    self.read(included, f"{package}.{place}" if place else package)
+        lines: list[str] = []
+        outer: list[tuple[int, str]] = []
+        for line in file.read_text("utf-8").splitlines():
+            if match := LINE.match(line):
+                indent = len(match["indent"])
+                outer = [(before, key) for before, key in outer if before < indent]
+                key = ".".join([package, *(key for _, key in outer), match["key"]]).lstrip(".")
+                outer.append((indent, match["key"]))
+                self.above |= {key: lines} if lines else {}
+                self.beside |= {key: match["comment"]} if match["comment"] else {}
+            lines = [*lines, line.strip()] if line.strip().startswith("#") else []
+
+    def shown(self, node: Any, key: str, depth: int = 0) -> Iterator[str]:
+        """The lines of a setting and of all below it."""
+        pad, comment = "  " * depth, f" # {self.beside[key]}" if key in self.beside else ""
+        yield from (pad + line for line in self.above.get(key, ()))
+        name = key.rpartition(".")[2]
+        if isinstance(node, dict) and node:
+            yield f"{pad}{name}:{comment}"
+            yield from (f"{pad}  {line}" for line in self.above.get(f"{key}.defaults", ()))
+            for inner, value in node.items():
+                yield from self.shown(value, f"{key}.{inner}", depth + 1)
+        else:
+            text = yaml.safe_dump(node, default_flow_style=True, width=10**6, allow_unicode=True)
+            yield f"{pad}{name}: {text.partition(END)[0].strip()}{comment}"
+
+
+def job_help(job: Callable, config: DictConfig) -> str:
+    """Choices of the job's groups, its own settings, and those of the chosen groups.
+
+    Args:
+        job: of the entry point, whose docstring says what it is for.
+        config: as composed, with Hydra's part, but without what the job does not read.
+    """
+    known = {name.partition("@")[0] for name in groups(config.job)}
+    offered = [name for name in sorted(known) if name not in INTERNAL and reads(config.job, name)]
+    comments = Comments()
+    comments.read(CONF / f"{config.job}.yaml", "")
+    for name in offered:
+        for file in _chosen(name, config):
+            comments.read(file, name)
+    settings: Any = OmegaConf.to_container(config, resolve=False)
+    names = [name for name in settings if name not in {*known, "hydra", "job"}]
+    own = [line for name in names for line in comments.shown(settings[name], name)]
+    rest = ["\n".join(comments.shown(settings[name], name)) for name in offered if name in settings]
+    return "\n\n".join(
+        [
+            (job.__globals__["__doc__"] or "").strip(),
+            "Groups, chosen with GROUP=CHOICE:",
+            "\n".join(f"{name}: {', '.join(choices(name))}" for name in offered),
+            "Settings, changed with KEY=VALUE:",
+            "\n".join(own),
+            "Settings of the chosen groups, changed with GROUP.KEY=VALUE:",
+            *rest,
+            HINTS,
+        ]
     )
-    return text.replace("$", "$$")  # Hydra fills in what follows a single one
 
 
-def _groups(file: Path) -> str:
-    """The choices of every group in the file's defaults, a line each."""
-    defaults = [entry for entry in OmegaConf.load(file).defaults if isinstance(entry, DictConfig)]
-    names = {str(name).partition("@")[0] for entry in defaults for name in entry}
-    groups = sorted(name for name in names if name not in (*INTERNAL, *unused(file.stem)) and (CONF / name).is_dir())
-    return "\n".join(f"{group}: {', '.join(sorted(p.stem for p in (CONF / group).iterdir()))}" for group in groups)
-
-
-def unused(job: str) -> tuple[str, ...]:
-    """The groups that a job has for pipelines, presets and this machine's own settings only."""
-    return UNUSED.get(job, ())
-
-
-def _settings(file: Path) -> str:
-    """The file's own settings as they stand there, without its first line, which says what the file is."""
-    lines = file.read_text("utf-8").splitlines()[1:]
-    shown = ((line, re.match(r"(\w+):|# ", line)) for line in lines)
-    return "\n".join(line for line, match in shown if match and match[1] not in (*ABOUT, "defaults"))
-
-
-OmegaConf.register_new_resolver("job_help", job_help, replace=True)
+def _chosen(group: str, config: DictConfig) -> Iterator[Path]:
+    """The files that were chosen in a group; all of it where there are several, since each has a key of its own."""
+    name = config.hydra.runtime.choices.get(group)
+    for source in config.hydra.runtime.config_sources:
+        if source.schema == "file":
+            yield from (Path(source.path) / group).glob(f"{name if isinstance(name, str) else '*'}.yaml")

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from tqdm import tqdm
 
-from golden_noise.cli.conf import CONF
+from golden_noise.cli.config import job_config
 from golden_noise.collecting.job import pipeline_identity
 from golden_noise.errors import UserError
 from golden_noise.pairs.index import ShardIndex
@@ -123,8 +122,7 @@ def _import(options: argparse.Namespace) -> None:
 
 def _compose(overrides: Sequence[str]) -> Any:
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose("collect", list(overrides))
+        return job_config("collect", overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"--config: {' '.join(str(error).split())[:300]}") from error
 

@@ -13,7 +13,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +75,7 @@ class Job:
             )
         return found
 
-    def run(self, lock: int, environment: Mapping[str, str], is_over: Callable[[], bool], apart: bool) -> None:
+    def run(self, lock: int, is_over: Callable[[], bool], apart: bool) -> None:
         """Run the job to its end, or until it has fallen behind.
 
         Args:
@@ -94,7 +94,6 @@ class Job:
                 self.command,
                 stdout=output,
                 stderr=output,
-                env=environment,
                 pass_fds=[lock],
                 start_new_session=True,  # so that it can be stopped with all its ranks
             )

@@ -22,7 +22,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from golden_noise.cli.entry import AFTER_SWEEP, ENVIRONMENT
+from golden_noise.cli.entry import AFTER_SWEEP
 from golden_noise.errors import UserError
 from golden_noise.sharing.processes import started_several_times
 from golden_noise.sweeps import names  # noqa: F401 - its resolvers
@@ -107,7 +107,7 @@ class ProcessLauncher(Launcher):
                 elif self._over.is_set():
                     return None
                 else:
-                    job.run(lock, ENVIRONMENT, self._over.is_set, apart=self.n_jobs > 1)
+                    job.run(lock, self._over.is_set, apart=self.n_jobs > 1)
                 result.return_value = (job.result() or {}).get("explained")
         except Interrupted:
             return None

@@ -16,11 +16,11 @@ from golden_noise.pipelines.lazy import LazyPipeline
 
 # Settings that decide how a new network is built, and the option of it that they set.
 BUILDING = {
-    "pipeline.recipe.backbone": "backbone",
-    "pipeline.recipe.backbone_args": "backbone_args",
-    "pipeline.recipe.backbone_size": "backbone_size",
-    "pipeline.recipe.conv_in": "backbone_args",
-    "pipeline.recipe.lora_rank": "rank",
+    "recipe.backbone": "backbone",
+    "recipe.backbone_args": "backbone_args",
+    "recipe.backbone_size": "backbone_size",
+    "pipeline.conv_in": "backbone_args",
+    "recipe.lora_rank": "rank",
 }
 TOLD = ("attention", "target")  # of a file that does not tell
 NEVER_SAVED = ("gradient_checkpointing",)  # what training on may choose anew
@@ -105,6 +105,6 @@ def _set_by_hand() -> dict[str, str]:
         name = override.partition("=")[0].lstrip("+~").partition("@")[0]
         if name.startswith("model.npnet."):
             found[name.split(".")[2]] = override
-        elif option := BUILDING.get(".".join(name.split(".")[:3])):
+        elif option := BUILDING.get(".".join(name.split(".")[:2])):
             found[option] = override
     return found

@@ -13,9 +13,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer
 
-from golden_noise.cli.conf import CONF
-from golden_noise.cli.entry import _mistake
+from golden_noise.cli.conf import CONF, choices
 from golden_noise.cli.entry import run as main
+from golden_noise.cli.mistakes import describe
 from golden_noise.cli.run_folder import RunFolder
 
 
@@ -54,14 +54,15 @@ def run_here(monkeypatch, capsys):
 def test_help_lists_groups_and_choices(script):
     result = run(script, "--help")
     assert result.returncode == 0
-    (choices,) = (
-        line.removeprefix("pipeline: ") for line in result.stdout.splitlines() if line.startswith("pipeline: ")
-    )
-    assert set(choices.split(", ")) == {path.stem for path in (CONF / "pipeline").glob("*.yaml")}
+    lines = result.stdout.splitlines()
+    (pipelines,) = (line.removeprefix("pipeline: ") for line in lines if line.startswith("pipeline: "))
+    assert pipelines.split(", ") == choices("pipeline")
     assert f"python {script}.py" in result.stdout
     assert ("trainer: " in result.stdout) == (script == "train")  # only the groups of this job
     assert ("\nmodel: " in result.stdout) == ("weight_decay: " in result.stdout) == (script == "train")
     assert "device: auto # or cpu, cuda" in result.stdout  # comments and all
+    assert "  # The bundled miniature: a tiny SDXL of coloured shapes." in result.stdout  # of groups, too
+    assert "    vae: null # another VAE: source, revision" in lines  # and of those that these include
 
 
 @pytest.mark.parametrize("option", ["--help", "--cfg=job"])
@@ -80,7 +81,7 @@ import sys
 from golden_noise.cli.entry import run
 sys.argv[1:] = {[*arguments, f"paths.outputs={tmp_path}"]}
 try:
-    run(None, "generate")
+    run(lambda config: None, "generate")
 except SystemExit:
     pass
 print(*({{"torch", "lightning", "diffusers", "transformers", "wandb", "numpy"}} & sys.modules.keys()), file=sys.stderr)
@@ -92,10 +93,10 @@ print(*({{"torch", "lightning", "diffusers", "transformers", "wandb", "numpy"}} 
 @pytest.mark.parametrize(
     ("script", "arguments", "words"),
     [
-        ("train", ["model=nonsense"], ["model/nonsense", "svd_unet+unet"]),
-        ("collect", ["search=nonsense"], ["search/nonsense", "redenoise"]),
+        ("train", ["model=nonsense"], ["model=nonsense is none of the choices", "svd_unet+unet"]),
+        ("collect", ["search=nonsense"], ["search=nonsense is none of the choices", "redenoise"]),
         ("collect", ["pipeline.heigth=32"], ["no setting pipeline.heigth: did you mean pipeline.height?"]),
-        ("collect", ["steps=3"], ["no setting steps: did you mean search.steps or pipeline.steps?"]),
+        ("collect", ["steps=3"], ["no setting steps: did you mean pipeline.steps or search.steps?"]),
         ("train", ["modle=vit"], ["did you mean model?"]),
         ("collect", ["pipeline.height=30"], ["pipeline.height=30", "multiple of 8"]),
         ("collect", ["pipeline.height=64"], ["32x32", "64x32"]),
@@ -105,17 +106,17 @@ print(*({{"torch", "lightning", "diffusers", "transformers", "wandb", "numpy"}} 
         ("collect", ["prompts=file", "prompts.path=/nowhere/prompts.txt"], ["/nowhere/prompts.txt"]),
         ("collect", ["data_dir=/proc/nowhere"], ["/proc/nowhere"]),
         ("generate", [], ["no prompt: add prompt=", "prompts=file"]),
-        ("generate", ["prompt=a circle", "model=unet"], ["model=unet: only train.py trains a network"]),
-        ("evaluate", ["model.npnet.rank=3"], ["model.npnet.rank=3: only train.py trains a network"]),
+        ("generate", ["prompt=a circle", "model=unet"], ["model=unet: generate.py does not read model, only train.py"]),
+        ("evaluate", ["model.npnet.rank=3"], ["model.npnet.rank=3: evaluate.py does not read model"]),
         ("generate", ["prompt="], ["no prompt"]),
         ("generate", ["a", "red", "circle"], ["'a' is no setting: give KEY=VALUE"]),
-        ("generate", ["prompt=a", "seeds=[1,2"], ["seeds=[1,2: Hydra cannot read the value", "'seeds=\"[1,2\"'"]),
+        ("generate", ["prompt=a", "seeds=[1,2"], ["seeds=[1,2 must be a list, each an integer"]),
         ("generate", ["experiment=published_sdxl", "prompt="], ["no prompt"]),
         ("generate", ["experiment=shapes_variants"], ["no prompt"]),
-        ("generate", ["logger=csv", "prompt=a"], ["logger=csv: generate.py logs nothing"]),
-        ("evaluate", ["trainer=ddp"], ["trainer=ddp: only train.py trains a network"]),
-        ("evaluate", ["search=null"], ["search=null: evaluate.py cannot do without", "zigzag"]),
-        ("train", ["search=5"], ["search=5: 5 is no choice of search", "redenoise"]),
+        ("generate", ["logger=csv", "prompt=a"], ["logger=csv: generate.py does not read logger"]),
+        ("evaluate", ["trainer=ddp"], ["trainer=ddp: evaluate.py does not read trainer"]),
+        ("evaluate", ["search=null"], ["search is missing: evaluate.py cannot do without", "zigzag"]),
+        ("train", ["search=5"], ["search=5 is none of the choices", "redenoise"]),
         ("train", ["+sede=3"], ["no setting sede: did you mean seed?"]),
         ("train", ["+pipeline.heigth=3"], ["no setting pipeline.heigth: did you mean pipeline.height?"]),
         ("generate", ["prompt=a, (b)", "npnet=/nowhere"], ["/nowhere"]),
@@ -124,8 +125,12 @@ print(*({{"torch", "lightning", "diffusers", "transformers", "wandb", "numpy"}} 
         ("generate", ["prompt=null"], ["no prompt"]),
         ("generate", ["prompt=a", "device=3"], ["device=3 must be auto, cpu"]),
         ("generate", ["prompt=a", "name=../x"], ["name=../x must be a name"]),
-        ("generate", ["prompt=a", "pipeline.negative_prompt=null"], ["pipeline.negative_prompt=null is no text"]),
-        ("generate", ["prompt=a", "pipeline.batch_size=2"], ["pipeline.batch_size.evaluate=2"]),
+        ("generate", ["prompt=a", "pipeline.negative_prompt=null"], ["pipeline.negative_prompt=null must be a text"]),
+        (
+            "generate",
+            ["prompt=a", "pipeline.batch_size=2"],
+            ["pipeline.batch_size=2 must be settings: collect"],
+        ),
         ("evaluate", ["evaluation=published"], ["evaluation.folder is missing: add evaluation.folder=VALUE"]),
         ("evaluate", ["evaluation=published", "evaluation.folder=/nowhere"], ["/nowhere/origin"]),
     ],
@@ -204,6 +209,15 @@ run(job, "generate")
 """
 
 
+def test_the_miniature_by_the_papers_recipe_gets_a_note(tmp_path):
+    code = "import sys; from golden_noise.cli.entry import run; run(lambda config: None, 'train')"
+    for arguments, noted in ([], True), (["experiment=shapes"], False), (["pipeline=sdxl", "data_dir=x"], False):
+        command = [sys.executable, "-c", code, *arguments, f"paths.outputs={tmp_path}", "name=x"]
+        done = subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert (done.stderr.count("experiment=shapes trains in minutes") == 1) == noted
+
+
 def test_a_refused_job_leaves_the_settings_of_the_run_that_is_there(tmp_path):
     found = []
     for seed in (1, 2, 3):
@@ -254,16 +268,16 @@ def test_a_programming_error_keeps_its_traceback_and_its_log(tmp_path):
 
 def test_a_full_disk_costs_one_line():
     """Pillow and others raise it without a file's name."""
-    assert "No space left" in _mistake(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "train")
+    assert "No space left" in describe(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "train")
 
 
 @pytest.mark.parametrize("options", [{"fast_dev_run": -1}, {"precision": "x"}])
 def test_what_lightning_finds_in_its_settings_costs_one_line(options):
     with pytest.raises(Exception) as raised:
         Trainer(accelerator="cpu", logger=False, **options)
-    line = _mistake(raised.value, "train")
+    line = describe(raised.value, "train")
     assert line and "\n" not in line and "Trainer" not in line
-    assert _mistake(ValueError("ours"), "train") is None
+    assert describe(ValueError("ours"), "train") is None
 
 
 def test_too_little_gpu_memory_costs_one_line():
@@ -271,5 +285,5 @@ def test_too_little_gpu_memory_costs_one_line():
     wrapped = RuntimeError("Error in call to target")
     wrapped.__cause__ = error
     for each in (error, wrapped):
-        line = _mistake(each, "collect")
+        line = describe(each, "collect")
         assert "Tried to allocate 2.00 GiB" in line and "memory.offload=model" in line and "\n" not in line

@@ -14,7 +14,7 @@ from .pages import ROOT, shell_commands, written_files
 
 FEW = ["device=cpu", "pipeline.steps=2", "prompts.count=4"]
 PAIRS = ["prompts.count=60", "collection.shard_size=60"]
-TRAINING = ["pipeline.recipe.batch_size=16", "pipeline.recipe.epochs=1", "data.val_fraction=0.3"]
+TRAINING = ["recipe.batch_size=16", "recipe.epochs=1", "data.val_fraction=0.3"]
 QUIET = ["callbacks.progress.refresh_rate=0", "sample_every_n_epochs=0", "evaluation.prompts.count=4"]
 KNOWN = ["evaluation.constant.factor=0.7"]  # without a search for it
 #: What makes each job small; everything else is as the page says.

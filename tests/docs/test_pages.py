@@ -4,10 +4,10 @@ import importlib
 import re
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from golden_noise.cli.conf import CONF
+from golden_noise.cli.conf import choices
+from golden_noise.cli.config import job_config
 from golden_noise.cli.validation import check
 from golden_noise.hub import PACKAGE
 from golden_noise.shapes.measure import DEFAULTS
@@ -70,8 +70,7 @@ def test_a_job_can_be_composed(page, command, tmp_path):
             (tmp_path / name).write_text(content, "utf-8")
         folder = command.arguments[command.arguments.index("--config-dir") + 1]
         search_path = [f"hydra.searchpath=[file://{tmp_path / folder}]"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        check(compose(command.program.removesuffix(".py"), [*overrides, *search_path]))
+    check(job_config(command.program.removesuffix(".py"), [*overrides, *search_path]))
 
 
 def job_overrides(command: Command) -> list[str]:
@@ -113,12 +112,12 @@ def test_every_command_is_checked():
 @pytest.mark.parametrize("group", ["pipeline", "metric", "model", "search"])
 def test_the_readme_names_every_choice(group):
     text = (ROOT / "README.md").read_text("utf-8")
-    missing = [file.stem for file in (CONF / group).glob("*.yaml") if f"`{file.stem}`" not in text]
+    missing = [name for name in choices(group) if f"`{name}`" not in text]
     assert missing == []
 
 
 @pytest.mark.parametrize("group", ["experiment", "debug"])
 def test_the_page_on_presets_names_every_one(group):
     text = (ROOT / "docs/experiments.md").read_text("utf-8")
-    names = {file.stem for file in (CONF / group).glob("*.yaml")} - {"default"}
+    names = {*choices(group)} - {"default"}
     assert [name for name in names if f"`{name}`" not in text] == []

@@ -153,7 +153,7 @@ IMPOSSIBLE += ["factors=[]", "factors=0.5", "factors=null"]
 @pytest.mark.parametrize("option", IMPOSSIBLE)
 def test_an_impossible_factor_is_named(compose_job, option):
     methods = ["evaluation.methods=[standard,constant]"]
-    with pytest.raises(UserError, match=r"evaluation.constant.factors?\b.* must be a (number above 0|list)") as error:
+    with pytest.raises(UserError, match=r"evaluation.constant.factors?\b.* must be (a number above 0|a list)") as error:
         check(compose_job("evaluate", *methods, f"evaluation.constant.{option}"))
     assert "\n" not in str(error.value)
 

@@ -6,11 +6,10 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
-from hydra import compose, initialize_config_dir
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from golden_noise.cli.conf import CONF
+from golden_noise.cli.config import job_config
 from golden_noise.cli.validation import check
 from golden_noise.evaluation.job import evaluate
 from golden_noise.npnet import NPNet
@@ -81,8 +80,7 @@ def test_a_row_of_the_table(preset, part, steps, weight_name, tiny_sdxl, distill
     ]
     sources = [f"pipeline.model.source={tiny_sdxl}", f"prompts.path={tmp_path}/prompts.jsonl", "logger=csv"]
     options = [f"experiment={preset[0]}", *preset[1:], *(f"pipeline.{option}" for option in tiny), *places, *sources]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("evaluate", [*options, *tiny_metrics, distilled(part, weight_name)])
+    config = job_config("evaluate", [*options, *tiny_metrics, distilled(part, weight_name)])
     check(config)
     assert (config.pipeline.steps, config.pipeline.guidance) == (steps, 5.5)
     assert config.pipeline.model[part].weight_name == weight_name

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from golden_noise.cli.conf import CONF
+from golden_noise.cli.config import job_config
 from golden_noise.npnet import NPNet
 
 SIZES = {
@@ -16,8 +16,7 @@ SIZES = {
 
 
 def configured(variant, *overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", [f"model={variant}", *overrides])
+    return job_config("train", [f"model={variant}", "recipe=shapes", *overrides])
 
 
 def is_npnet(variant):
@@ -119,9 +118,9 @@ def test_it_overfits_two_batches(variant):
 
 
 def test_the_learning_rate_is_the_recipes_or_as_published(variant):
-    assert configured(variant).model.optimizer.lr == configured(variant).pipeline.recipe.lr
-    published = 1e-5 if variant == "vit" else 1e-4
-    assert configured(variant, "pipeline=sdxl").model.optimizer.lr == published
+    assert configured(variant).model.optimizer.lr == 3e-3
+    published = configured(variant, "pipeline=sdxl", "recipe=published")
+    assert published.model.optimizer.lr == (1e-5 if variant == "vit" else 1e-4)
 
 
 def test_options_of_the_network_are_options_of_its_config(variant):

@@ -9,13 +9,13 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
-from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from golden_noise.cli.conf import CONF
+from golden_noise.cli.conf import choices
+from golden_noise.cli.config import job_config
 from golden_noise.cli.validation import check
 from golden_noise.collecting.job import collect
 from golden_noise.evaluation.job import evaluate
@@ -32,7 +32,7 @@ from golden_noise.training.job import train
 
 PROMPTS = ["a red circle above a blue square", "two crosses"]
 NEGATIVE = "a green triangle"
-NAMES = sorted(file.stem for file in (CONF / "pipeline").glob("*.yaml"))
+NAMES = choices("pipeline")
 
 # The published denoisers, as their configs on the hub describe them.
 SD = {
@@ -101,8 +101,7 @@ SIZES = {"HunyuanDiTPipeline": 64}
 
 
 def configured(name, *overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("generate", [f"pipeline={name}", "prompt=a cat", "device=cpu", "folder=images", *overrides])
+    return job_config("generate", [f"pipeline={name}", "prompt=a cat", "device=cpu", "folder=images", *overrides])
 
 
 def family(config):
@@ -370,7 +369,6 @@ def test_collect_train_generate_and_evaluate(name, prepare, tmp_path):
     pipeline.latent_shape, pipeline.embeds_shape, pipeline.pooled_shape = shapes
     pipeline.steps = min(pipeline.steps, 2)
     recipe = {"backbone": "vit_tiny_patch16_224", "backbone_size": None, "backbone_args": TINY_BACKBONE}
-    pipeline.recipe = OmegaConf.merge(pipeline.recipe, recipe | {"batch_size": 4, "epochs": 2})
     reward = "package:shapes/weights/reward"
 
     def job(which, *overrides):
@@ -381,9 +379,10 @@ def test_collect_train_generate_and_evaluate(name, prepare, tmp_path):
         options = ["device=cpu", f"pipeline={name}", f"paths.outputs={tmp_path}", *places]
         if which != "generate":
             options += ["prompts=file", f"prompts.path={tmp_path}/prompts.txt", *judged]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose(which, [*options, *overrides])
+        config = job_config(which, [*options, *overrides])
         config.pipeline = pipeline
+        if which == "train":
+            config.recipe = OmegaConf.merge(config.recipe, recipe | {"batch_size": 4, "epochs": 2})
         check(config)
         return config
 
@@ -423,7 +422,7 @@ def test_shapes_in_the_config_fit_the_published_model(name):
     assert tuple(config.latent_shape[1:]) == (size, size)
     assert config.embeds_shape[0] == {"sd35": 77 + 256, "flux": 512}.get(name, 77)  # CLIP's and T5's
     if hasattr(denoiser, "conv_in"):
-        assert config.recipe.conv_in == denoiser.conv_in.out_channels
+        assert config.conv_in == denoiser.conv_in.out_channels
 
 
 DENOISER_CLASSES = {

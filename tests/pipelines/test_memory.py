@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-from golden_noise.cli.conf import CONF
+from golden_noise.cli.config import job_config
 from golden_noise.collecting.job import provenance
 from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
@@ -104,6 +103,5 @@ def test_offloaded_pipelines_draw_and_predict(tiny_sdxl, offload):
 def test_only_memory_options_that_change_pixels_decide_about_pairs(change, select_by, same):
     choices = ["pipeline=sdxl", "prompts=file", "prompts.path=x.txt", "metric=pickscore", "data_dir=pairs"]
     choices.append(f"collection.select_by={select_by}")
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        plain, changed = (compose("collect", [*choices, *more]) for more in ([], [f"pipeline.model.memory.{change}"]))
+    plain, changed = (job_config("collect", [*choices, *more]) for more in ([], [f"pipeline.model.memory.{change}"]))
     assert (provenance(plain) == provenance(changed)) == same

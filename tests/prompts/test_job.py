@@ -1,11 +1,10 @@
 """What a job says of its prompts, and which noises each job draws for the same file."""
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from golden_noise.cli.conf import CONF
+from golden_noise.cli.config import job_config
 from golden_noise.prompts.job import announce
 
 
@@ -19,8 +18,7 @@ def prompts_of(write):
         options += [] if job == "collect" else ["folder=x", "name=x"]
         if where == "evaluation.prompts" and job == "train":
             options += ["prompts@evaluation.prompts=file", f"evaluation.prompts.path={path}"]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose(job, [*options, *overrides])
+        config = job_config(job, [*options, *overrides])
         return instantiate(OmegaConf.select(config, where))
 
     return compose_prompts

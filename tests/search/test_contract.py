@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from golden_noise.cli.conf import CONF
+from golden_noise.cli.config import job_config
 from golden_noise.noise import draw_noise
 
 NOISE = draw_noise([0, 1, 2], (4, 8, 8))
@@ -15,8 +15,7 @@ NAMES = sorted(path.stem for path in (CONF / "search").glob("*.yaml"))
 @pytest.fixture(scope="module", params=NAMES)
 def search(request):
     small = {"best_of_n": ["search.n=2"]}.get(request.param, [])
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("collect", [f"search={request.param}", "device=cpu", "pipeline.steps=3", *small])
+    config = job_config("collect", [f"search={request.param}", "device=cpu", "pipeline.steps=3", *small])
     return instantiate(config.search)
 
 

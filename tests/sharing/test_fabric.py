@@ -6,9 +6,9 @@ import sys
 import threading
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from golden_noise.cli.conf import CONF
+from golden_noise.cli.config import job_config
 from golden_noise.errors import UserError
 from golden_noise.evaluation.job import evaluate
 from golden_noise.sharing.claims import Claims, alone, is_lock, locked
@@ -103,8 +103,7 @@ def test_two_processes_under_fabric_draw_what_one_does(tiny_sdxl, tmp_path):
     two = subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, timeout=200)
     assert two.returncode == 0, two.stderr
     assert two.stdout.count("report:") == 1
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        evaluate(compose("evaluate", [*small, f"folder={tmp_path}/evaluate/one"]))
+    evaluate(job_config("evaluate", [*small, f"folder={tmp_path}/evaluate/one"]))
     folders = [tmp_path / "evaluate" / name for name in ("one", "two")]
     pictures = [{path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.png")} for folder in folders]
     assert len(pictures[0]) == 24 and pictures[0] == pictures[1]

@@ -81,20 +81,20 @@ class NoteRanks(Callback):
 
 def test_a_failed_job_loses_no_other_and_a_restart_does_what_is_missing(start, tmp_path):
     study = tmp_path / "outputs/train/study"
-    backbones = "pipeline.recipe.backbone=nonsense,vit_tiny_patch16_224"
+    backbones = "recipe.backbone=nonsense,vit_tiny_patch16_224"
     code, output = ended(start("name=study", backbones, "seed=1"))
     assert code == 2
-    assert "error: job 1, pipeline.recipe.backbone=nonsense, failed with exit code" in output
+    assert "error: job 1, recipe.backbone=nonsense, failed with exit code" in output
     assert "error: 1 of 2 jobs failed" in output
     (finished,) = study.glob("*/run.json")
     before = finished.stat().st_mtime_ns
-    assert finished.parent.name == "pipeline.recipe.backbone=vit_tiny_patch16_224"
+    assert finished.parent.name == "recipe.backbone=vit_tiny_patch16_224"
     assert json.loads(finished.read_text())["explained"] is not None
 
-    one = "pipeline.recipe.backbone=choice(vit_tiny_patch16_224)"
+    one = "recipe.backbone=choice(vit_tiny_patch16_224)"
     code, output = ended(start("name=study", one, "seed=1"))
     assert code == 0
-    assert "job 1, pipeline.recipe.backbone=vit_tiny_patch16_224: finished already" in output
+    assert "job 1, recipe.backbone=vit_tiny_patch16_224: finished already" in output
     assert finished.stat().st_mtime_ns == before
 
     code, output = ended(start("name=study", one, "seed=1", "trainer.max_epochs=3"))

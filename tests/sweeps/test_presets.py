@@ -4,17 +4,17 @@ import csv
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from golden_noise.cli.conf import CONF
+from golden_noise.cli.conf import CONF, choices
+from golden_noise.cli.config import job_config
 from golden_noise.cli.validation import check
 from golden_noise.collecting.job import collect
 from golden_noise.training.job import train
 
-EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-DEBUGS = sorted(path.stem for path in (CONF / "debug").glob("*.yaml"))
+EXPERIMENTS = choices("experiment")
+DEBUGS = choices("debug")
 PRESETS = [*(f"experiment={name}" for name in EXPERIMENTS), *(f"debug={name}" for name in DEBUGS)]
 ABSENT = object()
 SEARCHES = {"redenoise": "Redenoise", "full_inversion": "FullInversion", "zigzag": "Zigzag", "rescale": "Rescale"}
@@ -28,8 +28,7 @@ def flat(node, prefix=""):
 
 
 def composed(job, *overrides):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(job, [*overrides])
+    return job_config(job, [*overrides])
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -86,10 +85,10 @@ def tiny(build, folder):
 
 
 TINY_NPNET = [
-    "pipeline.recipe.backbone=vit_tiny_patch16_224",
-    "pipeline.recipe.backbone_size=null",
-    "+pipeline.recipe.backbone_args={img_size: 8, patch_size: 1, in_chans: 16, embed_dim: 16, depth: 1, num_heads: 2}",
-    "pipeline.recipe.batch_size=8",
+    "recipe=shapes",
+    "recipe.backbone_args.embed_dim=16",
+    "recipe.backbone_args.depth=1",
+    "recipe.batch_size=8",
     "data.val_fraction=0.4",
     "callbacks.progress.refresh_rate=0",
 ]
@@ -125,8 +124,9 @@ def test_an_experiment_runs_on_a_tiny_build(name, request, tmp_path):
 @pytest.mark.parametrize("name", DEBUGS)
 def test_a_debug_preset_runs(name, tiny_sdxl, tmp_path):
     places = [f"pipeline.model.source={tiny_sdxl}", f"data_dir={tmp_path}/pairs", f"folder={tmp_path}/run", "name=test"]
+    places += ["collection.select_by=null", "prompts.count=60", "device=cpu"]
     short = ["trainer.max_epochs=40", "trainer.check_val_every_n_epoch=20"] if name == "overfit" else []
-    config = composed("train", f"debug={name}", "prompts.count=60", "device=cpu", *TINY_NPNET, *places, *short)
+    config = composed("train", f"debug={name}", *TINY_NPNET, *places, *short)
     check(config)
     train(config)
     run = tmp_path / "run"
@@ -148,7 +148,7 @@ def test_an_ablation_leaves_its_part_out():
     parts = {"attention": "svd_branch.attention", "text": "text_injection", "residual": "residual_branch"}
     for name, part in parts.items():
         whole, ablated = (
-            {key for key, _ in instantiate(composed("train", *choice).model.npnet).named_parameters()}
+            {key for key, _ in instantiate(composed("train", "recipe=shapes", *choice).model.npnet).named_parameters()}
             for choice in (["model=svd_unet+unet"], [f"experiment=ablation_{name}"])
         )
         assert any(key.startswith(part) for key in whole)
@@ -156,7 +156,7 @@ def test_an_ablation_leaves_its_part_out():
 
 
 def test_without_text_the_prompt_does_not_matter():
-    npnet = instantiate(composed("train", "experiment=ablation_text").model.npnet)
+    npnet = instantiate(composed("train", "experiment=ablation_text", "recipe=shapes").model.npnet)
     with torch.no_grad():
         for parameter in npnet.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
@@ -167,23 +167,24 @@ def test_without_text_the_prompt_does_not_matter():
 
 
 @pytest.mark.parametrize(
-    "choice, search, model",
+    ("choice", "search", "model", "epochs"),
     [
-        ([], "full_inversion", "denoiser_lora"),
-        (["pipeline=sdxl"], "redenoise", "svd_unet+unet"),
-        (["experiment=published_sdxl"], "redenoise", "svd_unet+unet"),
-        (["experiment=published_sdxl", "pipeline=shapes"], "redenoise", "svd_unet+unet"),
-        (["experiment=shapes_paper"], "redenoise", "svd_unet+unet"),
-        (["experiment=shapes_paper", "search=zigzag"], "zigzag", "svd_unet+unet"),
-        (["search=rescale", "pipeline=shapes"], "rescale", "denoiser_lora"),
-        (["model=unet"], "full_inversion", "unet"),
+        ([], "redenoise", "svd_unet+unet", 30),
+        (["pipeline=sdxl"], "redenoise", "svd_unet+unet", 30),
+        (["experiment=shapes"], "full_inversion", "denoiser_lora", 5),
+        (["experiment=shapes", "search=rescale"], "rescale", "denoiser_lora", 5),
+        (["experiment=shapes", "pipeline=sdxl", "recipe=published"], "full_inversion", "denoiser_lora", 30),
+        (["experiment=published_sdxl", "pipeline=shapes"], "redenoise", "svd_unet+unet", 30),
+        (["experiment=shapes_paper"], "redenoise", "svd_unet+unet", 5),
+        (["experiment=shapes_paper", "search=zigzag"], "zigzag", "svd_unet+unet", 5),
+        (["experiment=shapes_selected"], "full_inversion", "denoiser_lora", 5),
+        (["experiment=[shapes,ablation_text]"], "full_inversion", "svd_unet+unet", 5),
     ],
 )
-def test_a_pipeline_names_its_recipe_and_presets_and_the_command_line_beat_it(choice, search, model):
+def test_a_pipeline_chooses_nothing_else_and_presets_do_for_every_job(choice, search, model, epochs):
     for job in ("train", "collect", "evaluate", "generate"):
-        if job != "generate" or not any("experiment" in option for option in choice):
-            assert composed(job, *choice).search._target_ == f"golden_noise.search.{search}.{SEARCHES[search]}"
-    chosen = [option for option in choice if not option.startswith("model=")]
-    network = composed("train", *choice).model
-    assert network == composed("train", *chosen, f"model={model}").model
-    assert network.npnet._target_ == f"golden_noise.npnet.{'DenoiserNPNet' if model == 'denoiser_lora' else 'NPNet'}"
+        given = choice if job == "train" else [option for option in choice if not option.startswith("recipe=")]
+        assert composed(job, *given).search._target_ == f"golden_noise.search.{search}.{SEARCHES[search]}"
+    config = composed("train", *choice)
+    assert config.model.npnet._target_.endswith("DenoiserNPNet" if model == "denoiser_lora" else "npnet.NPNet")
+    assert config.trainer.max_epochs == epochs

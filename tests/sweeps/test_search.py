@@ -13,7 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args, load_sweep_config
 
-from golden_noise.cli.conf import CONF
+from golden_noise.cli.conf import CONF, is_group
+from golden_noise.cli.config import job_config
 from golden_noise.cli.validation import check
 
 SPACES = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml"))
@@ -28,9 +29,10 @@ def wandb_space(name):
 
 @pytest.mark.parametrize("name", SPACES)
 def test_a_search_and_its_wandb_sweep_are_the_same(name):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("train", [f"hparams_search={name}"], return_hydra_config=True)
     searched, fixed = wandb_space(name)
+    groups = [f"{key}={value}" for key, value in fixed.items() if is_group(key)]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", [f"hparams_search={name}", *groups], return_hydra_config=True)
     params = config.hydra.sweeper.params
     assert {*params} == {*searched}
     for key, text in params.items():
@@ -61,8 +63,7 @@ def test_the_command_of_wandbs_agent_composes(name, monkeypatch):
         for chunk in create_sweep_command(copy.copy(theirs["command"])):
             line += parts[chunk[2:-1]] if chunk.startswith("${") else [chunk]
         assert line[:3] == ["/usr/bin/env", "python", "train.py"]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("train", [*line[3:], "folder=run", "data_dir=pairs"])
+        config = job_config("train", [*line[3:], "folder=run", "data_dir=pairs"])
         check(config)
         assert config.name == "wandb/abc123"
         assert config.logger.wandb.mode == "online"
@@ -74,7 +75,7 @@ def start(small, tmp_path):
     """Starts a search of a small training."""
 
     def popen(trials, *options, space=None):
-        space = {"pipeline.recipe.lr": "tag(log, interval(1e-4, 1e-2))", "model.npnet.svd": "choice(true, false)"} | (
+        space = {"recipe.lr": "tag(log, interval(1e-4, 1e-2))", "model.npnet.svd": "choice(true, false)"} | (
             space or {}
         )
         preset = {
@@ -112,7 +113,7 @@ def test_a_search_finds_the_best_and_goes_on(start, tmp_path):
     found = records(tmp_path)
     assert found[:2] == first
     best = max(record["explained"] for record in found)
-    assert f"best: {best:.4f} with pipeline.recipe.lr=" in output
+    assert f"best: {best:.4f} with recipe.lr=" in output
     study = tmp_path / "outputs/train/study"
     assert yaml.safe_load((study / "optimization_results.yaml").read_text())["best_value"] == best
     assert (study / "summary.html").is_file()
@@ -120,18 +121,18 @@ def test_a_search_finds_the_best_and_goes_on(start, tmp_path):
     for path in study.glob("*/config.yaml"):
         config = yaml.safe_load(path.read_text())
         rates.add(config["pipeline"]["recipe"]["lr"])
-        assert path.parent.name.startswith(f"pipeline.recipe.lr={config['pipeline']['recipe']['lr']},model.npnet.svd=")
+        assert path.parent.name.startswith(f"recipe.lr={config['recipe']['lr']},model.npnet.svd=")
         assert config["evaluate"] is False
     assert len(rates) == 3
 
 
 def test_trials_that_fail_stop_no_other(start, tmp_path):
-    backbones = {"pipeline.recipe.backbone": "choice(vit_tiny_patch16_224,nonsense)"}
+    backbones = {"recipe.backbone": "choice(vit_tiny_patch16_224,nonsense)"}
     output = ended(start(4, "hydra.sweeper.n_jobs=2", "hydra.launcher.halving=null", space=backbones))
     assert "failed with exit code" in output
     assert "output.txt): the same command tries it again" in output
     assert 1 <= len(records(tmp_path)) < 4
-    process = start(1, space={"pipeline.recipe.backbone": "choice(nonsense)"})
+    process = start(1, space={"recipe.backbone": "choice(nonsense)"})
     output, _ = process.communicate(timeout=280)
     assert process.returncode == 2
     assert "error: No trials are completed yet" in output
@@ -142,7 +143,7 @@ def test_bad_trials_are_pruned_and_killed_searches_share_and_go_on(start, tmp_pa
     """Learning rate 0 explains nothing: once a good trial is known, such trials end early."""
     options = ["trainer.max_epochs=60", "trainer.limit_train_batches=4", "hydra.launcher.halving.eta=2"]
     options += ["hydra.sweeper.n_jobs=2", "hydra.launcher.n_jobs=1"]
-    space = {"pipeline.recipe.lr": "choice(0.0, 0.01)", "seed": "choice(1, 2, 3)"}
+    space = {"recipe.lr": "choice(0.0, 0.01)", "seed": "choice(1, 2, 3)"}
     study = tmp_path / "outputs/train/study"
     victim = start(8, *options, space=space)
     deadline = time.monotonic() + 100
@@ -156,4 +157,4 @@ def test_bad_trials_are_pruned_and_killed_searches_share_and_go_on(start, tmp_pa
     assert any("lr=0.0," in path.parent.name for path in stopped)
     assert any("lr=0.01" in path.parent.name for path in finished)
     best = yaml.safe_load((study / "optimization_results.yaml").read_text())["best_params"]
-    assert best["pipeline.recipe.lr"] == 0.01
+    assert best["recipe.lr"] == 0.01

@@ -15,10 +15,10 @@ from golden_noise.training.job import train
 SMALL = ["prompts.count=60", "pipeline.steps=2", "~metric.reward"]
 TINY = [
     "collection.shard_size=40",
-    "pipeline.recipe.batch_size=8",
-    "pipeline.recipe.epochs=2",
-    "pipeline.recipe.backbone_args.embed_dim=16",
-    "pipeline.recipe.backbone_args.depth=1",
+    "recipe.batch_size=8",
+    "recipe.epochs=2",
+    "recipe.backbone_args.embed_dim=16",
+    "recipe.backbone_args.depth=1",
     "data.val_fraction=0.3",
     "callbacks.progress.refresh_rate=0",
 ]

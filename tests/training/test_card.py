@@ -19,7 +19,7 @@ def npnet():
 
 
 def test_it_says_what_was_trained_on_what(compose_job, npnet, tmp_path):
-    config = compose_job("train", "pipeline.model.source=org/model", "search.rounds=3", "pipeline.recipe.lr=2e-4")
+    config = compose_job("train", "pipeline.model.source=org/model", "search.rounds=3", "recipe.lr=2e-4")
     write_card(tmp_path, npnet, config, None)
     card = ModelCard.load(tmp_path / "README.md")
     assert card.data.base_model == "org/model"

@@ -27,10 +27,10 @@ CHEAP = ["search=redenoise", "model=svd_unet+unet"]
 SMALL = [
     "prompts.count=200",
     "collection.shard_size=100",
-    "pipeline.recipe.batch_size=16",
-    "pipeline.recipe.epochs=2",
-    "pipeline.recipe.backbone_args.embed_dim=16",
-    "pipeline.recipe.backbone_args.depth=1",
+    "recipe.batch_size=16",
+    "recipe.epochs=2",
+    "recipe.backbone_args.embed_dim=16",
+    "recipe.backbone_args.depth=1",
     "data.val_fraction=0.3",
     "callbacks.progress.refresh_rate=0",
     "trainer.log_every_n_steps=1",
@@ -68,7 +68,7 @@ def test_another_pipeline_draws_and_learns_from_its_own_prompts(compose_job, tmp
     encoded = []
     encode = SDXLPipeline.encode
     monkeypatch.setattr(SDXLPipeline, "encode", lambda self, prompts: encoded.append(prompts) or encode(self, prompts))
-    options = [*learnt[:2], *SMALL[2:], "pipeline.recipe.epochs=1", "pipeline.recipe.batch_size=8", "pipeline.steps=2"]
+    options = [*learnt[:2], *SMALL[2:], "recipe.epochs=1", "recipe.batch_size=8", "pipeline.steps=2"]
     train(compose_job("train", *options, "sample_every_n_epochs=1"))
     grid = encoded[0]
     assert len(grid) == 8 and {*grid} < {*texts}
@@ -91,7 +91,7 @@ def test_stored_and_encoded_embeddings_train_alike(compose_job, tmp_path):
             f"folder={tmp_path}/{embeddings}-run",
             f"data.embeddings={embeddings}",
         ]
-        train(compose_job("train", *SMALL, "pipeline.recipe.epochs=1", *places, f"collection.store_embeds={store}"))
+        train(compose_job("train", *SMALL, "recipe.epochs=1", *places, f"collection.store_embeds={store}"))
         rows = csv.DictReader((tmp_path / f"{embeddings}-run/csv/version_0/metrics.csv").open())
         losses.append([float(row["train/loss"]) for row in rows if row["train/loss"]])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3) and len(losses[0]) > 3
@@ -103,7 +103,7 @@ def test_stored_and_encoded_embeddings_train_alike(compose_job, tmp_path):
 def test_the_denoiser_itself_learns_from_full_inversion(compose_job, tmp_path, rank):
     """Collect, train, evaluate, and generate from what was saved."""
     choices = ["model=denoiser_lora", f"model.npnet.rank={'null' if rank is None else rank}", "search=full_inversion"]
-    few = ["prompts.count=40", "pipeline.recipe.batch_size=8", "pipeline.recipe.epochs=1", "pipeline.steps=2"]
+    few = ["prompts.count=40", "recipe.batch_size=8", "recipe.epochs=1", "pipeline.steps=2"]
     judged = ["evaluation.prompts.count=3", "evaluation.batch_size=3", "~metric.reward"]
     options = [*SMALL, *choices, *few, *judged, "evaluate=true", "sample_every_n_epochs=1"]
     train(compose_job("train", *options))
@@ -131,7 +131,7 @@ def test_another_pipeline_without_pairs_names_the_command(compose_job):
 
 
 def test_pairs_of_another_pipeline_are_refused(compose_job):
-    train(compose_job("train", *SMALL, "pipeline.recipe.epochs=1"))
+    train(compose_job("train", *SMALL, "recipe.epochs=1"))
     with pytest.raises(UserError, match=r"pipeline\.name=shapes"):
         train(compose_job("train", *SMALL, "pipeline.bundled=false", "pipeline.name=other"))
 
@@ -146,7 +146,7 @@ def test_pairs_of_other_prompts_are_refused_before_a_run_is_logged(compose_job, 
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["pipeline.recipe.batch_size=500"], r"too few for one training batch of 500"),
+        (["recipe.batch_size=500"], r"too few for one training batch of 500"),
         (["data.val_fraction=0.001"], "too few for one validation batch"),
     ],
 )
@@ -218,7 +218,7 @@ def last_weights(folder):
 
 def test_a_training_killed_at_any_moment_goes_on_to_the_same_weights(tiny_sdxl, compose_job, tmp_path):
     """It writes a checkpoint after every batch, so that most kills fall into one."""
-    options = ["pipeline.recipe.epochs=3", "callbacks.last.minutes=0"]
+    options = ["recipe.epochs=3", "callbacks.last.minutes=0"]
     arguments = command(tiny_sdxl, tmp_path, *options)
     victim = subprocess.Popen(arguments, cwd=CONF.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoint = tmp_path / "outputs/train/run/checkpoints/last.ckpt"
@@ -234,7 +234,7 @@ def test_a_training_killed_at_any_moment_goes_on_to_the_same_weights(tiny_sdxl, 
     logs = (tmp_path / "outputs/train/run/csv").glob("version_*/metrics.csv")
     rows = list(csv.DictReader(max(logs, key=lambda path: path.stat().st_mtime_ns).open()))
     assert min(int(row["step"]) for row in rows if row["train/loss"]) == steps
-    train(compose_job("train", *SMALL, "pipeline.recipe.epochs=3"))
+    train(compose_job("train", *SMALL, "recipe.epochs=3"))
     whole = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert whole.keys() == resumed.keys()
     assert all(torch.allclose(value, resumed[name], rtol=1e-3, atol=1e-5) for name, value in whole.items())

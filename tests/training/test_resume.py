@@ -17,10 +17,10 @@ from golden_noise.training.module import NPNetModule
 SMALL = [
     "prompts.count=200",
     "collection.shard_size=100",
-    "pipeline.recipe.batch_size=16",
-    "pipeline.recipe.epochs=1",
-    "pipeline.recipe.backbone_args.embed_dim=16",
-    "pipeline.recipe.backbone_args.depth=1",
+    "recipe.batch_size=16",
+    "recipe.epochs=1",
+    "recipe.backbone_args.embed_dim=16",
+    "recipe.backbone_args.depth=1",
     "data.val_fraction=0.3",
     "callbacks.progress.refresh_rate=0",
     "trainer.log_every_n_steps=1",
@@ -44,7 +44,7 @@ def content(folder):
 
 OTHERS = [
     (
-        ["pipeline.recipe.lr=1e-6", "seed=7", "model.npnet.target=difference"],
+        ["recipe.lr=1e-6", "seed=7", "model.npnet.target=difference"],
         "was made with seed=0, model.npnet.target=golden, model.optimizer.lr=0.003, "
         "now seed=7, model.npnet.target=difference, model.optimizer.lr=1e-06",
     ),
@@ -54,7 +54,7 @@ OTHERS = [
         "made with model.optimizer._target_=torch.optim.AdamW, model.optimizer.momentum=(absent), now "
         "model.optimizer._target_=torch.optim.SGD, model.optimizer.momentum=0.9",
     ),
-    (["pipeline.recipe.batch_size=32"], "made with data.batch_size=16, now data.batch_size=32"),
+    (["recipe.batch_size=32"], "made with data.batch_size=16, now data.batch_size=32"),
     (["prompts.count=100"], "pairs.made_by.prompts.count=200, now pairs.made_by.prompts.count=100"),
     (["trainer.precision=bf16-mixed"], "made with trainer.precision=32-true"),
     (["trainer.max_epochs=0"], "has trained 1 epochs, more than trainer.max_epochs=0"),

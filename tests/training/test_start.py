@@ -13,9 +13,9 @@ from golden_noise.training.job import build_npnet, train
 SMALL = [
     "prompts.count=60",
     "collection.shard_size=60",
-    "pipeline.recipe.batch_size=16",
-    "pipeline.recipe.backbone_args.embed_dim=16",
-    "pipeline.recipe.backbone_args.depth=1",
+    "recipe.batch_size=16",
+    "recipe.backbone_args.embed_dim=16",
+    "recipe.backbone_args.depth=1",
     "data.val_fraction=0.3",
     "callbacks.progress.refresh_rate=0",
 ]
@@ -65,18 +65,18 @@ def command_line():
 def test_it_learns_on_and_resumes_from_its_own_checkpoint(compose_job, trained, tmp_path):
     """With a learning rate of 0 the result is the start."""
     first = trained()
-    options = [*SMALL, f"npnet={tmp_path}/first", "pipeline.recipe.lr=0"]
-    train(compose_job("train", *options, "pipeline.recipe.epochs=1"))
+    options = [*SMALL, f"npnet={tmp_path}/first", "recipe.lr=0"]
+    train(compose_job("train", *options, "recipe.epochs=1"))
     assert same(NPNet.from_pretrained(tmp_path / "run/npnet/last"), first)
     assert "| trained on from | first |" in (tmp_path / "run/npnet/best/README.md").read_text()
-    train(compose_job("train", *options, "pipeline.recipe.epochs=2"))
+    train(compose_job("train", *options, "recipe.epochs=2"))
     assert (tmp_path / "run/csv/version_1/metrics.csv").is_file()
     assert same(NPNet.from_pretrained(tmp_path / "run/npnet/last"), first)
     with pytest.raises(UserError, match=rf"resumes from: give the folder of its run, {tmp_path}/run$"):
         checkpoint.load(str(tmp_path / "run/checkpoints/last.ckpt"))
     assert not same(trained(), first)
     with pytest.raises(UserError, match=r"run was made with other files in .*/first/npnet/best"):
-        train(compose_job("train", *options, "pipeline.recipe.epochs=3"))
+        train(compose_job("train", *options, "recipe.epochs=3"))
 
 
 @pytest.mark.parametrize("model", ["svd_unet+unet", "svd_unet", "vit", "e_unet", "unet", "denoiser_lora"])
@@ -129,7 +129,7 @@ def test_a_denoiser_takes_gradient_checkpointing_anew(compose_job, trained, tmp_
         ([], ["model=denoiser_lora"], r"network of model=svd_unet\+unet, this is model=denoiser_lora"),
         (["model=denoiser_lora"], [], r"network of model=denoiser_lora"),
         ([], ["model.npnet.attention=false"], r"model\.npnet\.attention=false: .* was built with attention=True"),
-        ([], ["pipeline.recipe.backbone_args.depth=2"], r"recipe\.backbone_args\.depth=2: .* was built with backbone"),
+        ([], ["recipe.backbone_args.depth=2"], r"recipe\.backbone_args\.depth=2: .* was built with backbone"),
         ([], ["model.npnet.pretrained=true"], r"pretrained=true: .* is built already"),
         ([], ["attention=false"], r"attention=False: .* says itself that it has attention=True"),
         ([], ["pipeline.latent_shape=[4,16,16]"], r"latent_shape \(4, 8, 8\).* needs \(4, 16, 16\)"),

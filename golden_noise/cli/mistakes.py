@@ -1,0 +1,68 @@
+"""The user's mistakes behind exceptions of libraries, in one line each."""
+
+import errno
+import re
+from collections.abc import Sequence
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
+
+from golden_noise.cli.config import suggestion
+from golden_noise.errors import UserError
+
+
+def describe(error: Exception, job: str, given: Sequence[str] = ()) -> str | None:
+    """The user's mistake behind an exception in one line, or None if it is not known to be one.
+
+    Args:
+        given: the command line's overrides.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return str(cause)
+        if type(cause).__name__ == "OutOfMemoryError":  # torch's, which this module does without: --help is quick
+            reason = ". ".join(str(cause).split(". ")[:2])
+            return (
+                f"too little GPU memory ({reason}): take a smaller collection.batch_size, "
+                "data.batch_size or evaluation.batch_size, or add pipeline.model.memory.offload=model, "
+                "pipeline.model.memory.vae_slicing=true or pipeline.model.memory.vae_tiling=true"
+            )
+        if type(cause).__name__ == "MisconfigurationException":  # Lightning's word for settings that do not fit
+            return _one_line(str(cause))
+        cause = cause.__cause__
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        text = str(error).split("Config search path")[0].split("full_key")[0]
+        if "Could not find 'hydra/sweeper/optuna'" in text:
+            return "this search needs Optuna: pip install 'golden_noise[search]'"
+        if unknown := re.match("Could not override '(.+)'", text):
+            return f"no setting {unknown[1]}{suggestion(unknown[1], job, given)}; --help lists all"
+        if missing := re.search("Missing mandatory value: (.+)", text):
+            return f"{missing[1]} is missing: add {missing[1]}=VALUE; --help says what it is"
+        if wrong := re.search(r"Could not find '(\w+)/(.+)'\n\nAvailable options in .+:\n", text):
+            names = [name for name in text[wrong.end() :].split() if not name.startswith("_")]
+            return f"{wrong[1]}={wrong[2]} is none of the choices: {', '.join(names)}"
+        return _one_line(text) or _one_line(str(error.__cause__))
+    if isinstance(error, ValueError) and _raised_in(error) in ("lightning", "optuna"):
+        return _one_line(str(error))
+    if isinstance(error, MarkedYAMLError) and error.problem_mark:
+        mark = error.problem_mark
+        return f"{mark.name}, line {mark.line + 1}: {error.problem or 'this is no YAML'}"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.strerror}: {error.filename}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # these often come without a name
+        return f"{error.strerror}: free some space or choose another folder with paths.outputs=FOLDER"
+    return None
+
+
+def _raised_in(error: Exception) -> str:
+    """The package whose code raised an error."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return trace.tb_frame.f_globals["__name__"].partition(".")[0] if trace else ""
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s*\n\s*", " ", text).strip()

@@ -1,0 +1,266 @@
+"""The settings of the four jobs: which ones a job reads, and what each may be.
+
+A composed config is checked against its job's class before anything is loaded. A group that the class does not name is
+left out of the job's config. Settings of a class that `_target_` names are checked as far as they are listed here.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # more bits would not change the noise: torch's CPU generator reads 32
+Steps = Annotated[int, Field(ge=1, le=1000)]  # a schedule has no more levels
+Epochs = Annotated[int, Field(ge=-1)]  # -1: without end
+Rate = Annotated[float, Field(ge=0)]
+Factor = Annotated[float, Field(gt=0, le=1000)]  # of noise: ten times more overflows in float16
+Share = Annotated[float, Field(ge=0, le=1)]
+Text = Annotated[str, Field(pattern=r"\S", description="a text, not empty, and quoted if it looks like a number")]
+Device = Annotated[str, Field(pattern=r"\S", description="auto, cpu, cuda, cuda:1 or mps")]
+Noise = Literal["standard", "golden", "search"]
+OPEN: Any = None  # the default of a setting that a config may leave out
+
+
+class Settings(BaseModel):
+    """Settings that are all known: another one is most likely misspelt."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class Part(Settings):
+    """Settings of what `_target_` names, which may take others too."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Paths(Settings):
+    outputs: Text
+
+
+class Memory(Part):
+    offload: Literal["none", "model", "sequential"] = OPEN
+    vae_slicing: bool = OPEN
+    vae_tiling: bool = OPEN
+    vae_upcast: bool = OPEN
+    attention: Text | None = None
+    compile: bool = OPEN
+    channels_last: bool = OPEN
+
+
+class DiffusionModel(Part):
+    source: Text = OPEN
+    steps: Steps = OPEN
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = OPEN
+    memory: Memory = OPEN
+
+
+class BatchSizes(Settings):
+    collect: Count = OPEN
+    evaluate: Count = OPEN
+    generate: Count = OPEN
+
+
+class Pipeline(Settings):
+    name: Text
+    bundled: bool
+    height: Count
+    width: Count
+    size_multiple: Count = 8
+    trained_size: list[Count] | None = None
+    latent_shape: list[Count]
+    embeds_shape: list[Count]
+    pooled_shape: list[Count] | None
+    conv_in: Count = OPEN
+    steps: Steps
+    search_steps: Steps = OPEN
+    guidance: float
+    guidance_rescale: Share
+    negative_prompt: Annotated[str, Field(description="a text, which may be empty")]
+    npnet: Text | None
+    batch_size: BatchSizes = OPEN
+    vocabulary: list[str] | None = None
+    model: DiffusionModel
+
+
+class Search(Part):
+    steps: Steps = OPEN
+    rounds: Count = OPEN
+    refinements: Size = OPEN
+    n: Count = OPEN
+    denoising_guidance: float = OPEN
+    inversion_guidance: float = OPEN
+    factor: float = OPEN
+    ratio: Share = OPEN
+
+
+class Prompts(Part):
+    count: Count = OPEN
+    seed: Seed = OPEN
+
+
+class Recipe(Settings):
+    epochs: Epochs
+    batch_size: Count
+    lr: Rate
+    vit_lr: Rate
+    denoiser_lr: Rate
+    backbone: Text | None
+    backbone_size: Count | None
+    backbone_args: dict[str, Any] | None
+    lora_rank: Count | None
+
+
+class Optimizer(Part):
+    lr: Rate = OPEN
+
+
+class Network(Settings):
+    npnet: Part
+    optimizer: Optimizer
+    scheduler: Part | None
+    pooled_shape: list[Count] | None = None
+
+
+class Data(Part):
+    data_dir: Text = OPEN
+    cache: Text | None = None
+    batch_size: Count = OPEN
+    embeds_cache: Size = OPEN
+    val_fraction: Share = OPEN
+    shuffle_shards: Size = OPEN
+    num_workers: Size = OPEN
+
+
+class Trainer(Part):
+    max_epochs: Epochs | None = None
+
+
+class Fabric(Part):
+    num_nodes: Count = OPEN
+
+
+class Collection(Settings):
+    batch_size: Count
+    shard_size: Count
+    select_by: Any  # see golden_noise.collecting.selection
+    margin: float
+    store_embeds: bool
+    failures_in_a_row: Count
+
+
+class BestOf(Settings):
+    count: Annotated[int, Field(ge=2)]
+    metric: Text | None = None
+
+
+class Constant(Settings):
+    prompts: Prompts | None
+    factor: Factor | None
+    factors: list[Factor] | None
+    count: Count
+    cache: Text
+
+
+class Evaluation(Settings):
+    prompts: Prompts | None
+    batch_size: Count
+    # Images are drawn,
+    methods: Text | list[Text] = OPEN
+    checkpoints: dict[str, Any] = OPEN
+    searches: dict[str, Any] = OPEN
+    best_of: BestOf = OPEN
+    constant: Constant = OPEN
+    # or there.
+    images: dict[str, Text] = OPEN
+    folder: Text = OPEN
+    metadata: Any = OPEN
+
+
+class Job(Settings):
+    """What every job reads."""
+
+    job: Text
+    device: Device
+    seed: Seed
+    paths: Paths
+    pipeline: Pipeline
+    search: Search
+    metric: dict[str, Part] = {}
+
+
+class Given(Settings):
+    """A trained network, and what its file does not tell."""
+
+    npnet: Text | None
+    attention: bool | None
+    target: Literal["absolute", "difference"] | None
+
+
+class Collect(Job):
+    """collect.py."""
+
+    mode: Literal["resume", "extend", "retry", "overwrite"]
+    data_dir: Text
+    prompts: Prompts
+    collection: Collection
+    fabric: Fabric
+    logger: dict[str, Part] = {}
+    name: Text = OPEN  # for the name of a W&B run
+
+
+class Train(Job, Given):
+    """train.py."""
+
+    name: Text
+    folder: Text
+    data_dir: Text
+    data_seed: Seed
+    devices: Any
+    num_threads: Count | None
+    sample_every_n_epochs: Size
+    evaluate: bool
+    recipe: Recipe
+    model: Network
+    data: Data
+    trainer: Trainer
+    callbacks: dict[str, Part | None] = {}
+    prompts: Prompts
+    collection: Collection
+    evaluation: Evaluation
+    logger: dict[str, Part] = {}
+
+
+class Evaluate(Job, Given):
+    """evaluate.py."""
+
+    name: Text
+    folder: Text
+    fit: Literal["exact", "tile", "crop", "resize"] | None
+    prompts: Prompts
+    evaluation: Evaluation
+    fabric: Fabric
+    logger: dict[str, Part] = {}
+
+
+class Generate(Job, Given):
+    """generate.py."""
+
+    name: Text
+    folder: Text
+    fit: Literal["exact", "tile", "crop", "resize"] | None
+    prompt: str | None
+    prompts: Prompts = OPEN
+    images_per_prompt: Count
+    seeds: list[Seed] | None
+    noise: Noise | list[Noise]
+    batch_size: Count
+    fabric: Fabric
+
+
+JOBS: dict[str, type[Job]] = {"collect": Collect, "train": Train, "evaluate": Evaluate, "generate": Generate}
+
+
+def reads(job: str, name: str) -> bool:
+    """Whether a job reads a setting or group, or no job does: then it is for the composition, as presets are."""
+    return name in JOBS[job].model_fields or not any(name in each.model_fields for each in JOBS.values())
