@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from golden_noise.errors import UserError
+from golden_noise.files import atomic_file
 
 TEXT = "golden-noise"  # what a PNG's own text is filed under
 LEAST, THUMBNAIL = 256, 288  # pixels: sheets enlarge what is smaller, and a contact sheet shrinks what is higher
@@ -56,13 +57,12 @@ def read_image(path: Path) -> Image.Image:
 
 
 def save_png(image: Image.Image, path: Path, text: dict[str, str] | None = None) -> None:
-    """Save under a temporary name and rename, so that a file that exists is complete. `text` goes into its metadata."""
+    """Save as an `atomic_file`. `text` goes into its metadata."""
     info = PngInfo()
     for key, value in (text or {}).items():
         info.add_itxt(key, value)
-    partial = path.with_name(f".{path.name}.tmp")
-    image.save(partial, format="PNG", pnginfo=info)
-    partial.replace(path)
+    with atomic_file(path, durable=False) as file:  # after a power cut it is drawn again
+        image.save(file, format="PNG", pnginfo=info)
 
 
 def about(path: Path) -> dict[str, Any]:

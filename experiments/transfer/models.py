@@ -7,18 +7,19 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig, OmegaConf
-from safetensors.torch import save_file
 from torch import Tensor
 
 from experiments.study import OUTPUTS, SMOKE, miniature, once
+from golden_noise.files import atomic_file
 from golden_noise.pipelines.schedules import Schedule
 from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.shapes import models
-from golden_noise.shapes.train import CAPTIONS, DenoiserStage, LatentBatches, Stage, fit, save_whole, stored_latents
+from golden_noise.shapes.train import CAPTIONS, DenoiserStage, LatentBatches, Stage, fit, stored_latents
 
 FOLDER = OUTPUTS / "second_models"
 WEIGHTS = "unet.safetensors"
@@ -105,4 +106,5 @@ def distilled() -> Path:
 def save(unet: torch.nn.Module, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: value.contiguous() for name, value in unet.state_dict().items()}
-    save_whole(lambda partial: save_file(weights, partial), path)
+    with atomic_file(path) as file:
+        file.write(safetensors.torch.save(weights))

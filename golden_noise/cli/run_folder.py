@@ -33,11 +33,12 @@ class RunFolder:
         """Tell other processes that this one uses the folder, until its end."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._use = (self.folder / IN_USE).open("w")
-        fcntl.flock(self._use, fcntl.LOCK_SH)
+        fcntl.flock(self._use, fcntl.LOCK_SH)  # shared by the processes of a run, which `filelock` cannot
 
     def leave(self) -> None:
         """Use it no longer."""
         if self._use is not None:
+            fcntl.flock(self._use, fcntl.LOCK_UN)  # a DataLoader's workers have the open file, too
             self._use.close()
             self._use = None
 

@@ -1,10 +1,11 @@
 """Numbers that took long to measure, kept on disk by what they were measured on."""
 
-import fcntl
 import json
 import math
 import os
 from pathlib import Path
+
+from filelock import FileLock
 
 
 class Cache:
@@ -43,8 +44,8 @@ class Cache:
         self._values |= finite
         lines = "".join(json.dumps([key, value]) + "\n" for key, value in finite.items())
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # of two processes, one line after the other
+        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))  # of two processes, one line after the other
+        with lock, self.path.open("ab+") as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(0, end - 1))
             torn = file.read(1) not in (b"", b"\n")

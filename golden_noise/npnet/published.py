@@ -13,12 +13,13 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from huggingface_hub import hf_hub_download
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from golden_noise.errors import UserError
+from golden_noise.files import atomic_file
 from golden_noise.hub import damage, hub_problem, looks_local, why_missing
 from golden_noise.npnet.npnet import NPNet
 
@@ -118,12 +119,11 @@ def save(npnet: NPNet, target: Path) -> None:
     """
     weights = _published_weights(npnet, target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.partial")  # a file of the final name is always complete
-    if target.suffix.lower() == COMMUNITY:
-        save_file(weights, partial)
-    else:
-        torch.save(_nested(weights), partial)
-    partial.replace(target)
+    with atomic_file(target) as file:
+        if target.suffix.lower() == COMMUNITY:
+            file.write(safetensors.torch.save(weights))
+        else:
+            torch.save(_nested(weights), file)
 
 
 def _find(source: str, option: str) -> Path:
@@ -147,7 +147,7 @@ def _read(file: Path, source: str) -> Weights:
     too_large = UserError(f"{source} is no published NPNet: its tensors are larger than the file")
     try:
         if file.suffix.lower() == COMMUNITY:
-            content = load_file(file)
+            content = safetensors.torch.load_file(file)
         elif _unpacked_size(file) > file.stat().st_size:  # PyTorch does not compress
             raise too_large
         else:

@@ -7,9 +7,8 @@ on the same data: batch i of a stage depends on the seed and i alone. The settin
 """
 
 import json
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,12 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, IterableDataset
 
+from golden_noise.files import atomic_file, atomic_folder
 from golden_noise.shapes import models
 from golden_noise.shapes.arguments import read_arguments
 from golden_noise.shapes.scenes import SIZE, requests, sample_batch
@@ -240,7 +240,9 @@ def train_vae(config: DictConfig, out: Path) -> models.AutoencoderKL:
         vae = fit(VAEStage(config.vae, config.seed), out / "stage-vae").vae
         vae = fit(DecoderStage(config.decoder, config.seed, vae), out / "stage-decoder").vae
         vae.register_to_config(scaling_factor=1 / latent_std(vae, config.seed))
-        save_whole(vae.save_pretrained, out / "vae")
+        with atomic_folder(out / "vae") as folder:
+            vae.save_pretrained(folder)
+            _forget_origin(folder)
     return models.AutoencoderKL.from_pretrained(out / "vae")
 
 
@@ -259,7 +261,8 @@ def stored_latents(config: DictConfig, vae: models.AutoencoderKL, out: Path) -> 
         encoded = [(vae.encode(pixels).latent_dist.mean, captions) for pixels, captions in batches]
         latents, captions = (torch.cat(parts) for parts in zip(*encoded, strict=True))
         stored = {"latents": latents * vae.config.scaling_factor, "captions": captions}
-        save_whole(lambda partial: save_file(stored, partial), path)
+        with atomic_file(path) as file:
+            file.write(save(stored))
     return load_file(path)
 
 
@@ -277,7 +280,9 @@ def train_pipeline(config: DictConfig, out: Path) -> None:
         text_encoder=averaged.text_encoder,
         text_encoder_2=averaged.text_encoder_2,
     )
-    save_whole(lambda folder: pipe.to(dtype=torch.float16).save_pretrained(folder), out / "pipeline")
+    with atomic_folder(out / "pipeline") as folder:
+        pipe.to(dtype=torch.float16).save_pretrained(folder)
+        _forget_origin(folder)
 
 
 def train_reward(config: DictConfig, out: Path) -> None:
@@ -285,29 +290,18 @@ def train_reward(config: DictConfig, out: Path) -> None:
         return
     torch.manual_seed(config.seed)
     stage = fit(RewardStage(config.reward, config.seed), out / "stage-reward")
-
-    def save(folder: Path) -> None:
+    with atomic_folder(out / "reward") as folder:
         stage.clip.half().save_pretrained(folder)
         stage.processor.save_pretrained(folder)
-
-    save_whole(save, out / "reward")
-
-
-def save_whole(save: Callable[[Path], object], path: Path) -> None:
-    """Save a file or folder under a temporary name and rename it, so that what exists is complete."""
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    save(partial)
-    for config in partial.rglob("*.json"):
-        _forget_origin(config)
-    partial.rename(path)
+        _forget_origin(folder)
 
 
-def _forget_origin(path: Path) -> None:
+def _forget_origin(folder: Path) -> None:
     """Remove the folder that a model was loaded from, which diffusers writes into its config."""
-    config = json.loads(path.read_text())
-    if config.pop("_name_or_path", None) is not None:
-        path.write_text(json.dumps(config, indent=2) + "\n")
+    for path in folder.rglob("*.json"):
+        config = json.loads(path.read_text())
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def main(arguments: list[str]) -> None:

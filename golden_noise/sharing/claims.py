@@ -1,4 +1,8 @@
-"""Which process does which unit of a job: locks that end with their process, on one machine or on several."""
+"""Which process does which unit of a job: locks that end with their process, on one machine or on several.
+
+Claims are locks of the system itself: `filelock` has no locks that several processes share, and where a file system has
+none at all, it goes on with files that outlive a killed process.
+"""
 
 import contextlib
 import errno
@@ -7,6 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Self
+
+from filelock import FileLock
 
 from golden_noise.errors import UserError
 
@@ -120,12 +126,9 @@ def is_lock(name: str) -> bool:
     return name == _WRITING or name.startswith(_PRESENCE.format(""))
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Waits for a folder's lock, for what takes a moment; it ends with its process, a kill cannot leave it held."""
-    with (folder / _WRITING).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def locked(folder: Path) -> FileLock:
+    """A folder's lock, for what takes a moment: a context that waits for it."""
+    return FileLock(folder / _WRITING)
 
 
 @contextlib.contextmanager

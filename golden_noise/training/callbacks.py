@@ -1,6 +1,5 @@
 """What happens beside the training: NPNets saved as folders, grids of sample images."""
 
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
+from golden_noise.files import atomic_folder
 from golden_noise.npnet import AnyNPNet
 
 
@@ -51,12 +51,8 @@ class SaveNPNet(Callback):
 
 
 def _save(npnet: AnyNPNet, folder: Path) -> None:
-    """Saves under a temporary name first: a folder of the final name is always complete."""
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    npnet.save_pretrained(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with atomic_folder(folder) as whole:
+        npnet.save_pretrained(whole)
 
 
 class SampleGrid(Callback):

@@ -1,6 +1,7 @@
-import fcntl
 import math
 import threading
+
+from filelock import FileLock
 
 from golden_noise.evaluation.cache import Cache
 
@@ -69,8 +70,7 @@ def test_one_process_writes_after_the_other(tmp_path):
     cache = Cache(tmp_path / "scores.jsonl")
     cache.put({"a": 1.0})
     writer = threading.Thread(target=cache.put, args=({"b": 2.0},))
-    with (tmp_path / "scores.jsonl").open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
+    with FileLock(tmp_path / ".scores.jsonl.lock"):
         writer.start()
         writer.join(0.2)
         assert Cache(tmp_path / "scores.jsonl").get(["b"]) is None

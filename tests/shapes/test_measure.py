@@ -17,15 +17,20 @@ def measured(tmp_path_factory):
     return json.loads(figures.read_text()), sheet
 
 
-@pytest.mark.parametrize(
-    ("argument", "code", "words"),
-    [("--help", 0, "count: 1200"), ("cuont=3", 2, "no setting cuont: did you mean count?"), ("count", 2, "count")],
-)
-def test_help_and_mistakes_come_before_any_work(argument, code, words, capsys):
+def test_help_comes_before_any_work(capsys):
     with pytest.raises(SystemExit) as left:
+        measure.main(["--help"])
+    assert not left.value.code
+    assert "count: 1200" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [("cuont=3", "no setting cuont"), ("count", "count is not KEY=VALUE"), ("guidance=[1", "while parsing")],
+)
+def test_a_mistake_is_one_line(argument, words):
+    with pytest.raises(SystemExit, match=rf"^error: {words}.*; see --help\Z"):
         measure.main([argument])
-    assert left.value.code == code
-    assert words in "".join(capsys.readouterr())
 
 
 def test_figures_cover_every_part(measured):

@@ -1,7 +1,5 @@
 """The training of the miniature, a few steps of it."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -113,20 +111,6 @@ def test_average_is_that_of_the_weights_after_each_step(tmp_path):
     expected = 0.9 * history[0] + 0.1 * history[1]
     torch.testing.assert_close(stage.average.module.unet.conv_in.weight, expected, atol=1e-6, rtol=0)
     assert not torch.equal(history[0], history[1])
-
-
-def test_what_is_saved_whole_is_complete(tmp_path):
-    def write(folder: Path) -> None:
-        folder.mkdir()
-        (folder / "part").write_text("x")
-        raise StoppedError
-
-    with pytest.raises(StoppedError):
-        train.save_whole(write, tmp_path / "weights")
-    assert not (tmp_path / "weights").exists()
-    train.save_whole(lambda path: path.write_text("all"), tmp_path / "weights")  # in spite of the leftover
-    assert (tmp_path / "weights").read_text() == "all"
-    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
 
 @pytest.fixture(scope="module")

@@ -172,7 +172,7 @@ def test_best_and_last_are_saved(tmp_path, ema):
     best = NPNet.from_pretrained(tmp_path / "best")
     for name, weight in best.state_dict().items():
         assert torch.equal(weight, best_weights[f"npnet.{name}"])
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 def test_best_explains_what_its_checkpoint_says(tmp_path):
