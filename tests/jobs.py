@@ -1,7 +1,6 @@
 """Jobs on the real config tree and a tiny random pipeline."""
 
 import json
-import multiprocessing
 import random
 import shutil
 import struct
@@ -14,6 +13,7 @@ import pytest
 from wandb.proto.wandb_internal_pb2 import Record
 
 from golden_noise.cli.config import job_config
+from tests.forked import CONTEXT
 
 
 @pytest.fixture
@@ -47,7 +47,6 @@ def killed_at_random():
     def check(
         target: Callable[[Any], None],
         plain: Any,
-        preload: list[str],
         folder: Path,
         content: Callable[[], dict[str, bytes]],
         moments: tuple[float, float],
@@ -55,12 +54,10 @@ def killed_at_random():
         count: int,
     ):
         """`moments`: the earliest and the latest, as shares of the time that the whole job takes."""
-        processes = multiprocessing.get_context("forkserver")
-        processes.set_forkserver_preload(preload)
         duration = 0.0
 
         def run(seconds=None, copies=1):
-            started = [processes.Process(target=target, args=(plain,)) for _ in range(copies)]
+            started = [CONTEXT.Process(target=target, args=(plain,)) for _ in range(copies)]
             for process in started:
                 process.start()
             for process in started:
@@ -70,7 +67,7 @@ def killed_at_random():
                 seconds = seconds and 0.1 * duration  # the next one lives a little longer
             return max(abs(process.exitcode or 0) for process in started)
 
-        first = processes.Process(target=int)  # waits for the libraries, which are no part of the duration
+        first = CONTEXT.Process(target=int)  # waits for the libraries, which are no part of the duration
         first.start()
         first.join()
         start = time.perf_counter()

@@ -3,12 +3,10 @@
 import hashlib
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import resource
 import signal
-import subprocess
 import sys
 import tarfile
 import time
@@ -18,13 +16,13 @@ import torch
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from golden_noise.cli.conf import CONF
 from golden_noise.cli.pairs import main
 from golden_noise.cli.validation import check
 from golden_noise.collecting.job import collect, collect_job, provenance
 from golden_noise.errors import UserError
 from golden_noise.pairs import NoisePair, ShardIndex, ShardWriter, read_shard
 from golden_noise.pairs.verify import problems
+from tests.forked import CONTEXT, run_script
 
 SHARDS = ["collection.shard_size=4", "collection.batch_size=4", "pipeline.steps=3"]
 SMALL = ["prompts.count=12", *SHARDS]
@@ -274,8 +272,8 @@ def test_clocks_and_time_zones_change_nothing(compose_job, tmp_path, monkeypatch
 def test_two_processes_under_fabric_collect_the_same_set(compose_job, tiny_sdxl, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # their number moves the last bits of what a CPU computes
     options = [*SMALL, "search=redenoise", f"pipeline.model.source={tiny_sdxl}", "device=cpu"]
-    command = [sys.executable, "collect.py", *options, f"data_dir={tmp_path}/two", f"paths.outputs={tmp_path}/outputs"]
-    two = subprocess.run([*command, "fabric.devices=2"], cwd=CONF.parent, capture_output=True, text=True, timeout=200)
+    command = ["collect.py", *options, f"data_dir={tmp_path}/two", f"paths.outputs={tmp_path}/outputs"]
+    two = run_script(tmp_path, *command, "fabric.devices=2")
     assert two.returncode == 0 and "12 pairs of 12 tried" in two.stdout
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -283,7 +281,7 @@ def test_two_processes_under_fabric_collect_the_same_set(compose_job, tiny_sdxl,
     torch.set_num_threads(threads)
     assert contents(tmp_path / "pairs") == contents(tmp_path / "two")
     wrong = [*command, "fabric.devices=2", "search.rounds=2"]
-    two = subprocess.run(wrong, cwd=CONF.parent, capture_output=True, text=True, timeout=200)
+    two = run_script(tmp_path, *wrong)
     (line,) = (line for line in two.stderr.splitlines() if line.startswith("error: "))
     assert two.returncode == 2 and "search.rounds=2" in line and "Traceback" not in two.stderr
 
@@ -292,12 +290,10 @@ class Processes:
     """Collectors in processes of their own, of a server that imports the heavy libraries once."""
 
     def __init__(self):
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["golden_noise.collecting.job", "golden_noise.shapes.models"])
         self.run(int)  # waits for the libraries
 
     def start(self, function, *arguments):
-        process = self.context.Process(target=function, args=arguments)
+        process = CONTEXT.Process(target=function, args=arguments)
         process.start()
         return process
 
@@ -332,7 +328,7 @@ def _collect(plain, largest_file=None):
 
 @pytest.mark.parametrize(
     ("kills", "ranks"),
-    [(10, 1), (10, 2), pytest.param(60, 1, marks=pytest.mark.slow), pytest.param(60, 2, marks=pytest.mark.slow)],
+    [(5, 1), (4, 2), pytest.param(60, 1, marks=pytest.mark.slow), pytest.param(60, 2, marks=pytest.mark.slow)],
 )
 def test_killed_at_random_moments_the_set_comes_out_the_same(processes, plain_job, tmp_path, kills, ranks):
     """Each set is collected by processes that are killed until one comes to the end of it; then the next set."""

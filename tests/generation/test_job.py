@@ -202,14 +202,13 @@ def _generate(plain):
 def test_killed_at_random_moments_the_images_come_out_the_same(job, tmp_path, killed_at_random, count):
     options = ["prompts=shapes_test", "prompts.count=20", "batch_size=4", "noise=[standard,golden,search]"]
     plain = OmegaConf.to_container(job(*options), resolve=True)
-    preload = ["golden_noise.generation.job", "golden_noise.shapes.models"]
 
     def content():
         names = [*files(tmp_path / "run"), "metadata.jsonl", "sheet.png"]
         assert len(names) == 20 * 4 + 2
         return {str(name): (tmp_path / "run" / name).read_bytes() for name in names}
 
-    killed_at_random(_generate, plain, preload, tmp_path / "run", content, moments=(0.2, 0.8), kills=3, count=count)
+    killed_at_random(_generate, plain, tmp_path / "run", content, moments=(0.2, 0.8), kills=3, count=count)
 
 
 @pytest.fixture

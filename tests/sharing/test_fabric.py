@@ -1,18 +1,16 @@
 """Several processes on one job: each part of the work is done once, and everyone sees all of it finished."""
 
 import json
-import subprocess
-import sys
 import threading
 
 import pytest
 
-from golden_noise.cli.conf import CONF
 from golden_noise.cli.config import job_config
 from golden_noise.errors import UserError
 from golden_noise.evaluation.job import evaluate
 from golden_noise.sharing.claims import Claims, alone, is_lock, locked
 from golden_noise.sharing.fabric import shared_batches
+from tests.forked import run_script
 
 
 def test_batches_cover_everything_once(tmp_path):
@@ -99,8 +97,7 @@ def test_two_processes_under_fabric_draw_what_one_does(tiny_sdxl, tmp_path):
     small = ["prompts=shapes_test", "prompts.count=12", "pipeline.steps=2", "search=redenoise", "device=cpu"]
     small += [f"pipeline.model.source={tiny_sdxl}", "logger=csv", f"paths.outputs={tmp_path}", "name=two"]
     small += ["evaluation.methods=[standard,search]", "evaluation.batch_size=3", "~metric.reward"]
-    command = [sys.executable, "evaluate.py", *small, "fabric.devices=2"]
-    two = subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, timeout=200)
+    two = run_script(tmp_path, "evaluate.py", *small, "fabric.devices=2")
     assert two.returncode == 0, two.stderr
     assert two.stdout.count("report:") == 1
     evaluate(job_config("evaluate", [*small, f"folder={tmp_path}/evaluate/one"]))

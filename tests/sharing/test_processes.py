@@ -1,17 +1,14 @@
 """Jobs of several processes of which some never come."""
 
-import os
-import subprocess
-import sys
 import time
 
 import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from golden_noise.cli.conf import CONF
 from golden_noise.collecting.job import collect_job
 from golden_noise.sharing.processes import is_first
+from tests.forked import start_script
 
 SLURM = {
     "SLURM_JOB_ID": "77",
@@ -40,20 +37,15 @@ TORCHRUN = {
 @pytest.mark.parametrize(("environment", "start"), [(SLURM, "srun"), (TORCHRUN, "torchrun")], ids=["slurm", "torchrun"])
 def test_a_process_that_waits_for_others_says_so(environment, start, tiny_sdxl, tmp_path):
     options = [f"data_dir={tmp_path}/pairs", "device=cpu", f"pipeline.model.source={tiny_sdxl}", "prompts.count=4"]
-    command = [sys.executable, "collect.py", *options]
-    waiting = subprocess.Popen(
-        command,
-        cwd=CONF.parent,
-        env=os.environ | environment,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        line = next(line for line in waiting.stderr if line.startswith("waiting"))
-    finally:
-        waiting.kill()
-        waiting.communicate()
+    waiting = start_script(tmp_path, "collect.py", *options, environment=environment)
+    lines, deadline = [], time.monotonic() + 100
+    while not lines and waiting.exitcode is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+        said = (tmp_path / "stderr").read_text("utf-8") if (tmp_path / "stderr").exists() else ""
+        lines = [line for line in said.splitlines(keepends=True) if line.startswith("waiting") and line.endswith("\n")]
+    waiting.kill()
+    waiting.join()
+    (line,) = lines
     assert line.startswith("waiting for all 2 processes of this job") and f"start them with {start}" in line
     assert "fabric.devices=1" in line
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import random
 import re
 import subprocess
@@ -21,6 +20,7 @@ from golden_noise.generation.job import generate
 from golden_noise.npnet import NPNet
 from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.training.job import train
+from tests.forked import run_script, start_script
 
 KINDS = ("best", "last")
 CHEAP = ["search=redenoise", "model=svd_unet+unet"]
@@ -186,7 +186,7 @@ def test_the_last_is_the_best_of_a_training_without_validation(compose_job, tmp_
 
 def test_torchrun_trains_on_as_many_processes_as_it_starts(tiny_sdxl, tmp_path):
     """As documented: nothing but the trainer is said, and neither are loggers needed."""
-    _, script, *arguments = command(tiny_sdxl, tmp_path, "trainer=ddp", "trainer.accelerator=cpu", "prompts.count=100")
+    script, *arguments = command(tiny_sdxl, tmp_path, "trainer=ddp", "trainer.accelerator=cpu", "prompts.count=100")
     arguments = ["logger=null" if argument == "logger=csv" else argument for argument in arguments]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", script, *arguments]
     done = subprocess.run(torchrun, cwd=CONF.parent, capture_output=True, text=True, timeout=280)
@@ -209,7 +209,7 @@ def command(tiny_sdxl, folder, *overrides):
         "device=cpu",
     ]
     quick = ["evaluate=false", "sample_every_n_epochs=0", f"pipeline.model.source={tiny_sdxl}"]
-    return [sys.executable, "train.py", *CHEAP, *SMALL, *places, *quick, *overrides]
+    return ["train.py", *CHEAP, *SMALL, *places, *quick, *overrides]
 
 
 def last_weights(folder):
@@ -220,16 +220,16 @@ def test_a_training_killed_at_any_moment_goes_on_to_the_same_weights(tiny_sdxl, 
     """It writes a checkpoint after every batch, so that most kills fall into one."""
     options = ["recipe.epochs=3", "callbacks.last.minutes=0"]
     arguments = command(tiny_sdxl, tmp_path, *options)
-    victim = subprocess.Popen(arguments, cwd=CONF.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    victim = start_script(tmp_path, *arguments)
     checkpoint = tmp_path / "outputs/train/run/checkpoints/last.ckpt"
     deadline = time.monotonic() + 200
-    while not checkpoint.exists() and victim.poll() is None and time.monotonic() < deadline:
+    while not checkpoint.exists() and victim.exitcode is None and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(random.random() / 20)
     victim.kill()
-    victim.wait()
+    victim.join()
     steps = torch.load(checkpoint, weights_only=True)["global_step"]
-    subprocess.run(arguments, cwd=CONF.parent, check=True, timeout=250)
+    assert run_script(tmp_path, *arguments).returncode == 0
     resumed = last_weights(tmp_path)
     logs = (tmp_path / "outputs/train/run/csv").glob("version_*/metrics.csv")
     rows = list(csv.DictReader(max(logs, key=lambda path: path.stat().st_mtime_ns).open()))
@@ -240,7 +240,7 @@ def test_a_training_killed_at_any_moment_goes_on_to_the_same_weights(tiny_sdxl, 
     assert all(torch.allclose(value, resumed[name], rtol=1e-3, atol=1e-5) for name, value in whole.items())
 
 
-def test_two_ranks_end_with_equal_weights_and_log_once(tiny_sdxl, tmp_path, read_offline_run):
+def test_two_ranks_end_with_equal_weights_and_log_once(tiny_sdxl, tmp_path, read_offline_run, monkeypatch):
     script = tmp_path / "compare_ranks.py"
     script.write_text(COMPARE_RANKS)
     arguments = command(
@@ -250,9 +250,10 @@ def test_two_ranks_end_with_equal_weights_and_log_once(tiny_sdxl, tmp_path, read
         "logger=[csv,wandb]",
         "+callbacks.compare._target_=compare_ranks.CompareRanks",
     )
-    environment = os.environ | {"PYTHONPATH": str(tmp_path), "COMPARE_FOLDER": str(tmp_path)}
-    environment.pop("WANDB_MODE", None)  # offline is the default
-    subprocess.run(arguments, cwd=CONF.parent, env=environment, check=True, timeout=280)
+    monkeypatch.delenv("WANDB_MODE", raising=False)  # offline is the default
+    environment = {"PYTHONPATH": str(tmp_path), "COMPARE_FOLDER": str(tmp_path)}
+    done = run_script(tmp_path, *arguments, environment=environment)
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "rank0").read_text() == (tmp_path / "rank1").read_text()
     assert len(list((tmp_path / "outputs").rglob("metrics.csv"))) == 1
     (log,) = (tmp_path / "outputs").rglob("*.wandb")
