@@ -137,7 +137,7 @@ def test_a_search_finds_the_best_and_goes_on(tmp_path, small):
     assert found[0].params != found[1].params
     for trial in found:
         config = yaml.safe_load((tmp_path / f"outputs/train/study/trial-{trial.number:04d}/config.yaml").read_text())
-        assert config["pipeline"]["recipe"]["lr"] == trial.params["recipe.lr"]
+        assert config["recipe"]["lr"] == trial.params["recipe.lr"]
         assert config["model"]["npnet"]["svd"] == trial.params["model.npnet.svd"]
         assert config["seed"] == 4
         assert list(trial.intermediate_values) == [1, 2]
