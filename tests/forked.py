@@ -51,6 +51,6 @@ def _script(folder: Path, arguments: tuple[str, ...], environment: dict[str, str
     os.chdir(ROOT)
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(folder / name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), descriptor)
-    sys.stdout, sys.stderr = open(1, "w", buffering=1, closefd=False), open(2, "w", buffering=1, closefd=False)
+    sys.stdout, sys.stderr = (open(descriptor, "w", buffering=1, closefd=False) for descriptor in (1, 2))  # noqa: SIM115
     sys.argv, sys.path[:0] = list(arguments), [str(ROOT), *environment.get("PYTHONPATH", "").split(os.pathsep)]
     runpy.run_path(arguments[0], run_name="__main__")

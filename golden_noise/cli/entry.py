@@ -30,33 +30,49 @@ def run(job: Callable[[DictConfig], object], config_name: str) -> None:
     A mistake becomes one line on stderr and exit code 2.
     With HYDRA_FULL_ERROR=1 it is raised with its traceback instead.
     """
-    args = parser().parse_args()
-    failed = False
+    command = Command(job, config_name)
+    command.guarded(command.main)
+    for step in AFTER_SWEEP:
+        command.guarded(step)
+    if command.failed:
+        sys.exit(2)
 
-    def guarded(function: Callable, *arguments: object) -> None:
-        nonlocal failed
+
+class Command:
+    """A job's command line."""
+
+    def __init__(self, job: Callable[[DictConfig], object], name: str):
+        self.job, self.name = job, name
+        self.args = parser().parse_args()
+        self.failed = False
+
+    def guarded(self, function: Callable, *arguments: object) -> None:
+        """Call a function; say what is the user's mistake, and raise what is not."""
         try:
             function(*arguments)
         except Exception as error:
-            mistake = describe(error, config_name, args.overrides)
+            mistake = describe(error, self.name, self.args.overrides)
             if mistake is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             print(f"error: {mistake}", file=sys.stderr)
-            failed = True
+            self.failed = True
 
-    def checked_job(config: DictConfig) -> None:
-        complete(config, list(HydraConfig.get().overrides.task))
-        check(config)
-        check_launcher(config)
-        advise(config)
-        begin(config)
-        job(config)
-        if "folder" in config and is_first():  # not before: what is refused leaves those of the run that is there
-            write_settings(config, Path(HydraConfig.get().runtime.output_dir))
+    def main(self) -> None:
+        """Show what an option asks for, or let Hydra run the job or the jobs."""
+        args = self.args
+        refuse_others(self.name, args.overrides)
+        args.overrides = prepare(args.overrides, args.multirun)
+        with App(self.name, args) as app:
+            if args.help or args.cfg or args.hydra_help or args.info or args.shell_completion:
+                signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends without a traceback
+                show(app, self.job)
+            else:
+                app.run(self.task)
 
-    def task(config: DictConfig) -> None:
+    def task(self, config: DictConfig) -> None:
+        """What Hydra calls with the config of a job."""
         try:
-            guarded(checked_job, config)
+            self.guarded(self.run_checked, config)
         except (KeyboardInterrupt, SystemExit) as end:
             stopped = isinstance(end, SystemExit) and end.code == 128 + signal.SIGTERM
             if not (stopped or isinstance(end, KeyboardInterrupt) or isinstance(end.__context__, KeyboardInterrupt)):
@@ -71,21 +87,16 @@ def run(job: Callable[[DictConfig], object], config_name: str) -> None:
             if Watch.found:
                 Watch.found.tidy()
 
-    def main() -> None:
-        refuse_others(config_name, args.overrides)
-        args.overrides = prepare(args.overrides, args.multirun)
-        with App(config_name, args) as app:
-            if args.help or args.cfg or args.hydra_help or args.info or args.shell_completion:
-                signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends without a traceback
-                show(app, job)
-            else:
-                app.run(task)
-
-    guarded(main)
-    for step in AFTER_SWEEP:
-        guarded(step)
-    if failed:
-        sys.exit(2)
+    def run_checked(self, config: DictConfig) -> None:
+        """Check the config, and run the job."""
+        complete(config, list(HydraConfig.get().overrides.task))
+        check(config)
+        check_launcher(config)
+        advise(config)
+        begin(config)
+        self.job(config)
+        if "folder" in config and is_first():  # not before: what is refused leaves those of the run that is there
+            write_settings(config, Path(HydraConfig.get().runtime.output_dir))
 
 
 def show(app: App, job: Callable) -> None:

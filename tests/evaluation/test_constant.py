@@ -170,7 +170,7 @@ def test_a_training_names_it_before_it_begins(compose_job):
 
 @pytest.mark.parametrize("option", ["count=0", "count=-1", "count=abc"])
 def test_an_impossible_count_is_named(compose_job, option):
-    with pytest.raises(UserError, match=r"evaluation\.constant\.count=.* must be a whole number"):
+    with pytest.raises(UserError, match=r"evaluation\.constant\.count=.* must be an integer >= 1"):
         check(compose_job("evaluate", f"evaluation.constant.{option}"))
 
 

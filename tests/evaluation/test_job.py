@@ -194,7 +194,7 @@ def test_a_damaged_image_is_named(compose_job, tmp_path):
         (["evaluation.methods=[search]"], "lack 'standard'"),
         (["evaluation.methods=[standard,standard]"], "twice"),
         (["+evaluation.checkpoints.npnet=x"], "a name of its own"),
-        (["+evaluation.checkpoints.other=5"], "checkpoints.other must be a folder"),
+        (["evaluation.checkpoints={other: 5}"], "checkpoints.other must be a folder"),
         (["+search@evaluation.searches.search=zigzag"], "a name of its own"),
         (["+evaluation.searches.other=zigzag"], "searches.other must be a search with its _target_"),
         (["+evaluation.checkpoints.a=x", "+search@evaluation.searches.a=zigzag"], "twice"),

@@ -382,7 +382,7 @@ def test_collect_train_generate_and_evaluate(name, prepare, tmp_path):
         config = job_config(which, [*options, *overrides])
         config.pipeline = pipeline
         if which == "train":
-            config.recipe = OmegaConf.merge(config.recipe, recipe | {"batch_size": 4, "epochs": 2})
+            OmegaConf.update(config, "recipe", recipe | {"batch_size": 4, "epochs": 2}, force_add=True)
         check(config)
         return config
 

@@ -120,7 +120,7 @@ def test_a_search_finds_the_best_and_goes_on(start, tmp_path):
     rates = set()
     for path in study.glob("*/config.yaml"):
         config = yaml.safe_load(path.read_text())
-        rates.add(config["pipeline"]["recipe"]["lr"])
+        rates.add(config["recipe"]["lr"])
         assert path.parent.name.startswith(f"recipe.lr={config['recipe']['lr']},model.npnet.svd=")
         assert config["evaluate"] is False
     assert len(rates) == 3

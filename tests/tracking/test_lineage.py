@@ -70,7 +70,7 @@ def test_runs_are_joined_by_their_artifacts(compose_job, tmp_path, read_offline_
     results = json.loads((tmp_path / "train/evaluation/results.json").read_text())
     assert summary["eval/strict/npnet"] == results["methods"]["npnet"]["strict"]["mean"]
     config = next(row for row in trained["config"] if "pipeline" in row)
-    assert config["pipeline"]["recipe"]["epochs"] == 2
+    assert config["recipe"]["epochs"] == 2
     validated, grids = ([row for row in trained["history"] if key in row] for key in ("val/explained", "samples"))
     assert max(row["val/explained"] for row in validated) == pytest.approx(record["explained"], rel=1e-6)
 
