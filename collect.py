@@ -1,4 +1,4 @@
-"""Collect noise pairs: prompts + pipeline + search (+ metrics) -> shards.
+"""Collect noise pairs in shards: a search finds golden noise for every prompt, metrics select the pairs.
 
 python collect.py experiment=shapes prompts.count=5000
 python collect.py pipeline=sdxl prompts=file prompts.path=prompts.csv metric=pickscore

@@ -1,4 +1,4 @@
-"""Compare starting noises on held-out prompts: images -> scores -> results.json and report.html.
+"""Compare images from several starting noises on held-out prompts. Writes results.json and report.html.
 
 python evaluate.py experiment=shapes npnet=outputs/train/RUN/npnet/best prompts.count=500
 """

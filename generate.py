@@ -1,4 +1,4 @@
-"""Draw prompts from standard and from golden noise: images, side by side, with what made them.
+"""Draw images from standard and from golden noise, side by side.
 
 python generate.py prompt="a blue triangle left of a red circle" seed=3
 """

@@ -1,6 +1,6 @@
-"""Train NPNet on shards of noise pairs, then compare its images with the standard ones.
+"""Train NPNet on shards of noise pairs, then evaluate it.
 
-The miniature's pairs are collected first if there are none.
+The miniature's pairs are collected first if they are missing.
 
     python train.py experiment=shapes
     python train.py pipeline=sdxl model=unet recipe.epochs=10 name=unet
