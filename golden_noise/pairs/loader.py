@@ -125,6 +125,6 @@ class NoisePairLoader:
         self._resumed = True
 
 
-def _unchanged(batch: Batch | UserError) -> Batch | UserError:
+def _unchanged(batch: Any) -> Any:
     """Batches come as they are to be; a lambda could not be sent to a worker."""
     return batch
