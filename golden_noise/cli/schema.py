@@ -130,6 +130,9 @@ class Data(Part):
     val_fraction: Share = OPEN
     shuffle_shards: Size = OPEN
     num_workers: Size = OPEN
+    prefetch_factor: Count = OPEN
+    persistent_workers: bool = OPEN
+    pin_memory: bool = OPEN
 
 
 class Trainer(Part):

@@ -58,7 +58,6 @@ def _samples(file: BinaryIO, entry: ShardEntry) -> dict[str, dict[str, tuple[int
     file.seek(0)
     with tarfile.open(fileobj=file, mode="r:") as tar:  # read as a stream, a forged size can keep it busy for years
         for member in tar:
-            tar.members = []  # type: ignore[attr-defined]  # else it keeps them all
             if not member.isreg() or member.size < 0 or member.offset_data < end:
                 raise ValueError(f"member {member.name!r} is no plain file")
             end = member.offset_data + member.size
