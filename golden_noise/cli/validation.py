@@ -19,6 +19,7 @@ from golden_noise.prompts.job import of_another_pipeline
 from golden_noise.sharing.processes import per_machine, started_several_times
 
 RECIPE_KEY = re.compile(r"[+~]*recipe\.(\w+)")  # of an override
+NAMES = {"integer": "an integer", "number": "a number", "boolean": "true or false", "string": "a text", "null": "null"}
 READ = re.compile(r"\$\{(?:oc\.select:)?\.*([\w.@]+)")  # by an interpolation
 
 
@@ -109,8 +110,7 @@ def _words(node: dict[str, Any], schema: dict[str, Any]) -> str:
         return f"one of {', '.join(node['enum'])}"
     if node.get("type") == "array":
         return f"a list, each {_words(node['items'], schema)}"
-    names = {"integer": "an integer", "number": "a number", "boolean": "true or false", "string": "a text"}
-    words = names.get(node.get("type", ""), "settings")
+    words = NAMES.get(node.get("type", ""), "settings")
     if "exclusiveMinimum" in node:
         return f"{words} above {node['exclusiveMinimum']}, at most {node['maximum']}"
     if "maximum" in node:

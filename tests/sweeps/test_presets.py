@@ -114,6 +114,8 @@ def test_an_experiment_runs_on_a_tiny_build(name, request, tmp_path):
         check(pairs)
         collect(pairs)
         common += ["model.npnet.pretrained=false"]
+    if name.startswith("ablation"):  # of any other preset's settings, here those of the random pipeline's pairs
+        common += ["collection.select_by=null"]
     run = [f"folder={tmp_path}/run", "name=test", "debug=limited"]
     config = composed("train", *common, *TINY_NPNET, *run)
     check(config)
