@@ -1,4 +1,4 @@
-"""The command line as Hydra is to read it: text stays text, and GROUP=null means none."""
+"""The command line in a form that Hydra reads as meant: text stays text, and GROUP=null means none."""
 
 import re
 import shlex
@@ -28,14 +28,11 @@ NAMES = (
 
 
 def prepare(overrides: Sequence[str], multirun: bool = False) -> list[str]:
-    """The overrides of a command line, as they are to be given to Hydra.
+    """Quote overrides for Hydra; refuse what is not KEY=VALUE or has two meanings.
 
-    - A name, a path or a prompt is quoted, so that `name=1e5` or a comma in it is no part of Hydra's grammar; so is
-      whatever Hydra could not read. In a multirun commas separate jobs, and only what has no other meaning is quoted.
+    - Names, paths and prompts are quoted, so that `name=1e5` or a comma keeps its meaning; so is whatever Hydra cannot
+      read. In a multirun commas separate jobs, and only what has no other meaning is quoted.
     - `GROUP=null` becomes Hydra's own form, `GROUP=[]`.
-
-    Raises:
-        UserError: one is no KEY=VALUE, or may be read in two ways.
     """
     without_folder = "local=null" if not (CONF / "local").is_dir() else None  # nothing to leave out
     return [_prepared(override, multirun) for override in overrides if override != without_folder]
@@ -44,8 +41,8 @@ def prepare(overrides: Sequence[str], multirun: bool = False) -> list[str]:
 def _prepared(override: str, multirun: bool) -> str:
     match = ARGUMENT.fullmatch(override)
     if match is None:
-        if override.startswith("=") or _parsed(override) is None:
-            raise UserError(f"{override!r} is no setting: give KEY=VALUE, a text with blanks in quotation marks")
+        if override.startswith("=") or parsed(override) is None:
+            raise UserError(f"{override!r} is not a setting: give KEY=VALUE, and quote text that has spaces")
         return override
     key, value = match["key"], match["value"]
     if key == "name" and (".." in Path(value).parts or Path(value).is_absolute()):
@@ -58,34 +55,30 @@ def _prepared(override: str, multirun: bool) -> str:
         value = "[]" if value == "null" else _text(key, value, multirun, str, list)
     elif any(fnmatchcase(key, pattern) for pattern in NAMES):
         value = value if value.lower() == "null" else _text(key, value, multirun, str)
-    elif _parsed(f"x={value}") is None:
+    elif parsed(f"x={value}") is None:
         value = _text(key, value, multirun)
     return f"{match['prefix']}{key}={value}"
 
 
 def quoted(text: str, interpolate: bool = False) -> str:
-    """A text as one value of Hydra's command line, unless it is quoted already.
-
-    Args:
-        interpolate: leave `${...}` for OmegaConf to look up.
-    """
+    """Text as one value of Hydra's command line; `interpolate` leaves `${...}` to OmegaConf."""
     if QUOTED.fullmatch(text):
         return text
     return QuotedString(text if interpolate else text.replace("${", r"\${"), Quote.double).with_quotes()
 
 
-def _text(key: str, value: str, multirun: bool, *kinds: type) -> str:
-    """A value as Hydra's grammar wants it, where it is to be of one of some types, and text if it is of another."""
-    found = _parsed(f"x={value}")
-    if found is None:
+def _text(key: str, value: str, multirun: bool, *types: type) -> str:
+    """A value that Hydra reads as one of `types`, else as text."""
+    override = parsed(f"x={value}")
+    if override is None:
         if multirun and "," in value:
             line = shlex.quote(f"{key}={quoted(value)}")
-            raise UserError(f"{key}={value}: Hydra cannot read the value: as one text it is written {line}")
+            raise UserError(f"{key}={value}: Hydra cannot read the value; write one text as {line}")
         return quoted(value, interpolate=True)
-    element = found.value()
+    element = override.value()
     if multirun and isinstance(element, ChoiceSweep):
         return _texts_of_sweep(value, element)
-    return value if isinstance(element, kinds) or (multirun and found.is_sweep_override()) else quoted(value, True)
+    return value if isinstance(element, types) or (multirun and override.is_sweep_override()) else quoted(value, True)
 
 
 def _texts_of_sweep(value: str, sweep: ChoiceSweep) -> str:
@@ -93,12 +86,12 @@ def _texts_of_sweep(value: str, sweep: ChoiceSweep) -> str:
     parts = value.split(",")
     if not sweep.simple_form or len(parts) != len(sweep.list):
         return value
-    numbers = (bool, int, float)
     pairs = zip(parts, sweep.list, strict=True)
-    return ",".join(quoted(part.strip()) if isinstance(element, numbers) else part for part, element in pairs)
+    return ",".join(quoted(part.strip()) if isinstance(value, int | float) else part for part, value in pairs)
 
 
-def _parsed(override: str) -> Override | None:
+def parsed(override: str) -> Override | None:
+    """An override as Hydra reads it; None if it cannot."""
     try:
         return OverridesParser.create().parse_override(override)
     except HydraException:

@@ -1,4 +1,4 @@
-"""The config files: where they are, and what there is to choose."""
+"""The config files and their choices."""
 
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,17 @@ CONF = Path(__file__).parents[2] / "conf"
 
 def groups(job: str) -> dict[str, Any]:
     """The groups of a job with their default choices; `_base` holds those of every job."""
-    found: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     for entry in OmegaConf.load(CONF / f"{job}.yaml").defaults:
         if entry == "_base":
-            found |= groups("_base")
+            defaults |= groups("_base")
         elif isinstance(entry, DictConfig):
-            found |= {str(name).removeprefix("optional "): choice for name, choice in entry.items()}
-    return found
+            defaults |= {str(name).removeprefix("optional "): choice for name, choice in entry.items()}
+    return defaults
 
 
 def choices(group: str) -> list[str]:
-    """What there is to choose in a group; files whose names start with `_` are only included by others."""
+    """The choices of a group; files whose names start with `_` are only included by others."""
     return sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))
 
 

@@ -1,4 +1,4 @@
-"""From the config that Hydra composes to the one that a job gets: without what it does not read, with empty groups."""
+"""Turns the config that Hydra composes into the one that a job gets."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -31,13 +31,10 @@ def job_config(job: str, overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def complete(config: DictConfig, given: Sequence[str]) -> DictConfig:
-    """Make a config what its job expects: without what other jobs read, with empty groups, and with paths from `~`.
+    """Remove what only other jobs read, add empty groups, expand `~` in paths, and refuse a missing group.
 
     Args:
         given: the command line's overrides.
-
-    Raises:
-        UserError: a group that the job needs is missing, or is no group of settings.
     """
     fields = JOBS[config.job].model_fields
     leave_out_others(config)
@@ -49,7 +46,7 @@ def complete(config: DictConfig, given: Sequence[str]) -> DictConfig:
             if raw.get(name) is None and field.default == {}:
                 config[name] = {}
             if name not in raw and field.is_required():
-                raise UserError(f"{name} is missing: {config.job}.py cannot do without{_choices(name)}")
+                raise UserError(f"{name} is missing: {config.job}.py needs it{_choices(name)}")
             if name in raw and (CONF / name).is_dir() and not isinstance(raw[name], dict | None):
                 raise UserError(f"{name}={raw[name]} must hold settings{_choices(name)}")
     if OmegaConf.select(config, "collection.select_by") == "auto":
@@ -64,7 +61,7 @@ def complete(config: DictConfig, given: Sequence[str]) -> DictConfig:
 
 
 def leave_out_others(config: DictConfig) -> None:
-    """Leave out what the job does not read."""
+    """Remove what the job does not read."""
     with open_dict(config):
         for name in [str(name) for name in config]:
             if not reads(config.job, name):
@@ -72,11 +69,7 @@ def leave_out_others(config: DictConfig) -> None:
 
 
 def refuse_others(job: str, given: Sequence[str]) -> None:
-    """Refuse a command line that chooses or sets what the job does not read.
-
-    Raises:
-        UserError: it does.
-    """
+    """Refuse a command line that sets what only other jobs read."""
     for override in given:
         match = KEY.match(override)
         if match and not reads(job, match[1]) and not override.endswith("=[]"):
@@ -89,14 +82,14 @@ def _choices(name: str) -> str:
 
 
 def _chose_prompts(config: DictConfig, given: Sequence[str]) -> bool:
-    """Whether generate.py is to draw a set of prompts: a preset's does not stand against `prompt=`."""
+    """Whether generate.py draws a set of prompts; `prompt=` replaces that of a preset."""
     if any(re.match(r"\+*prompts[=.]", override) for override in given):
         return True
     return config.prompt is None and "_target_" in (config.get("prompts") or {})
 
 
 def suggestion(key: str, job: str, given: Sequence[str]) -> str:
-    """The known setting that a misspelt one was meant to be, if one is near: `: did you mean seed?`"""
+    """The known setting nearest to a misspelt one, if any: `: did you mean seed?`"""
     chosen = [text for text in given if is_group(text.partition("=")[0])]
     local = ["local=[]"] if (CONF / "local").is_dir() else []
     try:
@@ -109,8 +102,8 @@ def suggestion(key: str, job: str, given: Sequence[str]) -> str:
     known = [*groups(job), *_keys(OmegaConf.to_container(config, resolve=False))]
     leaf = key.rpartition(".")[2]
     same_leaf = sorted((name for name in known if name.rpartition(".")[2] == leaf), key=lambda name: name.count("."))
-    found = same_leaf[:2] or get_close_matches(key, known, n=1)  # steps: pipeline.steps or search.steps
-    return f": did you mean {' or '.join(found)}?" if found else ""
+    near = same_leaf[:2] or get_close_matches(key, known, n=1)  # steps: pipeline.steps or search.steps
+    return f": did you mean {' or '.join(near)}?" if near else ""
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:

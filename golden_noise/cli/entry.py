@@ -1,4 +1,4 @@
-"""What the entry points share: compose the config, run the job, and turn mistakes into one line."""
+"""The entry points' shared part: compose the config, run the job, and report a mistake in one line."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from golden_noise.cli.validation import check
 from golden_noise.errors import UserError
 from golden_noise.sharing.processes import is_first, started_several_times
 
-AFTER_SWEEP: list[Callable[[], object]] = []  # what a launcher wants done when its sweep has ended, well or not
+AFTER_SWEEP: list[Callable[[], object]] = []  # called when a launcher's sweep has ended, well or not
 
 
 def run(job: Callable[[DictConfig], object], config_name: str) -> None:
@@ -77,15 +77,15 @@ class Command:
             stopped = isinstance(end, SystemExit) and end.code == 128 + signal.SIGTERM
             if not (stopped or isinstance(end, KeyboardInterrupt) or isinstance(end.__context__, KeyboardInterrupt)):
                 raise  # no Ctrl-C, of which Lightning makes a SystemExit
-            again = f"with name={config.name} " if "name" in config else ""
-            print(f"interrupted: run the same command again {again}to go on", file=sys.stderr)
+            again = f" with name={config.name}" if "name" in config else ""
+            print(f"interrupted: resume by rerunning the same command{again}", file=sys.stderr)
             sys.exit(128 + signal.SIGTERM if stopped else 1)
         except Exception:
-            Watch.found = None  # a fault of ours: what is there may explain it
+            Watch.folder = None  # a bug: the files may explain it
             raise
         finally:
-            if Watch.found:
-                Watch.found.tidy()
+            if Watch.folder:
+                Watch.folder.tidy()
 
     def run_checked(self, config: DictConfig) -> None:
         """Check the config, and run the job."""
@@ -95,12 +95,12 @@ class Command:
         advise(config)
         begin(config)
         self.job(config)
-        if "folder" in config and is_first():  # not before: what is refused leaves those of the run that is there
+        if "folder" in config and is_first():  # not before: a refused job must not replace an older run's settings
             write_settings(config, Path(HydraConfig.get().runtime.output_dir))
 
 
 def show(app: App, job: Callable) -> None:
-    """Show what an option asks for instead of running the job."""
+    """Show what an option such as `--help` requests."""
     if not app.args.help and (app.args.cfg != "job" or app.args.package):
         return app.show()
     config = app.compose()
@@ -114,7 +114,7 @@ def show(app: App, job: Callable) -> None:
 
 
 def advise(config: DictConfig) -> None:
-    """Say that a training of the miniature by the paper's recipe takes long, and what does not."""
+    """Warn that the paper's recipe takes long on the miniature, and name the quick one."""
     recipe = HydraConfig.get().runtime.choices.get("recipe")
     if config.job == "train" and config.pipeline.bundled and recipe == "published" and is_first():
         note = "note: the paper's network and recipe take hours on a CPU; experiment=shapes trains in minutes"
@@ -122,11 +122,7 @@ def advise(config: DictConfig) -> None:
 
 
 def check_launcher(config: DictConfig) -> None:
-    """Another launcher than ours runs the job here, where Lightning's ranks would each run the whole sweep.
-
-    Raises:
-        UserError: there would be several.
-    """
+    """Refuse several ranks under another launcher: it runs the job in this process, so each would run the sweep."""
     hydra = HydraConfig.get()
     devices = OmegaConf.select(config, "trainer.devices", default=1)
     if hydra.mode == RunMode.MULTIRUN and not started_several_times() and str(devices) != "1":
@@ -135,14 +131,15 @@ def check_launcher(config: DictConfig) -> None:
 
 
 def begin(config: DictConfig) -> None:
-    """Write the settings of a job that was found to be right into its folder, and begin its log."""
+    """Write the checked settings of a job into its folder, and begin its log."""
     if not is_first():
         return
     if "folder" in config:
-        if Watch.found:
-            Watch.found.use()
-        if not (place := Path(HydraConfig.get().runtime.output_dir) / SETTINGS).exists():
-            write_settings(config, place.parent)
+        if Watch.folder:
+            Watch.folder.use()
+        output = Path(HydraConfig.get().runtime.output_dir)
+        if not (output / SETTINGS).exists():
+            write_settings(config, output)
         RunLog(Path(config.folder) / LOG, begins_with=Path(config.folder)).start()
     else:  # a collection's folder is its own once it has an index
         RunLog(Path(config.data_dir) / LOG, begins_with=Path(config.data_dir) / "index.json").start()

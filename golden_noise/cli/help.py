@@ -22,7 +22,7 @@ comma-separated values; errors come with a traceback if HYDRA_FULL_ERROR=1 is se
 
 @dataclass
 class Comments:
-    """The comments of config files by dotted key: the lines above it, and what follows it."""
+    """The comments of config files by dotted key: lines above it, and text beside it."""
 
     above: dict[str, list[str]] = field(default_factory=dict)
     beside: dict[str, str] = field(default_factory=dict)
@@ -32,10 +32,10 @@ class Comments:
         content: Any = OmegaConf.load(file)
         for entry in content.get("defaults", []):
             for name, choice in entry.items() if isinstance(entry, DictConfig) else [("", entry)]:
-                group, _, place = str(name).partition("@")
+                group, _, inner = str(name).partition("@")
                 included = CONF / group.strip("/") / f"{choice}.yaml" if group else file.parent / f"{choice}.yaml"
-                if bool(group) == bool(place) and included.is_file():  # else it is a group of the job's
-                    self.read(included, f"{package}.{place}" if place else package)
+                if bool(group) == bool(inner) and included.is_file():  # else it is one of the job's groups
+                    self.read(included, f"{package}.{inner}" if inner else package)
         lines: list[str] = []
         outer: list[tuple[int, str]] = []
         for line in file.read_text("utf-8").splitlines():
@@ -64,10 +64,9 @@ class Comments:
 
 
 def job_help(job: Callable, config: DictConfig) -> str:
-    """Choices of the job's groups, its own settings, and those of the chosen groups.
+    """The job's docstring, its groups' choices, its own settings, and those of the chosen groups.
 
     Args:
-        job: of the entry point, whose docstring says what it is for.
         config: as composed, with Hydra's part, but without what the job does not read.
     """
     known = {name.partition("@")[0] for name in groups(config.job)}
@@ -96,7 +95,7 @@ def job_help(job: Callable, config: DictConfig) -> str:
 
 
 def _chosen(group: str, config: DictConfig) -> Iterator[Path]:
-    """The files that were chosen in a group; all of it where there are several, since each has a key of its own."""
+    """The chosen files of a group; all of its files where several were chosen, since each has its own key."""
     name = config.hydra.runtime.choices.get(group)
     for source in config.hydra.runtime.config_sources:
         if source.schema == "file":

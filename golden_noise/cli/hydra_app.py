@@ -1,16 +1,16 @@
-"""What `hydra.main` does with a parsed command line, but for its own handling of errors.
+"""What `hydra.main` does with a parsed command line, without its error handling.
 
-`hydra.main` reads `sys.argv` itself and prints errors in many lines of its own; what it calls for that has no public
-name. These are all the private names of Hydra's that the command line needs: pyproject.toml bounds Hydra's version, and
-tests/cli/test_hydra_app.py uses each.
+`hydra.main` reads `sys.argv` itself and prints errors in many lines; the functions it calls are private. Only this
+module uses Hydra's private names: pyproject.toml bounds Hydra's version, and tests/cli/test_hydra_app.py uses each.
 """
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from pathlib import Path
 
 from hydra import version
 from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra._internal.utils import create_config_search_path
+from hydra._internal.utils import get_args_parser as parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -21,20 +21,12 @@ from golden_noise.cli.conf import CONF
 from golden_noise.errors import UserError
 
 
-def parser() -> ArgumentParser:
-    """The parser of Hydra's command line."""
-    return get_args_parser()
-
-
 class App:
     """A job's Hydra application, within a `with` block.
 
     Args:
         job: which of `conf/JOB.yaml`.
-        args: the parsed command line, whose overrides `arguments.prepare` has made ready.
-
-    Raises:
-        UserError: the folder of `--config-dir` is missing.
+        args: the parsed command line, with overrides from `arguments.prepare`.
     """
 
     def __init__(self, job: str, args: Namespace):
@@ -44,7 +36,7 @@ class App:
         if args.config_dir is not None:
             folder = Path(args.config_dir).absolute()
             if not folder.is_dir():
-                raise UserError(f"--config-dir {args.config_dir} is no folder")
+                raise UserError(f"--config-dir {args.config_dir} is not a folder")
             path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
         self.hydra = Hydra.create_main_hydra2(job, path)
 
@@ -61,7 +53,7 @@ class App:
         return config
 
     def show(self) -> None:
-        """Show what an option of Hydra's own, such as `--info`, asks for."""
+        """Show what one of Hydra's own options, such as `--info`, requests."""
         args, name = self.args, self.job
         if args.hydra_help:
             self.hydra.hydra_help(name, args_parser=parser(), args=args)

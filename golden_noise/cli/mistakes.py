@@ -2,6 +2,8 @@
 
 import errno
 import re
+import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 
 from hydra.errors import HydraException
@@ -13,16 +15,12 @@ from golden_noise.errors import UserError
 
 
 def describe(error: Exception, job: str, given: Sequence[str] = ()) -> str | None:
-    """The user's mistake behind an exception in one line, or None if it is not known to be one.
-
-    Args:
-        given: the command line's overrides.
-    """
+    """The user's mistake behind an exception in one line, or None if it is not known to be one."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):
             return str(cause)
-        if type(cause).__name__ == "OutOfMemoryError":  # torch's, which this module does without: --help is quick
+        if type(cause).__name__ == "OutOfMemoryError":  # torch's, which is not imported here: --help stays quick
             reason = ". ".join(str(cause).split(". ")[:2])
             return (
                 f"too little GPU memory ({reason}): take a smaller collection.batch_size, "
@@ -48,12 +46,26 @@ def describe(error: Exception, job: str, given: Sequence[str] = ()) -> str | Non
         return _one_line(str(error))
     if isinstance(error, MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
-        return f"{mark.name}, line {mark.line + 1}: {error.problem or 'this is no YAML'}"
+        return f"{mark.name}, line {mark.line + 1}: {error.problem or 'this is not YAML'}"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.strerror}: {error.filename}"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # these often come without a name
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # often without a file name
         return f"{error.strerror}: free some space or choose another folder with paths.outputs=FOLDER"
     return None
+
+
+def run_command(parser: ArgumentParser, arguments: Sequence[str] | None) -> None:
+    """Call the `run` of a tool's chosen command; a mistake is one line on stderr and exit code 2."""
+    options = parser.parse_args(arguments)
+    try:
+        options.run(options)
+        return
+    except UserError as error:
+        mistake = str(error)
+    except OSError as error:
+        mistake = f"{error.strerror or error}: {error.filename}"
+    print(f"error: {mistake}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _raised_in(error: Exception) -> str:

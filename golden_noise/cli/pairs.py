@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from hydra.errors import HydraException
 from hydra.utils import instantiate
@@ -13,6 +13,7 @@ from rich.console import Console
 from tqdm import tqdm
 
 from golden_noise.cli.config import job_config
+from golden_noise.cli.mistakes import run_command
 from golden_noise.collecting.job import pipeline_identity
 from golden_noise.errors import UserError
 from golden_noise.pairs.index import ShardIndex
@@ -22,56 +23,55 @@ from golden_noise.pairs.source import is_url
 from golden_noise.pairs.stats import acceptance_table, failure_table, failures, read_tried, score_tables
 from golden_noise.pairs.verify import problems
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line; a mistake is one line on stderr and exit code 2."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(prog="python -m golden_noise pairs", description="Tools for noise pairs.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_verify(commands)
-    _add_import(commands)
-    _add_export(commands)
-    _add_stats(commands)
-    options = parser.parse_args(arguments)
-    try:
-        options.run(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"error: {error.strerror or error}: {error.filename}", file=sys.stderr)
-        sys.exit(2)
-
-
-def _add_verify(commands: Commands) -> None:
-    parser = commands.add_parser(
+    verify = commands.add_parser(
         "verify",
         help="check every shard against the index",
         description="Reads every shard of FOLDER to its end and names each bad file in one line. Exit code 1 if any.",
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
-    parser.set_defaults(run=_verify)
+    verify.add_argument("folder", type=Path, metavar="FOLDER")
+    verify.set_defaults(run=_verify)
+    _add_import(commands.add_parser("import", help="make shards of a published set of .npz files"))
+    export = commands.add_parser(
+        "export",
+        help="make a published set of .npz files from shards",
+        description="Writes the accepted pairs of FOLDER as INDEX_SEED.npz files and pairs.jsonl to TARGET.",
+    )
+    export.add_argument("folder", type=Path, metavar="FOLDER")
+    export.add_argument("target", type=_target, metavar="TARGET")
+    export.add_argument("--metrics", type=_names, default=[], metavar="A,B", help="which scores, in this order")
+    export.set_defaults(run=_export)
+    stats = commands.add_parser(
+        "stats",
+        help="acceptance and scores of a folder",
+        description="Acceptance per task, means and quantiles of every metric's scores and gains, and what failed.",
+    )
+    stats.add_argument("folder", type=Path, metavar="FOLDER")
+    stats.add_argument("--html", type=Path, metavar="FILE", help="also write a page with histograms")
+    stats.set_defaults(run=_stats)
+    run_command(parser, arguments)
 
 
 def _verify(options: argparse.Namespace) -> None:
     bad = 0
     for problem in problems(options.folder):
-        tqdm.write(problem)  # past the progress bar
+        tqdm.write(problem)  # above the progress bar
         bad += 1
     if bad:
         sys.exit(1)
-    print(f"{options.folder}: all files are as {options.folder / 'index.json'} says")
+    print(f"{options.folder}: all files match {options.folder / 'index.json'}")
     if failed := sum(len(shard.failures) for shard in ShardIndex.load(options.folder).shards):
         print(f"{failed} prompts failed (`stats` shows why, collect.py mode=retry tries them again)")
 
 
-def _add_import(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "import",
-        help="make shards of a published set of .npz files",
-        description="Writes the pairs of SOURCE (INDEX_SEED.npz files and .jsonl files with captions) as shards to"
-        " TARGET, with the prompt embeddings of the chosen pipeline. Bad files are named and skipped.",
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Writes the pairs of SOURCE (INDEX_SEED.npz files and .jsonl files with captions) as shards to TARGET, with the"
+        " prompt embeddings of the chosen pipeline. Bad files are named and skipped."
     )
     parser.add_argument("source", type=Path, metavar="SOURCE")
     parser.add_argument("target", type=_target, metavar="TARGET")
@@ -138,7 +138,7 @@ def _names(text: str) -> list[str]:
 
 def _target(text: str) -> Path:
     if is_url(text):
-        raise argparse.ArgumentTypeError(f"{text} is no folder: pairs are written to folders")
+        raise argparse.ArgumentTypeError(f"{text} is not a folder: pairs are written to folders")
     return Path(text)
 
 
@@ -148,32 +148,9 @@ def _positive(text: str) -> int:
     return number
 
 
-def _add_export(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "export",
-        help="make a published set of .npz files from shards",
-        description="Writes the accepted pairs of FOLDER as INDEX_SEED.npz files and pairs.jsonl to TARGET.",
-    )
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
-    parser.add_argument("target", type=_target, metavar="TARGET")
-    parser.add_argument("--metrics", type=_names, default=[], metavar="A,B", help="which scores, in this order")
-    parser.set_defaults(run=_export)
-
-
 def _export(options: argparse.Namespace) -> None:
     count = export_set(options.folder, options.target, options.metrics)
     print(f"{options.target}: {count} pairs")
-
-
-def _add_stats(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "stats",
-        help="acceptance and scores of a folder",
-        description="Acceptance per task, means and quantiles of every metric's scores and gains, and what failed.",
-    )
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with histograms, too")
-    parser.set_defaults(run=_stats)
 
 
 def _stats(options: argparse.Namespace) -> None:

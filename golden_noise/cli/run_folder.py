@@ -1,4 +1,4 @@
-"""What a run finds at the place of its folder, and what it takes away again if it comes to nothing."""
+"""A run's folder: marked as in use, and removed again if nothing came of the run."""
 
 import contextlib
 import fcntl
@@ -30,20 +30,13 @@ class RunFolder:
         self._use: TextIO | None = None
 
     def use(self) -> None:
-        """Tell other processes that this one uses the folder, until its end."""
+        """Mark the folder as in use until this process ends."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._use = (self.folder / IN_USE).open("w")
         fcntl.flock(self._use, fcntl.LOCK_SH)  # shared by the processes of a run, which `filelock` cannot
 
-    def leave(self) -> None:
-        """Use it no longer."""
-        if self._use is not None:
-            fcntl.flock(self._use, fcntl.LOCK_UN)  # a DataLoader's workers have the open file, too
-            self._use.close()
-            self._use = None
-
     def _is_shared(self) -> bool:
-        """Whether another process uses the folder, too."""
+        """Whether another process uses the folder."""
         if self._use is not None:
             try:
                 fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -52,14 +45,16 @@ class RunFolder:
         return False
 
     def tidy(self) -> None:
-        """Take back what this process began, if nothing came of it. What was there before stays, whatever it is."""
+        """Remove what this process began, if nothing came of it. What was there before stays."""
         try:
             made = {path.name for path in self.folder.iterdir()} - self.before
         except OSError:
             return  # another process of this job has removed it
         if self._is_shared():
             return
-        self.leave()
+        if self._use is not None:
+            fcntl.flock(self._use, fcntl.LOCK_UN)  # the workers of a DataLoader hold the open file too
+            self._use.close()
         if is_first() and all(name in BEGINNINGS or is_lock(name) for name in made):
             for name in made:
                 path = self.folder / name
@@ -70,20 +65,19 @@ class RunFolder:
 
 
 class Watch(Callback):
-    """Notes how the run folder was, before Hydra makes it."""
+    """Notes the state of the run folder before Hydra creates it."""
 
-    found: RunFolder | None = None
+    folder: RunFolder | None = None
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Hydra's word that a single run, no multirun, begins."""
-        with contextlib.suppress(OSError, OmegaConfBaseException):  # Hydra says so itself, in a moment
-            Watch.found = RunFolder(Path(config.hydra.run.dir))
+        """Called by Hydra when a single run begins."""
+        with contextlib.suppress(OSError, OmegaConfBaseException):  # Hydra itself reports it later
+            Watch.folder = RunFolder(Path(config.hydra.run.dir))
 
 
 def write_settings(config: DictConfig, folder: Path) -> None:
-    """Write the composed config and the command line's part of it: as Hydra does, but not before they are checked."""
-    place = folder / SETTINGS
-    place.mkdir(exist_ok=True)
+    """Write the files that Hydra would write before the config is checked."""
+    (folder / SETTINGS).mkdir(exist_ok=True)
     hydra: Any = HydraConfig.get()
     for name, content in {"config": config, "hydra": {"hydra": hydra}, "overrides": hydra.overrides.task}.items():
-        OmegaConf.save(content, place / f"{name}.yaml")
+        OmegaConf.save(content, folder / SETTINGS / f"{name}.yaml")

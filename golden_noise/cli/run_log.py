@@ -1,4 +1,4 @@
-"""`log.txt`: everything that a job says, with times, beside what it makes."""
+"""`log.txt`: all output of a job, with times."""
 
 import re
 import shlex
@@ -16,7 +16,7 @@ class RunLog:
 
     Args:
         path: the file; a resumed run appends.
-        begins_with: lines are kept back until this is there, so that a job that is refused leaves no file.
+        begins_with: lines wait until this path exists, so that a refused job leaves no file.
     """
 
     def __init__(self, path: Path, begins_with: Path):
@@ -34,17 +34,17 @@ class RunLog:
                 self._file.writelines(self._waiting)
                 self._waiting.clear()
                 self._file.flush()
-        except OSError:  # a full disk is for the job to tell
+        except OSError:  # the job itself reports a full disk
             self._waiting.clear()
 
     def start(self) -> None:
-        """Log the command, and from now on all that this process writes to stdout and stderr."""
+        """Log the command, and then all that this process writes to stdout and stderr."""
         self.line(f"$ {shlex.join(['python', *sys.argv])}")
         sys.stdout, sys.stderr = Tee(sys.stdout, self), Tee(sys.stderr, self)
 
 
 class Tee:
-    """A text stream whose lines a log gets, too; progress bars, which return to their line's start, it does not."""
+    """A text stream that copies its lines to a log, except progress bars, which return to their line's start."""
 
     def __init__(self, stream: Any, log: RunLog):
         self._stream, self._log, self._line = stream, log, ""

@@ -16,7 +16,7 @@ Epochs = Annotated[int, Field(ge=-1)]  # -1: without end
 Rate = Annotated[float, Field(ge=0)]
 Factor = Annotated[float, Field(gt=0, le=1000)]  # of noise: ten times more overflows in float16
 Share = Annotated[float, Field(ge=0, le=1)]
-Text = Annotated[str, Field(pattern=r"\S", description="a text, not empty, and quoted if it looks like a number")]
+Text = Annotated[str, Field(pattern=r"\S", description="text, not empty, and quoted if it looks like a number")]
 Device = Annotated[str, Field(pattern=r"\S", description="auto, cpu, cuda, cuda:1 or mps")]
 Noise = Literal["standard", "golden", "search"]
 OPEN: Any = None  # the default of a setting that a config may leave out
@@ -76,7 +76,7 @@ class Pipeline(Settings):
     search_steps: Steps = OPEN
     guidance: float
     guidance_rescale: Share
-    negative_prompt: Annotated[str, Field(description="a text, which may be empty")]
+    negative_prompt: Annotated[str, Field(description="text, which may be empty")]
     npnet: Text | None
     batch_size: BatchSizes = OPEN
     vocabulary: list[str] | None = None
@@ -92,6 +92,10 @@ class Search(Part):
     inversion_guidance: float = OPEN
     factor: float = OPEN
     ratio: Share = OPEN
+
+
+class OwnSearch(Search):
+    target: Text = Field(alias="_target_")
 
 
 class Prompts(Part):
@@ -170,11 +174,11 @@ class Evaluation(Settings):
     batch_size: Count
     # Images are drawn,
     methods: Text | list[Text] = OPEN
-    checkpoints: dict[str, Any] = OPEN
-    searches: dict[str, Any] = OPEN
+    checkpoints: dict[str, Text] = OPEN
+    searches: dict[str, OwnSearch] = OPEN
     best_of: BestOf = OPEN
     constant: Constant = OPEN
-    # or there.
+    # or exist already.
     images: dict[str, Text] = OPEN
     folder: Text = OPEN
     metadata: Any = OPEN
@@ -192,12 +196,21 @@ class Job(Settings):
     metric: dict[str, Part] = {}
 
 
-class Given(Settings):
-    """A trained network, and what its file does not tell."""
+class Run(Job):
+    """A job with a run folder and perhaps a trained network; `attention` and `target` are what its file may lack."""
 
+    name: Text
+    folder: Text
     npnet: Text | None
     attention: bool | None
     target: Literal["absolute", "difference"] | None
+
+
+class Draw(Run):
+    """A job that draws images."""
+
+    fit: Literal["exact", "tile", "crop", "resize"] | None
+    fabric: Fabric
 
 
 class Collect(Job):
@@ -212,11 +225,9 @@ class Collect(Job):
     name: Text = OPEN  # for the name of a W&B run
 
 
-class Train(Job, Given):
+class Train(Run):
     """train.py."""
 
-    name: Text
-    folder: Text
     data_dir: Text
     data_seed: Seed
     devices: Any
@@ -234,36 +245,28 @@ class Train(Job, Given):
     logger: dict[str, Part] = {}
 
 
-class Evaluate(Job, Given):
+class Evaluate(Draw):
     """evaluate.py."""
 
-    name: Text
-    folder: Text
-    fit: Literal["exact", "tile", "crop", "resize"] | None
     prompts: Prompts
     evaluation: Evaluation
-    fabric: Fabric
     logger: dict[str, Part] = {}
 
 
-class Generate(Job, Given):
+class Generate(Draw):
     """generate.py."""
 
-    name: Text
-    folder: Text
-    fit: Literal["exact", "tile", "crop", "resize"] | None
     prompt: str | None
     prompts: Prompts = OPEN
     images_per_prompt: Count
     seeds: list[Seed] | None
     noise: Noise | list[Noise]
     batch_size: Count
-    fabric: Fabric
 
 
 JOBS: dict[str, type[Job]] = {"collect": Collect, "train": Train, "evaluate": Evaluate, "generate": Generate}
 
 
 def reads(job: str, name: str) -> bool:
-    """Whether a job reads a setting or group, or no job does: then it is for the composition, as presets are."""
+    """Whether a job reads a setting or group, or no job does: presets serve the composition only."""
     return name in JOBS[job].model_fields or not any(name in each.model_fields for each in JOBS.values())

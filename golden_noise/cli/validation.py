@@ -1,7 +1,6 @@
-"""Checks of a composed config that need no model: what can be wrong is said before anything is loaded."""
+"""Checks of a composed config that need no model, so that mistakes are reported before anything is loaded."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +12,26 @@ from golden_noise.cli.config import suggestion
 from golden_noise.cli.schema import JOBS
 from golden_noise.collecting.selection import Selection
 from golden_noise.errors import UserError
-from golden_noise.evaluation.choices import check_constant
+from golden_noise.evaluation.choices import check_evaluation
 from golden_noise.hub import looks_local
 from golden_noise.prompts.job import of_another_pipeline
 from golden_noise.sharing.processes import per_machine, started_several_times
 
 RECIPE_KEY = re.compile(r"[+~]*recipe\.(\w+)")  # of an override
-NAMES = {"integer": "an integer", "number": "a number", "boolean": "true or false", "string": "a text", "null": "null"}
+NAMES = {"integer": "an integer", "number": "a number", "boolean": "true or false", "string": "text", "null": "null"}
 READ = re.compile(r"\$\{(?:oc\.select:)?\.*([\w.@]+)")  # by an interpolation
 
 
 def check(config: DictConfig) -> None:
-    """Check a job's config.
-
-    Raises:
-        UserError: the first thing that cannot work, with the option's name and what it may be.
-    """
+    """Raise UserError for the first thing in a job's config that cannot work."""
     _check_missing(config)
     _check_schema(config)
     _check_resolution(config.pipeline)
     _check_schedule(config)
     _check_prompts(config)
     _check_metrics(config)
-    check_constant(config)
+    if config.job == "evaluate" or (config.job == "train" and config.evaluate):
+        check_evaluation(config)
     if config.job == "generate":
         _check_images(config)
     else:
@@ -63,14 +59,14 @@ def _check_schema(config: DictConfig) -> None:
     try:
         model.model_validate(plain)
     except ValidationError as error:
-        read = {*_interpolated(config)}
-        found = [each for each in error.errors() if not (each["type"] == "extra_forbidden" and _is_read(each, read))]
-        if found:
-            raise UserError(_mistake(found[0], plain, model.model_json_schema(), config.job)) from None
+        read = _interpolated(config)
+        wrong = [each for each in error.errors() if not (each["type"] == "extra_forbidden" and _is_read(each, read))]
+        if wrong:
+            raise UserError(_mistake(wrong[0], plain, model.model_json_schema(), config.job)) from None
 
 
 def _mistake(error: Any, plain: dict[str, Any], schema: dict[str, Any], job: str) -> str:
-    """One line on a value that its place in the schema does not allow."""
+    """One line on a value that the schema does not allow."""
     path = [str(part) for part in error["loc"]]
     key = ".".join(path)
     if error["type"] == "extra_forbidden":
@@ -79,20 +75,20 @@ def _mistake(error: Any, plain: dict[str, Any], schema: dict[str, Any], job: str
             return f"a file in {key}/ lacks the first line '# @package _global_', so {names} had no effect"
         return f"no setting {key}{suggestion(key, job, _given())}; --help lists all"
     if error["type"] == "missing":
-        return f"{key} is missing: {job}.py cannot do without"
-    value, known, node, place = plain, schema, schema, []
+        return f"{key} is missing: {job}.py needs it"
+    value, node, keys = plain, schema, []
     for part in path:  # as far as there are settings: the rest of the path leads into a list or a choice of types
         if not (isinstance(value, dict) and part in value):
             break
-        value, node = value[part], _resolved(node, known)
+        value, node = value[part], _resolved(node, schema)
         node = node.get("properties", {}).get(part) or node.get("additionalProperties", {})
-        place.append(part)
+        keys.append(part)
     shown = "null" if value is None else value
-    return f"{'.'.join(place)}={shown} must be {_words(node, known)}"
+    return f"{'.'.join(keys)}={shown} must be {_words(node, schema)}"
 
 
 def _resolved(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """A node of a JSON schema, looked up where it is only named; of several types the one with settings."""
+    """A node of a JSON schema with its reference followed; of several types the one with settings."""
     if "anyOf" in node:
         node = next((each for each in node["anyOf"] if each.get("type") != "null"), node)
     return schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
@@ -118,13 +114,13 @@ def _words(node: dict[str, Any], schema: dict[str, Any]) -> str:
     return f"{words} >= {node['minimum']}" if "minimum" in node else words
 
 
-def _interpolated(config: DictConfig) -> Iterator[str]:
+def _interpolated(config: DictConfig) -> set[str]:
     """The keys that interpolations read, as they are written there."""
-    yield from READ.findall(str(OmegaConf.to_container(config, resolve=False)))
+    return {*READ.findall(str(OmegaConf.to_container(config, resolve=False)))}
 
 
 def _is_read(error: Any, read: set[str]) -> bool:
-    """Whether an interpolation reads a key of the user's own, or what is in it."""
+    """Whether an interpolation reads a key that the user added, or a value in it."""
     key = ".".join(map(str, error["loc"]))
     return any(key == each or each.startswith(f"{key}.") or key.endswith(f".{each}") for each in read)
 
@@ -137,24 +133,23 @@ def _given() -> list[str]:
 
 
 def _check_name(config: DictConfig) -> None:
-    """Processes that Lightning does not start itself each compose the config: the time would give each a folder."""
-    folder_given = HydraConfig.initialized() and any(
-        text.startswith("hydra.run.dir=") for text in HydraConfig.get().overrides.hydra
-    )
+    """Processes that Lightning does not start each compose the config: `${now:}` would give each its own folder."""
+    hydra = HydraConfig.get().overrides.hydra if HydraConfig.initialized() else []
+    folder_given = any(text.startswith("hydra.run.dir=") for text in hydra)
     raw: Any = OmegaConf.to_container(config, resolve=False)
     nodes = (config.trainer if config.job == "train" else config.fabric).get("num_nodes", 1)
     if (started_several_times() or nodes > 1) and "${now:" in str(raw["name"]) and not folder_given:
         raise UserError(
             "torchrun, SLURM and num_nodes start several processes, which need one run folder: add name=NAME; "
-            "started again with it, the run goes on"
+            "rerunning with it resumes the run"
         )
 
 
 def _check_processes(config: DictConfig) -> None:
-    """Lightning would say so in a traceback of every process, and late."""
+    """Lightning reports this late, with a traceback from every process."""
     started, devices = per_machine(0), config.trainer.devices
     if started_several_times() and started and isinstance(devices, int) and devices != started and devices > 1:
-        raise UserError(f"devices={devices}, but torchrun or SLURM start {started} processes here: leave devices out")
+        raise UserError(f"devices={devices}, but torchrun or SLURM start {started} processes here: remove devices")
 
 
 def _check_resolution(pipeline: DictConfig) -> None:
@@ -177,7 +172,7 @@ def _check_selection(config: DictConfig) -> None:
 
 
 def _check_images(config: DictConfig) -> None:
-    """What generate.py draws: prompts from one place, seeds, and each kind of noise once."""
+    """Check what generate.py draws: one source of prompts, each seed and each noise once."""
     prompt = config.prompt
     if prompt is not None and "prompts" in config:
         raise UserError("prompt and prompts are both given: choose one")
@@ -188,27 +183,25 @@ def _check_images(config: DictConfig) -> None:
     for name in ("seeds", "noise"):
         values = config[name]
         if not isinstance(values, str | None) and not 0 < len({*values}) == len(values):
-            raise UserError(f"{name}={values} must name each once, and at least one")
+            raise UserError(f"{name}={values} must list at least one value, each once")
     if config.seeds is not None and config.images_per_prompt > 1:
         raise UserError(f"seeds={config.seeds} and images_per_prompt={config.images_per_prompt}: give one of them")
 
 
 def _check_schedule(config: DictConfig) -> None:
-    """A schedule that no search can invert is refused before anything is fetched, where the config shows it."""
+    """Refuse a schedule that no search can invert before anything is downloaded."""
     option = "pipeline.model.scheduler.timestep_spacing"
     searches = config.job == "collect" and "steps" in config.search  # the other searches only draw images
     if searches and OmegaConf.select(config, option) == "linspace":
-        raise UserError(f"{option}=linspace cannot be inverted by a search: take leading or trailing")
+        raise UserError(f"{option}=linspace cannot be inverted by a search: use leading or trailing")
 
 
 def _check_metrics(config: DictConfig) -> None:
-    """A metric's missing files are noticed before gigabytes of another model are fetched."""
+    """Notice a metric's missing files before gigabytes of another model are downloaded."""
     for name, options in config.metric.items():
         for option, value in options.items():
             if isinstance(value, str) and looks_local(value) and not Path(value).expanduser().exists():
-                raise UserError(
-                    f"metric.{name}.{option}={value} does not exist: give a path on this machine or a hub id"
-                )
+                raise UserError(f"metric.{name}.{option}={value} does not exist: give a local path or a hub id")
 
 
 def _check_prompts(config: DictConfig) -> None:
@@ -229,8 +222,8 @@ def _check_prompts(config: DictConfig) -> None:
 
 
 def _check_recipe(config: DictConfig) -> None:
-    """Every key of the recipe that the command line sets is one that the composed config reads."""
-    read = {*_interpolated(config)}
+    """Refuse a key of the recipe on the command line that the composed config does not read."""
+    read = _interpolated(config)
     for override in _given():
         match = RECIPE_KEY.match(override)
         if match and f"recipe.{match[1]}" not in read and "recipe" not in read:

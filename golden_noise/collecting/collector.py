@@ -1,7 +1,8 @@
-"""The work of the collect job: a batch of prompts becomes noise pairs, or failures that say why there is none."""
+"""A batch of prompts becomes noise pairs, or failures with their reasons."""
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,44 +20,41 @@ from golden_noise.search.base import NoiseSearch
 
 TENSORS = ("noise", "golden", "embeds", "pooled")
 IMAGES = ("standard image", "golden image")
-# Errors in a program: no prompt causes them, and no other prompt will do without them.
+# Bugs in a program: no prompt causes them, and every prompt meets them.
 BROKEN = (TypeError, AttributeError, NameError, ImportError, AssertionError, NotImplementedError)
 
 
+@dataclass
 class Collector:
     """Turns prompts into noise pairs, a batch at a time.
 
     Args:
         selection: which pairs are kept. None keeps every pair and draws no images, which is several times faster.
-        settings: of the search, for the record.
-        store_embeds: whether pairs carry their prompt's embedding.
-        failures_in_a_row: so many failed prompts one after another are no fault of theirs.
+        settings: of the search, stored with each pair.
+        store_embeds: whether pairs contain their prompt's embedding.
+        failures_in_a_row: so many failed prompts in a row stop the collection.
     """
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        search: NoiseSearch,
-        metrics: dict[str, Metric],
-        selection: Selection | None,
-        batch_size: int,
-        settings: dict[str, Any],
-        failures_in_a_row: int,
-        store_embeds: bool = True,
-    ):
-        self.pipeline, self.search, self.metrics = pipeline, search, metrics
-        self.selection, self.batch_size, self.settings = selection, batch_size, settings
-        self.failures_in_a_row, self._failed = failures_in_a_row, 0
-        self.store_embeds = store_embeds
+    pipeline: Pipeline
+    search: NoiseSearch
+    metrics: dict[str, Metric]
+    selection: Selection | None
+    batch_size: int
+    settings: dict[str, Any]
+    failures_in_a_row: int
+    store_embeds: bool = True
+
+    def __post_init__(self) -> None:
+        self._failed = 0  # prompts in a row
         self._worked = False  # whether any prompt has given a pair
-        self._errors: dict[type[Exception], Exception] = {}  # the first of each kind, until one has
+        self._errors: dict[type[Exception], Exception] = {}  # the first of each type, until one has
 
     def results(self, prompts: Sequence[Prompt]) -> Iterator[list[Result]]:
-        """A pair per prompt, in order, each from the noise of the prompt's own seed; a failure where there is none.
+        """A pair or a failure per prompt, in order, each from the noise of the prompt's own seed.
 
         Raises:
-            UserError: too many prompts failed one after another.
-            Exception: an error that is no prompt's fault: a program's own, or one that all of the first batch met.
+            UserError: too many prompts failed in a row.
+            Exception: an error that no prompt causes: a bug, or one that all of the first batch met.
         """
         for start in range(0, len(prompts), self.batch_size):
             results = self._results(prompts[start : start + self.batch_size])
@@ -65,15 +63,15 @@ class Collector:
             yield results
 
     def _results(self, prompts: Sequence[Prompt]) -> list[Result]:
-        """The results of a batch, by halves if it fails: less memory is needed, and a bad prompt found out."""
+        """The results of a batch, by halves if it fails: that needs less memory, and isolates a bad prompt."""
         try:
             return self._batch(prompts)
         except BROKEN:
             raise
-        except Exception as error:  # whatever else models, metrics and libraries raise
+        except Exception as error:  # models, metrics and libraries raise anything
             if len(prompts) == 1:
                 return [self._failure(prompts[0], error)]
-        # By now the error is gone, and with it what the failed batch has in memory.
+        # The error is gone by now, and with it the memory of the failed batch.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         middle = len(prompts) // 2
@@ -85,7 +83,7 @@ class Collector:
         return Failure.of(prompt, str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
 
     def _check_first(self, results: Sequence[Result]) -> None:
-        """Raise what all prompts of a batch met, if no prompt has worked before: it is no fault of theirs."""
+        """Raise the error that all prompts of a batch met, if no prompt has worked before."""
         if any(isinstance(result, NoisePair) for result in results):
             self._worked = True
             self._errors.clear()
@@ -93,9 +91,10 @@ class Collector:
             self._raise_common_error(results)
 
     def _raise_common_error(self, results: Sequence[Result]) -> None:
-        """Raise the error behind all these failures, if there is one and it is no mistake of the user's."""
-        for kind, error in self._errors.items():
-            same = all(isinstance(r, Failure) and r.reason.startswith(f"{kind.__name__}: ") for r in results)
+        """Raise the error behind all these failures, if there is one that is not the user's mistake."""
+        for error in self._errors.values():
+            prefix = f"{type(error).__name__}: "
+            same = all(isinstance(result, Failure) and result.reason.startswith(prefix) for result in results)
             if same and not isinstance(error, UserError):
                 raise error
 
@@ -164,24 +163,20 @@ class Collector:
             for side in sides:
                 _check_shape(metric, side, (len(good),))
             columns[name] = [side.tolist() for side in sides]
-        for place, i in enumerate(good):
-            scores[i] = {name: (old[place], new[place]) for name, (old, new) in columns.items()}
+        for row, i in enumerate(good):
+            scores[i] = {name: (old[row], new[row]) for name, (old, new) in columns.items()}
             if bad := [name for name, pair in scores[i].items() if not all(map(math.isfinite, pair))]:
                 problems[i] = f"not finite: {', '.join(bad)}"
 
 
-def _check_shape(source: object, found: Tensor, expected: Sequence[int]) -> None:
-    """Check what a search or a metric gives, which may be anybody's.
-
-    Raises:
-        TypeError: it has another shape.
-    """
-    if tuple(found.shape) != tuple(expected):
-        raise TypeError(f"{type(source).__name__} gave the shape {tuple(found.shape)} instead of {tuple(expected)}")
+def _check_shape(source: object, result: Tensor, expected: Sequence[int]) -> None:
+    """Check the shape that a search or a metric, which anybody may have written, returned."""
+    if tuple(result.shape) != tuple(expected):
+        raise TypeError(f"{type(source).__name__} gave the shape {tuple(result.shape)} instead of {tuple(expected)}")
 
 
 def _problems(finite: dict[str, list[bool]], what: str) -> list[str | None]:
-    """Per sample which of some tensors are not finite, None where all are."""
+    """Per sample the names of the tensors that are not finite; None where all are."""
     rows = zip(*finite.values(), strict=True)
     bad = [[name for name, good in zip(finite, row, strict=True) if not good] for row in rows]
     return [f"{what}: {', '.join(names)}" if names else None for names in bad]

@@ -1,6 +1,5 @@
 """The collect job: prompts, a pipeline, a search and a reward become shards of noise pairs."""
 
-import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ def collect_job(config: DictConfig) -> bool:
     """The collect job: `collect` in as many processes as `config.fabric` says, which share the units of work.
 
     Returns:
-        Whether this is the first of them, which is to report.
+        Whether this is the first process, which reports.
 
     Raises:
         UserError: the folder's pairs do not fit `config.mode`, cannot be written, or too many prompts fail.
@@ -43,7 +42,7 @@ def collect_job(config: DictConfig) -> bool:
     if mistake := fabric.broadcast(mistake):
         if fabric.is_global_zero:
             raise UserError(mistake)
-        sys.exit(2)  # said once is enough
+        sys.exit(2)  # the first process reports it
     work(config, units, quiet=not fabric.is_global_zero)
     return fabric.is_global_zero
 
@@ -60,13 +59,9 @@ def collect(config: DictConfig) -> None:
 
 
 def target(config: DictConfig) -> Path:
-    """The folder to collect into.
-
-    Raises:
-        UserError: it is a URL: pairs are only read from there.
-    """
+    """The folder to collect into; refuse a URL."""
     if is_url(config.data_dir):
-        raise UserError(f"data_dir={config.data_dir} is no folder: training reads URLs, collecting writes to folders")
+        raise UserError(f"data_dir={config.data_dir} is not a folder: only training reads URLs")
     return Path(config.data_dir)
 
 
@@ -78,26 +73,23 @@ def work_units(config: DictConfig) -> list[Sequence[Prompt]]:
 
 
 def work(config: DictConfig, units: Sequence[Sequence[Prompt]], quiet: bool = False) -> None:
-    """Collect unfinished units until there are none, beside any number of processes that do the same.
+    """Collect unfinished units until there are none, sharing them with other processes.
 
     Args:
-        quiet: say nothing, as all processes of a job but the first.
-
-    Raises:
-        UserError: the folder cannot be written, or too many prompts fail.
+        quiet: print nothing, as all processes of a job but the first.
     """
     writer = ShardWriter(config.data_dir, provenance(config))
-    asked, total = [prompts_digest(prompts) for prompts in units], sum(map(len, units))
+    digests, prompts = [prompts_digest(unit) for unit in units], [prompt for unit in units for prompt in unit]
     if not quiet:
-        announce(list(itertools.chain.from_iterable(units)), config.prompts)
-    with CollectionProgress(total, quiet) as bar, writer.taking(asked, bar.wait) as taken:
+        announce(prompts, config.prompts)
+    with CollectionProgress(len(prompts), quiet) as bar, writer.taking(digests, bar.wait) as taken:
         collector = None
         for unit in taken:
             if collector is None:
-                collector = load_collector(config, total)
-                bar.note(prompts_cut(collector.metrics, [prompt.text for prompts in units for prompt in prompts]))
+                collector = load_collector(config, len(prompts))
+                bar.note(prompts_cut(collector.metrics, [prompt.text for prompt in prompts]))
             bar.look(writer.index)
-            writer.write(unit, bar.counted(collector.results(units[unit])), asked[unit])
+            writer.write(unit, bar.counted(collector.results(units[unit])), digests[unit])
         bar.look(writer.index)
     if not quiet:
         print(summary(writer.index))
@@ -120,18 +112,14 @@ def load_collector(config: DictConfig, count: int) -> Collector:
 
 
 def provenance(config: DictConfig) -> dict[str, Any]:
-    """The settings that decide what the pairs are, without those that only decide how fast they come."""
-    return identity.pairs(_plain(config), model_dtype(config.pipeline.model, config.device))
+    """The settings that decide the pairs, without those that only decide the speed."""
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return identity.pairs(plain, model_dtype(config.pipeline.model, config.device))
 
 
 def pipeline_identity(config: DictConfig) -> dict[str, Any]:
-    """What pairs and the training that reads them must agree on."""
+    """The settings that pairs and the training that reads them must share."""
     return identity.pipeline({"pipeline": OmegaConf.to_container(config.pipeline, resolve=True)})
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    return plain
 
 
 class CollectionProgress(tqdm):
@@ -145,12 +133,12 @@ class CollectionProgress(tqdm):
     def look(self, index: ShardIndex) -> None:
         """Count what all processes have finished."""
         finished = sum(shard.tried for shard in index.shards)
-        if not self.tried:  # of an earlier run: no part of this one's speed
+        if not self.tried:  # of an earlier run: not part of this one's speed
             self.initial = self.n = finished
         self.update(max(0, finished - self.n))
 
     def counted(self, batches: Iterable[Sequence[Result]]) -> Iterator[Result]:
-        """The results of batches of this process, which are counted as they come."""
+        """The results of this process's batches, counted as they come."""
         for results in batches:
             self.tried += len(results)
             self.accepted += sum(isinstance(result, NoisePair) and result.accepted for result in results)
@@ -161,20 +149,20 @@ class CollectionProgress(tqdm):
             yield from results
 
     def note(self, lines: Sequence[str]) -> None:
-        """Say something above the bar."""
+        """Print notes above the bar."""
         if not self.disable:
             for line in lines:
                 self.write(f"note: {line}", file=sys.stderr)
 
     def wait(self) -> None:
-        """Say once that the rest is other processes' work."""
+        """Print once that other processes collect the rest."""
         if not self.waits and not self.disable:
             self.write("other processes collect the rest: waiting for them", file=sys.stderr)
         self.waits = True
 
 
 def summary(index: ShardIndex) -> str:
-    """One line: what a folder holds."""
+    """The content of a folder in one line."""
     kept, failed = sum(shard.samples for shard in index.shards), sum(len(shard.failures) for shard in index.shards)
     tried = sum(shard.tried for shard in index.shards)
     share = f"{kept / max(tried, 1):.0%}" + (f", {failed} failed: mode=retry tries them again" if failed else "")

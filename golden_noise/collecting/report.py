@@ -1,4 +1,4 @@
-"""What a collection reports to loggers."""
+"""Reports a collection to loggers."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

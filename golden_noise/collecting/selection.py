@@ -27,9 +27,6 @@ class Selection:
         Args:
             select_by: one of `FORMS`, as plain Python values.
             known: names of the chosen metrics.
-
-        Raises:
-            UserError: it has another form, names other metrics, or has a weight that is no number or zero.
         """
         if select_by is None:
             return None
@@ -39,15 +36,12 @@ class Selection:
             raise UserError(f"collection.select_by={select_by} must be null, {FORMS}")
         for name, weight in (item for each in sums for item in each.items()):
             if name not in known:
-                raise UserError(f"collection.select_by={name} is none of the chosen metrics: {', '.join(known)}")
+                raise UserError(f"collection.select_by={name} is not one of the chosen metrics: {', '.join(known)}")
             if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not weight:
                 raise UserError(f"collection.select_by: the weight of {name} is {weight}, it must be a number, not 0")
         return cls(sums, margin)
 
     def accepts(self, scores: Mapping[str, tuple[float, float]]) -> bool:
         """Whether to keep a pair with these scores, (standard, golden) per metric."""
-        return all(self._gain(weights, scores) > self.margin for weights in self.sums)
-
-    @staticmethod
-    def _gain(weights: dict[str, float], scores: Mapping[str, tuple[float, float]]) -> float:
-        return sum(weight * (scores[name][1] - scores[name][0]) for name, weight in weights.items())
+        gains = {name: golden - standard for name, (standard, golden) in scores.items()}
+        return all(sum(w * gains[name] for name, w in weights.items()) > self.margin for weights in self.sums)

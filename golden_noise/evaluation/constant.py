@@ -1,11 +1,11 @@
-"""The control `constant`: noise times the one factor that does best on prompts to learn from.
+"""The control `constant`: noise times the one factor that does best on training prompts.
 
-Networks trained with a squared error shrink noise, and that alone changes images: what a mere factor gains needs
+Networks trained with a squared error shrink noise, and that alone changes images: a gain that a factor reaches needs
 neither a network nor a prompt. The factor is searched once and never on the evaluated prompts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,27 +34,23 @@ UNKNOWN = (
     "prompts@evaluation.constant.prompts=file evaluation.constant.prompts.path=FILE (not the evaluated ones), or "
     "evaluation.constant.factor=NUMBER"
 )
-Learning = Callable[[int], Sequence[Prompt]]  # so many prompts that a training learnt from, at most
+Learning = Callable[[int], Sequence[Prompt]]  # at most so many prompts of a training
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A factor and how it was found: mean scores of `metric` by factor, over `prompts`; all None if it was given."""
+    """A factor and how it was chosen: mean scores of `metric` by factor, over `prompts`; all None if it was given."""
 
     factor: float
     metric: str | None = None
     prompts: int | None = None
     scores: dict[str, float] | None = None
 
-    def report(self) -> dict[str, Any]:
-        """Plain containers for `results.json`."""
-        return asdict(self)
-
 
 def learning_prompts(
     config: DictConfig, evaluated: Sequence[Prompt], learning: Learning | None = None
 ) -> list[Prompt] | None:
-    """The prompts that choose the factor, with noises that nothing else is drawn from.
+    """The prompts that choose the factor, with seeds of their own; None if no search is needed or none are known.
 
     There are at most `evaluation.constant.count`, and no more than a quarter of the evaluated ones, so that the search
     stays the smaller part of the work.
@@ -62,12 +58,6 @@ def learning_prompts(
     Args:
         learning: gives the prompts of a training where `evaluation.constant.prompts` are the miniature's and the
             pipeline is another.
-
-    Returns:
-        None if no search is needed, or no such prompts are known.
-
-    Raises:
-        UserError: all of them are evaluated too.
     """
     if CONSTANT not in evaluated_methods(config) or config.evaluation.constant.factor is not None:
         return None
@@ -97,16 +87,9 @@ def choose_constant(
     metrics: Mapping[str, Metric],
     quiet: bool = False,
 ) -> Constant | None:
-    """The factor of the control `constant`: the one that was given, or else the best by the first metric.
+    """The given factor, or the best by the first metric; None if the control is not run or has no `prompts`.
 
-    A search is kept in `evaluation.constant.cache`, for every further evaluation with this pipeline and metric.
-
-    Args:
-        prompts: `learning_prompts`.
-        quiet: show no progress.
-
-    Returns:
-        None if the control was not chosen, or there is nothing to search on.
+    `evaluation.constant.cache` keeps the search for every further evaluation with this pipeline and metric.
     """
     options = config.evaluation.get("constant")
     if CONSTANT not in evaluated_methods(config) or (options.factor is None and prompts is None):
@@ -121,7 +104,7 @@ def choose_constant(
     cache = Cache(Path(options.cache) / f"{made_by}.jsonl")
     factors = sorted({1.0, *map(float, options.factors)})
     scores = mean_scores(pipeline, metrics[name], prompts, factors, cache, config.evaluation.batch_size, quiet)
-    best = max(factors, key=lambda factor: (scores[factor], -abs(factor - 1)))  # of equals that which changes least
+    best = max(factors, key=lambda factor: (scores[factor], -abs(factor - 1)))  # of equals the one that changes least
     return Constant(best, name, len(prompts), {f"{factor:g}": score for factor, score in scores.items()})
 
 
@@ -134,13 +117,7 @@ def mean_scores(
     batch_size: int,
     quiet: bool = False,
 ) -> dict[float, float]:
-    """The mean score of the prompts' images by every factor of their noise; what the cache knows is not drawn again.
-
-    Processes that look for the same share the work.
-
-    Raises:
-        UserError: a score is not finite.
-    """
+    """The mean score of the prompts' images for every factor of their noise, shared between processes and cached."""
     cache.path.parent.mkdir(parents=True, exist_ok=True)
     with tqdm(desc="searching the constant", unit="image", total=len(prompts) * len(factors), disable=quiet) as bar:
         for positions in shared_batches(cache.path.parent, len(prompts), batch_size, cache.path.stem):
@@ -156,11 +133,13 @@ def mean_scores(
                     check_images(images, part, f"{factor:g} times standard", pipeline.dtype)
                     cache.put(dict(zip(keys, metric.score(texts, images).double().tolist(), strict=True)))
                 bar.update(len(part))
-    found = {factor: cache.get(_keys(factor, prompts)) for factor in factors}
-    for factor, scores in found.items():
+    means = {}
+    for factor in factors:
+        scores = cache.get(_keys(factor, prompts))
         if scores is None:
             raise UserError(f"scores are not finite with noise x {factor:g}, which the control 'constant' tries")
-    return {factor: float(np.mean(scores)) for factor, scores in found.items() if scores is not None}
+        means[factor] = float(np.mean(scores))
+    return means
 
 
 def _keys(factor: float, prompts: Sequence[Prompt]) -> list[str]:

@@ -1,6 +1,6 @@
-"""How much the images of one prompt differ between seeds: a method that always draws the same image has lost something.
+"""How much the images of one prompt differ between seeds: a method must not always draw the same image.
 
-The unit is the prompt: each gives one mean pairwise distance per method, and prompts are what intervals resample.
+Each prompt gives one mean pairwise distance per method; intervals resample prompts.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ PIXELS = 64  # larger images are compared at this size: distance then means comp
 
 
 def seed_groups(prompts: Sequence[str]) -> list[list[int]]:
-    """Positions of the items that share a prompt, for prompts with at least two; at most SEEDS of each."""
+    """Positions of items with the same prompt, for prompts with at least two; at most SEEDS of each."""
     groups: dict[str, list[int]] = {}
     for position, prompt in enumerate(prompts):
         groups.setdefault(prompt, []).append(position)

@@ -1,6 +1,6 @@
-"""Images that were drawn elsewhere: one folder per method, matched with each other and with the prompts."""
+"""Images drawn elsewhere: one folder per method, matched with each other and with the prompts."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,41 +15,43 @@ from golden_noise.images import about, read_image
 from golden_noise.prompts import Prompt
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-NAMED = 5  # names that a message gives of each kind of mistake
+NAMED = 5  # names that a message gives for each type of mistake
 
 
 class Folders:
     """The images of every method in a folder of its own, for the same prompts.
 
-    An image belongs to a prompt by its name without the ending: the prompt's own file name where the prompt file has
+    An image's name without its suffix matches it with a prompt: the prompt's own file name where the prompt file has
     such a column, else the prompt's number if all names are numbers (0 is the first prompt, as the published code
-    saves them). A prompt file may name the images of every folder, as generate.py's `metadata.jsonl` does: lines of one
-    name, prompt and seed count once. Without prompts the names, which must then be the same in all folders, are taken
-    for the prompts.
+    saves them). A prompt file may name the images of every folder, as generate.py's `metadata.jsonl` does: lines with
+    the same name, prompt and seed count once. Without prompts the names, the same in all folders, serve as prompts.
 
     Args:
         folders: METHOD -> folder.
-        prompts: None to take the names.
+        prompts: None to use the names.
 
     Raises:
-        UserError: one message with every missing, unexpected, doubled or unreadable image; images of other kinds than
-            `SUFFIXES` and those in subfolders count as unexpected, files that are no images do not. Or images that say
-            themselves that they are of other prompts.
+        UserError: one message with every missing, unexpected, doubled or unreadable image; images of other types than
+            `SUFFIXES` and those in subfolders count as unexpected, other files do not. Or images whose metadata names
+            other prompts.
     """
 
     def __init__(self, folders: Mapping[str, str], prompts: list[Prompt] | None) -> None:
         self.methods = list(folders)
         problems: list[str] = []
-        found = {method: _images(Path(folder).expanduser(), problems) for method, folder in folders.items()}
-        names = sorted(set().union(*found.values()), key=_natural)
-        self.prompts = _named_prompts(names) if prompts is None else _once(prompts)
-        wanted = names if prompts is None else _names_of(self.prompts, names)
-        for method, images in found.items():
+        by_method = {method: _images(Path(folder).expanduser(), problems) for method, folder in folders.items()}
+        names = sorted(set().union(*by_method.values()), key=_natural)
+        if prompts is None:
+            self.prompts, wanted = [Prompt(i, name.replace("_", " "), i) for i, name in enumerate(names)], names
+        else:
+            self.prompts = _once(prompts)
+            wanted = _names_of(self.prompts, names)
+        for method, images in by_method.items():
             problems += _differences(folders[method], wanted, images)
-        if prompts is not None and len(wanted) not in {len(images) for images in found.values()}:
+        if prompts is not None and len(wanted) not in {len(images) for images in by_method.values()}:
             problems.append(f"{len(wanted):,} prompts: are these the images' own (prompts=file prompts.path=FILE)?")
         _refuse(problems)
-        self._paths = {method: [images[name] for name in wanted] for method, images in found.items()}
+        self._paths = {method: [images[name] for name in wanted] for method, images in by_method.items()}
         _refuse(_unreadable(path for paths in self._paths.values() for path in paths))
         if prompts is not None:
             _refuse(_of_other_prompts(zip(self.prompts, *self._paths.values(), strict=True)))
@@ -63,7 +65,7 @@ class Folders:
 
 
 def _images(folder: Path, problems: list[str]) -> dict[str, Path]:
-    """Name without ending -> file; doubled names and images that would be passed over become a problem."""
+    """Name without suffix -> file; doubled names and images that are not read become a problem."""
     if not folder.is_dir():
         raise UserError(f"no folder {folder}: give evaluation.images.METHOD a folder of images")
     files: dict[str, list[Path]] = defaultdict(list)
@@ -77,7 +79,7 @@ def _images(folder: Path, problems: list[str]) -> dict[str, Path]:
             files[_plain_number(path.stem)].append(path)
         elif _is_image(path):
             passed_over.append(path.name)
-    unread = _listed(f"{folder} has images in subfolders or of other kinds, which are not read", passed_over)
+    unread = _listed(f"{folder} has images in subfolders or of other types, which are not read", passed_over)
     if not files:
         raise UserError("; ".join([f"no images in {folder}: it needs {', '.join(SUFFIXES)} files", *unread]))
     problems += unread
@@ -90,21 +92,21 @@ def _is_image(path: Path) -> bool:
     return not path.name.startswith(".") and (guess_type(path.name)[0] or "").startswith("image/")
 
 
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit()
+
+
 def _plain_number(stem: str) -> str:
     """`007` and `7` are the same number, and so the same image."""
-    return str(int(stem)) if stem.isascii() and stem.isdigit() else stem
+    return str(int(stem)) if _is_number(stem) else stem
 
 
 def _natural(name: str) -> tuple[int, str]:
-    return (int(name), "") if name.isascii() and name.isdigit() else (0, name)
-
-
-def _named_prompts(names: list[str]) -> list[Prompt]:
-    return [Prompt(index, name.replace("_", " "), index) for index, name in enumerate(names)]
+    return (int(name), "") if _is_number(name) else (0, name)
 
 
 def _once(prompts: list[Prompt]) -> list[Prompt]:
-    """The prompts without those that only name another method's image of the same item, numbered anew."""
+    """The prompts, renumbered, without those that only name another method's image of the same item."""
     if not all("file" in prompt.tags for prompt in prompts):
         return prompts
     items: dict[tuple[str, str, int], Prompt] = {}
@@ -117,15 +119,13 @@ def _names_of(prompts: list[Prompt], names: list[str]) -> list[str]:
     """The image name of every prompt."""
     own = [_plain_number(Path(prompt.tags["file"]).stem) for prompt in prompts if "file" in prompt.tags]
     if len(own) == len(prompts):
-        if len(set(own)) < len(own):
-            name = next(name for name in own if own.count(name) > 1)
-            raise UserError(f"two prompts name the image {name!r}: every image needs a prompt of its own")
+        if doubled := [name for name, count in Counter(own).items() if count > 1]:
+            raise UserError(f"two prompts name the image {doubled[0]!r}: every image needs a prompt of its own")
         return own
-    if not all(name.isascii() and name.isdigit() for name in names):
-        name = next(name for name in names if not name.isascii() or not name.isdigit())
+    if others := [name for name in names if not _is_number(name)]:
         raise UserError(
-            f"image {name!r} cannot be matched with a prompt: name the images 0, 1, 2 … in the order of the prompts, "
-            "add a column file_name to the prompt file, or set evaluation.prompts=null to take the names for prompts"
+            f"image {others[0]!r} matches no prompt: name the images 0, 1, 2 … in the order of the prompts, add a "
+            "column file_name to the prompt file, or set evaluation.prompts=null to use the names as prompts"
         )
     return [str(position) for position in range(len(prompts))]
 
@@ -137,19 +137,19 @@ def _differences(folder: str, wanted: list[str], images: Mapping[str, Path]) -> 
 
 
 def _of_other_prompts(items: Iterable[tuple[Any, ...]]) -> list[str]:
-    """Images of this project that were drawn for other prompts than the one they are to be compared for."""
-    found = [
+    """Images whose metadata names another prompt than the one they are matched with."""
+    wrong = [
         f"{path} is of {own!r}, not of {prompt.text!r}"
         for prompt, *paths in items
         for path in paths
         if (own := about(path).get("prompt", prompt.text)) != prompt.text
     ]
-    return _listed("images of other prompts", found)
+    return _listed("images of other prompts", wrong)
 
 
 def _unreadable(paths: Iterable[Path]) -> list[str]:
-    with ThreadPoolExecutor() as threads:  # decoding leaves the interpreter lock
-        return _listed("unreadable", [found for found in threads.map(_mistake, paths) if found])
+    with ThreadPoolExecutor() as threads:  # decoding releases the interpreter lock
+        return _listed("unreadable", list(filter(None, threads.map(_mistake, paths))))
 
 
 def _mistake(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The image pairs in the report: which ones, in how many bytes, and how much each changed."""
+"""The image pairs in the report: their choice, thumbnails and changes."""
 
 import base64
 import io
@@ -28,16 +28,16 @@ def gallery(scores: Scores, images: OpenImage) -> list[dict[str, Any]]:
     positions = chosen(scores)
     wanted = [(method, i) for i in positions for method in methods]
     exact = _exact(images(method, i) for method, i in wanted)
-    found = iter(exact or (thumbnail(images(method, i), BYTES // len(wanted)) for method, i in wanted))
+    encoded = iter(exact or (thumbnail(images(method, i), BYTES // len(wanted)) for method, i in wanted))
     return [
         scores.items[i]
         | {
             "views": [
                 {
                     "method": method,
-                    "image": next(found),
+                    "image": next(encoded),
                     "photo": exact is None,
-                    "file": scores.file(method, i),
+                    "file": scores.files[method][i],
                     "scores": {metric: float(scores.values[metric][method][i]) for metric in scores.metrics},
                 }
                 for method in methods
@@ -86,28 +86,27 @@ def largest_changes(scores: Scores, method: str, sign: int) -> list[int]:
 
 
 def _changes(scores: Scores, method: str, i: int) -> list[float]:
-    found = (scores.values[metric][method][i] - scores.values[metric][STANDARD][i] for metric in scores.metrics)
-    return [float(f"{change:.6g}") for change in found]
+    changes = (scores.values[metric][method][i] - scores.values[metric][STANDARD][i] for metric in scores.metrics)
+    return [float(f"{change:.6g}") for change in changes]
 
 
 def _exact(images: Iterable[Image.Image]) -> list[str] | None:
-    """The images as they are, or None if any is large or all together are: then each is shrunk in the same way."""
-    found, total = [], 0
+    """The images unchanged; None if one of them or all together are too large, and all must shrink alike."""
+    encoded, total = [], 0
     for image in images:
         if max(image.size) > PIXEL_ART or total > BYTES:
             return None
-        found.append(_encoded(image.convert("RGB"), lossless=True, quality=50, method=2))
-        total += len(found[-1])
-    return found
+        encoded.append(_encoded(image.convert("RGB"), lossless=True, quality=50, method=2))
+        total += len(encoded[-1])
+    return encoded
 
 
 def thumbnail(image: Image.Image, most: int) -> str:
-    """A thumbnail as text of at most ``most`` characters, or as few as make sense."""
-    image = image.convert("RGB")
+    """A thumbnail as text of at most ``most`` characters, but not smaller than 32 pixels."""
     # A photograph takes about 0.2 characters per pixel; where one takes more, the next size down is tried.
     side = min(THUMBNAIL, max(32, int((most / 0.2) ** 0.5)))
     while True:
-        small = image.copy()
+        small = image.convert("RGB")
         small.thumbnail((side, side))
         text = _encoded(small, quality=70, method=2)
         if len(text) <= most or side <= 32:

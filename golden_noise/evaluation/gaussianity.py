@@ -1,7 +1,4 @@
-"""How Gaussian a starting noise still is: what a sampler that expects standard normal noise would notice.
-
-Shapes: B batch, C x H x W noise.
-"""
+"""How Gaussian a starting noise still is, as a sampler that expects standard normal noise would notice."""
 
 import torch
 from torch import Tensor
@@ -21,10 +18,9 @@ def noise_measures(noise: Tensor, standard: Tensor) -> dict[str, Tensor]:
     x, start = noise.double(), standard.double()
     flat = x.flatten(1)
     centred = flat - flat.mean(1, keepdim=True)
-    variance = flat.var(dim=1)
-    found = {
+    measures = {
         "mean": flat.mean(1),
-        "variance": variance,
+        "variance": flat.var(dim=1),
         "norm": flat.norm(dim=1) / flat.shape[1] ** 0.5,
         "kurtosis": (centred**4).mean(1) / (centred**2).mean(1).clamp(min=1e-12) ** 2 - 3,
         "autocorrelation": _autocorrelation(x),
@@ -32,9 +28,9 @@ def noise_measures(noise: Tensor, standard: Tensor) -> dict[str, Tensor]:
     }
     channels = x.flatten(2)
     for c in range(x.shape[1]):
-        found[f"mean of channel {c + 1}"] = channels[:, c].mean(1)
-        found[f"variance of channel {c + 1}"] = channels[:, c].var(dim=1)
-    return found
+        measures[f"mean of channel {c + 1}"] = channels[:, c].mean(1)
+        measures[f"variance of channel {c + 1}"] = channels[:, c].var(dim=1)
+    return measures
 
 
 def expected(measure: str) -> float:

@@ -4,6 +4,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from golden_noise.evaluation import report, results
-from golden_noise.evaluation.choices import check_methods, check_metrics, evaluated_methods
+from golden_noise.evaluation.choices import evaluated_methods
 from golden_noise.evaluation.constant import UNKNOWN, Learning
 from golden_noise.evaluation.gallery import image_table
 from golden_noise.evaluation.measuring import Measurement
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 def evaluate_job(config: DictConfig) -> None:
     """The evaluate job: `evaluate` in as many processes as `config.fabric` says, reported in a run of its own."""
     log_in(config)
-    check_choices(config)  # one process is enough to find out what cannot work
+    check_prompts(config)  # before other processes report the same
     quiet = not launch(config).is_global_zero
     find_run = cache(partial(start_run, config))
     evaluate(config, find_run=find_run, quiet=quiet)
@@ -46,15 +47,9 @@ def evaluate_job(config: DictConfig) -> None:
         run.finish()
 
 
-def check_choices(config: DictConfig) -> None:
-    """Check what an evaluation chooses, before any model is loaded or trained.
-
-    Raises:
-        UserError: unknown method, no metric, prompts that cannot be read, or no other prompts where controls need them.
-    """
-    check_metrics(config)
+def check_prompts(config: DictConfig) -> None:
+    """Read the prompts of an evaluation, so that a mistake is reported before any model is loaded or trained."""
     if config.evaluation.get("images") is None:
-        check_methods(config)
         evaluated_prompts(config)
 
 
@@ -69,27 +64,24 @@ def evaluate(
 ) -> dict[str, Any]:
     """Compare starting noises and write images, `results.json`, `results.csv` and `report.html`.
 
-    The images are drawn here, or found in the folders of `config.evaluation.images`. What an interrupted evaluation
-    has drawn and scored is used again, and the results are the same as if it had run through. Processes that evaluate
-    the same share the work.
+    The images are drawn here, or read from the folders of `config.evaluation.images`. An interrupted evaluation keeps
+    its images and scores, and ends with the same results. Several processes share the work.
 
     Args:
-        npnet: the network to judge; loaded from `config.npnet` if not given. A network that is given replaces the
-            images of an older one.
+        npnet: the network to judge, which replaces the images of an older one; `config.npnet` by default.
         folder: where to write, `config.folder` by default.
         pipeline: the pipeline of `config`, if the caller has it already.
         find_run: gives the W&B run to report to, if there is one; called when there are results.
         learning: gives prompts of the training for the control `constant`; see `learning_prompts`.
-        quiet: work as all processes of a job but the first do: say nothing and write no results.
+        quiet: print nothing and write no results, as all processes of a job but the first.
 
     Returns:
         The content of `results.json`; nothing where this process wrote none.
 
     Raises:
-        UserError: unknown method, no metric, no prompts, no NPNet where one is needed, no other prompts where controls
-            need them, images of other settings, or folders that do not match.
+        UserError: no prompts, no NPNet where one is needed, no other prompts where controls need them, images of other
+            settings, or folders that do not match.
     """
-    check_metrics(config)
     folder = Path(config.folder) if folder is None else folder
     folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
@@ -117,7 +109,7 @@ def evaluate(
 
 
 def measured(config: DictConfig, measurement: Measurement) -> Scores:
-    """The scores of all images, with what else is known of these and of the starting noises."""
+    """The scores of all images, with the measures of the starting noises and remarks."""
     source = measurement.source
     cuts = prompts_cut(measurement.metrics, [prompt.text for prompt in source.prompts])
     for cut in cuts:
@@ -125,7 +117,7 @@ def measured(config: DictConfig, measurement: Measurement) -> Scores:
     scores = measurement.scores(config.evaluation.batch_size)
     if isinstance(source, DrawnImages):
         scores.noise.update(source.noise_measures())
-        scores.constant.update(source.constant.report() if source.constant else {})
+        scores.constant.update(asdict(source.constant) if source.constant else {})
         if CONSTANT in evaluated_methods(config) and not source.constant:
             scores.remarks.append(UNKNOWN)
     scores.remarks.extend(cuts)

@@ -1,8 +1,9 @@
-"""Scores and diversity of images; what an interrupted run has measured is not measured again."""
+"""Scores and diversity of images, measured once even if the run is interrupted."""
 
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +25,7 @@ from golden_noise.sharing.fabric import shared_batches
 
 
 class ImageSource(Protocol):
-    """Where the images of an evaluation come from: drawn here, or found in folders."""
+    """The images of an evaluation: drawn here, or read from folders."""
 
     methods: list[str]
 
@@ -46,9 +47,9 @@ class Measurement:
 
     Args:
         metrics: by name.
-        settings: of each metric, in plain containers: a change makes it measure again, and so do other files where
-            they name files or folders (see `identity.scores`).
-        folder: of the evaluation; `scores.jsonl` there keeps what was measured.
+        settings: of each metric, in plain containers. A change of them, or of files that they name, makes the metric
+            measure again (see `identity.scores`).
+        folder: of the evaluation; its `scores.jsonl` keeps the scores.
     """
 
     def __init__(self, source: ImageSource, metrics: Mapping[str, Metric], settings: Mapping[str, Any], folder: Path):
@@ -68,8 +69,8 @@ class Measurement:
         for start in range(0, len(prompts), batch_size):
             for method in methods:
                 positions = range(start, min(start + batch_size, len(prompts)))
-                for name, found in self._batch(method, positions).items():
-                    columns[name][method] += found
+                for name, scores in self._batch(method, positions).items():
+                    columns[name][method] += scores
         return Scores(
             items=[
                 {"index": p.index, "prompt": p.text, "seed": p.seed, "task": p.tags.get("task", "")} for p in prompts
@@ -82,11 +83,7 @@ class Measurement:
         )
 
     def measure(self, batch_size: int, quiet: bool = False) -> None:
-        """Make and score all images, beside any number of processes that do the same in this folder.
-
-        Args:
-            quiet: show no progress.
-        """
+        """Draw and score all images, sharing the work with other processes; `quiet` hides the progress."""
         total = len(self.source.prompts)
         with tqdm(desc="evaluating", unit="image", total=total * len(self.source.methods), disable=quiet) as bar:
             for positions in shared_batches(self.folder, total, batch_size):
@@ -100,7 +97,7 @@ class Measurement:
         """Scores of one method's batch by every metric. A batch is measured whole, so that it is always the same."""
         texts = [self.source.prompts[i].text for i in positions]
         images: list[Tensor] = []
-        found: dict[str, list[float]] = {}
+        scores: dict[str, list[float]] = {}
         for name, metric in self.metrics.items():
             keys = [
                 identity.digest("score", self.identities[name], text, self._digest(method, i))
@@ -112,8 +109,8 @@ class Measurement:
                 known = _scores(metric, texts, images)
                 self.cache.put(dict(zip(keys, known, strict=True)))
                 known = self.cache.get(keys) or known  # without those that are not finite
-            found[name] = known
-        return found
+            scores[name] = known
+        return scores
 
     def _diversity(self) -> dict[str, dict[str, np.ndarray]]:
         """Mean distance between the seeds of each prompt, in pixels and as the metrics' image features see it."""
@@ -134,8 +131,12 @@ class Measurement:
         known = self.cache.get([name])
         if known is None:
             images = [self._open(method, i) for i in group]
-            known = [pixel_distance(images) if metric is None else _feature_distance(metric, images)]
-            self.cache.put({name: known[0]})
+            if metric is None:
+                distance = pixel_distance(images)
+            else:
+                distance = feature_distance(torch.cat([metric.embed(stack) for stack in _stacks(images)]))
+            self.cache.put({name: distance})
+            return distance
         return known[0]
 
     def _open(self, method: str, position: int) -> Image.Image:
@@ -143,10 +144,10 @@ class Measurement:
         try:
             return read_image(path)
         except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"cannot read {path} ({error}): delete it and run the same command again") from error
+            raise UserError(f"cannot read {path} ({error}): delete it and rerun the same command") from error
 
     def _shown_path(self, method: str, position: int) -> str:
-        """Relative to the evaluation's folder where the image lies in it."""
+        """The image's path, relative to the evaluation's folder if it is inside."""
         path = self.source.path(method, position)
         inside = path.is_relative_to(self.folder)
         return path.relative_to(self.folder).as_posix() if inside else os.path.abspath(path)
@@ -158,12 +159,6 @@ def _stacks(images: Sequence[Image.Image]) -> list[Tensor]:
 
 
 def _scores(metric: Metric, texts: Sequence[str], stacks: Sequence[Tensor]) -> list[float]:
-    found, start = [], 0
-    for images in stacks:
-        found.append(metric.score(texts[start : start + len(images)], images))
-        start += len(images)
-    return torch.cat(found).double().tolist()
-
-
-def _feature_distance(metric: EmbedsImages, images: Sequence[Image.Image]) -> float:
-    return feature_distance(torch.cat([metric.embed(stack) for stack in _stacks(images)]))
+    rest = iter(texts)
+    scores = [metric.score(list(islice(rest, len(images))), images) for images in stacks]
+    return torch.cat(scores).double().tolist()

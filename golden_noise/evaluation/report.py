@@ -1,4 +1,4 @@
-"""``report.html``: what an evaluation found, as one file that opens from disk without network."""
+"""``report.html``: the results of an evaluation in one file that opens without network."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ import yaml
 from golden_noise.evaluation import verdict
 from golden_noise.evaluation.gallery import OpenImage, gallery
 from golden_noise.evaluation.gaussianity import expected
-from golden_noise.evaluation.scores import Scores
+from golden_noise.evaluation.scores import ALL, Scores
 from golden_noise.files import write_atomically
 from golden_noise.generation.names import NPNET, SEARCH, STANDARD
 from golden_noise.reporting.axis import Axis
@@ -36,7 +36,10 @@ def write_report(folder: Path, scores: Scores, summary: dict[str, Any], images: 
         subject=scores.subject,
         metrics=[_metric(scores, summary, metric) for metric in scores.metrics],
         overview=_overview(scores, summary),
-        diversity={space: _family(entry) for space, entry in summary["diversity"].items()},
+        diversity={
+            space: entry | {"axis": _axis_of(entry["differences"].values())}
+            for space, entry in summary["diversity"].items()
+        },
         noise=_noise(summary),
         shown=[method for method in scores.shown if method != STANDARD],
         cards=gallery(scores, images),
@@ -52,24 +55,15 @@ def write_report(folder: Path, scores: Scores, summary: dict[str, Any], images: 
 def _metric(scores: Scores, summary: dict[str, Any], metric: str) -> dict[str, Any]:
     """Everything the page shows on one metric."""
     tested = scores.subject
-    differences = {
-        method: found
-        for method in scores.methods
-        if (found := verdict.compared(summary, metric, STANDARD, method)) is not None
-    }
-    rivals = {
-        method: found
-        for method in scores.methods
-        if tested and (found := verdict.compared(summary, metric, method, tested)) and method != STANDARD
-    }
+    comparisons = [each for each in summary["comparisons"] if each["metric"] == metric]
+    whole = [each for each in comparisons if each["task"] == ALL]
+    differences = {each["b"]: each for each in whole if each["a"] == STANDARD}
+    rivals = {each["a"]: each for each in whole if each["a"] != STANDARD}
+    changes = {each["task"]: each for each in comparisons if each["a"] == STANDARD and each["b"] == tested}
+    changes.pop(ALL, None)
     shown = [method for method in dict.fromkeys((STANDARD, SEARCH, NPNET, tested)) if method in scores.methods]
     tasks = {
         task: {method: summary["methods"][method][metric]["tasks"][task] for method in shown} for task in scores.tasks
-    }
-    changes = {
-        task: found
-        for task in scores.tasks
-        if tested and (found := verdict.compared(summary, metric, STANDARD, tested, task)) is not None
     }
     means = [end for entries in tasks.values() for entry in entries.values() for end in entry["ci95"]]
     # A bar must start at 0 to be read as an amount; a score on another scale is shown as a point.
@@ -88,7 +82,7 @@ def _metric(scores: Scores, summary: dict[str, Any], metric: str) -> dict[str, A
         "change_axis": _axis_of(changes.values()),
         "bars": is_rate,
         "task_axis": Axis.over([0.0, 1.0] if is_rate else means),
-        "comparisons": [found for found in summary["comparisons"] if found["metric"] == metric],
+        "comparisons": comparisons,
     }
 
 
@@ -97,26 +91,19 @@ def _axis_of(intervals: Iterable[dict[str, Any]]) -> Axis:
 
 
 def _overview(scores: Scores, summary: dict[str, Any]) -> dict[str, Any]:
-    """The tested method's effect by every metric in standard deviations, the one scale that they share."""
+    """The tested method's effect by every metric in standard deviations, the scale they share."""
     tested, rows = scores.subject, {}
     for metric in scores.metrics:
-        found = verdict.compared(summary, metric, STANDARD, tested) if tested else None
-        if found and found["effect_size"] is not None:
-            spread = found["standard_error"] * found["units"] ** 0.5
-            rows[metric] = {"effect": found["effect_size"], "ci95": [end / spread for end in found["ci95"]]} | {
-                key: found[key] for key in ("p_value", "p_holm", "pairs_needed")
-            }
+        gain = verdict.compared(summary, metric, STANDARD, tested) if tested else None
+        if gain and gain["effect_size"] is not None:
+            spread = gain["standard_error"] * gain["units"] ** 0.5
+            rows[metric] = gain | {"effect": gain["effect_size"], "ci95": [end / spread for end in gain["ci95"]]}
     return {"rows": rows, "axis": _axis_of(rows.values())}
 
 
-def _family(entry: dict[str, Any]) -> dict[str, Any]:
-    """A quantity without better or worse: its means, and its differences to standard on an axis of their own."""
-    return entry | {"axis": _axis_of(entry["differences"].values())}
-
-
 def _noise(summary: dict[str, Any]) -> dict[str, Any]:
-    """The measures of the starting noises, those of single channels apart; empty where they are not known."""
-    entries = {measure: entry | {"expected": expected(measure)} for measure, entry in summary["noise"].items()}
-    channels = {measure: entry for measure, entry in entries.items() if "channel" in measure}
-    whole = {measure: entry for measure, entry in entries.items() if measure not in channels}
-    return {"whole": whole, "channels": channels} if entries else {}
+    """The measures of the starting noises, those of single channels apart; empty if they are not known."""
+    parts: dict[str, Any] = {"whole": {}, "channels": {}} if summary["noise"] else {}
+    for measure, entry in summary["noise"].items():
+        parts["channels" if "channel" in measure else "whole"][measure] = entry | {"expected": expected(measure)}
+    return parts

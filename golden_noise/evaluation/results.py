@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from collections.abc import Hashable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,25 +20,18 @@ from golden_noise.files import write_atomically
 from golden_noise.generation.names import CONSTANT, NPNET, SEARCH, STANDARD
 
 
-def summarise(
-    scores: Scores,
-    config: dict[str, Any],
-    versions: dict[str, str],
-    command: str,
-) -> dict[str, Any]:
+def summarise(scores: Scores, config: dict[str, Any], versions: dict[str, str], command: str) -> dict[str, Any]:
     """The content of ``results.json``: plain containers only, the same for the same scores.
 
     - ``methods[method][metric]``: ``n, mean, standard_error, ci95`` and the same per task.
     - ``comparisons``: every method against standard, and the method under test against every other, over all items
-      and per task, each with the fields of `Comparison` and ``p_holm``, the sign test's p-value corrected by Holm.
-      Its family is one comparison by every metric: a further method or task leaves the others' p-values as they are,
-      and nothing is corrected over methods and tasks.
+      and per task, each with the fields of `Comparison` and ``p_holm``, the sign test's p-value corrected by Holm
+      over the metrics. Nothing is corrected over methods and tasks, so more of them leave the p-values unchanged.
     - ``kept_share[metric]``: None where the search has no clear gain.
     - ``diversity[space]`` and ``noise[measure]``: ``methods`` with a mean each, and ``differences`` to standard; the
       item is the prompt for diversity.
-    - ``constant``: the factor of the control of that name, with the metric, number of prompts and mean ``scores`` of
-      every factor that chose it; empty where it was not run.
-    - ``notes``: what the numbers cannot tell, in words.
+    - ``constant``: the fields of `Constant`; empty where it was not run.
+    - ``notes``: the limits of the numbers, in words.
 
     The unit of intervals and tests is the prompt with all its seeds; the seed where all items are of one prompt.
     """
@@ -59,7 +51,7 @@ def summarise(
         "diversity": _against_standard(scores.diversity, scores.methods),
         "noise": _against_standard(scores.noise, scores.methods, _units(scores.items)),
         "constant": scores.constant,
-        "notes": notes(scores),
+        "notes": [*scores.remarks, *_notes_on_constant(scores), *_notes_on_prompts(scores), *_notes_on_scores(scores)],
         "config": config,
         "versions": versions,
         "command": command,
@@ -68,25 +60,21 @@ def summarise(
 
 def _sample(scores: Scores, group: str) -> PairedSample:
     positions = scores.positions(group)
-    values = scores.values
-    columns: dict[Hashable, np.ndarray] = {
-        (k, m): values[k][m][positions] for k in scores.metrics for m in scores.methods
-    }
+    columns = {(k, m): scores.values[k][m][positions] for k in scores.metrics for m in scores.methods}
     return PairedSample(columns, _units([scores.items[i] for i in positions]))
 
 
 def _units(items: list[dict[str, Any]]) -> list[str] | None:
-    """What is independent: prompts, or the seeds of a single one."""
+    """The independent units: prompts, or the seeds of a single one."""
     prompts = [item["prompt"] for item in items]
     return prompts if len(set(prompts)) > 1 else None
 
 
 def _pairs(scores: Scores) -> list[tuple[str, str]]:
     """The (a, b) that are compared, b with a."""
-    tested = scores.subject
-    against_standard = [(STANDARD, method) for method in scores.methods if method != STANDARD]
-    rivals = [method for method in scores.methods if tested and method not in (STANDARD, tested)]
-    return against_standard + [(rival, tested) for rival in rivals if tested]
+    tested, others = scores.subject, [method for method in scores.methods if method != STANDARD]
+    rivals = [(method, tested) for method in others if tested and method != tested]
+    return [(STANDARD, method) for method in others] + rivals
 
 
 def _means(samples: dict[str, PairedSample], column: tuple[str, str]) -> dict[str, Any]:
@@ -106,11 +94,11 @@ def _mean(estimate: Estimate) -> dict[str, Any]:
 
 def _family(sample: PairedSample, metrics: list[str], a: str, b: str, task: str) -> list[dict[str, Any]]:
     """One comparison by every metric: the family that Holm's correction is for."""
-    found = [sample.paired_difference((metric, a), (metric, b)) for metric in metrics]
-    corrected = holm([comparison.p_value for comparison in found])
+    comparisons = [sample.paired_difference((metric, a), (metric, b)) for metric in metrics]
+    corrected = holm([comparison.p_value for comparison in comparisons])
     return [
         {"metric": metric, "a": a, "b": b, "task": task} | _difference(comparison) | {"p_holm": p}
-        for metric, comparison, p in zip(metrics, found, corrected, strict=True)
+        for metric, comparison, p in zip(metrics, comparisons, corrected, strict=True)
     ]
 
 
@@ -141,22 +129,17 @@ def _against_standard(
     }
 
 
-def notes(scores: Scores) -> list[str]:
-    """What the numbers of this evaluation cannot tell."""
-    return [*scores.remarks, *_notes_on_constant(scores), *_notes_on_prompts(scores), *_notes_on_scores(scores)]
-
-
 def _notes_on_constant(scores: Scores) -> list[str]:
-    found = scores.constant
-    if not found:
+    constant = scores.constant
+    if not constant:
         return []
-    chosen = f"the constant is noise x {found['factor']:g}"
-    if not found["scores"]:
+    chosen = f"the constant is noise x {constant['factor']:g}"
+    if not constant["scores"]:
         return [f"{chosen}, as given"]
-    low, high = min(map(float, found["scores"])), max(map(float, found["scores"]))
-    best = f"the best by {found['metric']} of {len(found['scores'])} factors from {low:g} to {high:g}"
-    same = "; that control is standard noise itself" if found["factor"] == 1 else ""
-    return [f"{chosen}, {best} on {count(found['prompts'], 'other prompt')}{same}"]
+    factors = [float(factor) for factor in constant["scores"]]
+    best = f"the best by {constant['metric']} of {len(factors)} factors from {min(factors):g} to {max(factors):g}"
+    same = "; that control is standard noise itself" if constant["factor"] == 1 else ""
+    return [f"{chosen}, {best} on {count(constant['prompts'], 'other prompt')}{same}"]
 
 
 def _notes_on_prompts(scores: Scores) -> list[str]:
@@ -166,16 +149,15 @@ def _notes_on_prompts(scores: Scores) -> list[str]:
     if prompts < FEW:
         units = count(n, "pair") if prompts in (1, n) else count(prompts, "prompt")
         return [f"{units}: too few for intervals and tests, at least {FEW} are needed"]
-    found = []
+    notes = []
     if prompts < n:
-        found.append(
+        notes.append(
             f"prompts repeat: intervals and p are over {prompts:,} prompts with all their seeds, win rates over pairs"
         )
-    few = {task: size for task in scores.tasks if (size := _count_prompts(scores, task)) < FEW}
+    few = [f"{task} ({size})" for task in scores.tasks if (size := _count_prompts(scores, task)) < FEW]
     if few:
-        listed = ", ".join(f"{task} ({size})" for task, size in few.items())
-        found.append(f"categories of fewer than {FEW} prompts, whose intervals are too narrow: {listed}")
-    return found
+        notes.append(f"categories of fewer than {FEW} prompts, whose intervals are too narrow: {', '.join(few)}")
+    return notes
 
 
 def _count_prompts(scores: Scores, task: str) -> int:
@@ -183,20 +165,17 @@ def _count_prompts(scores: Scores, task: str) -> int:
 
 
 def _notes_on_scores(scores: Scores) -> list[str]:
-    found = []
+    notes = []
     for metric, columns in scores.values.items():
         every = np.concatenate([columns[method] for method in scores.methods])
         if every.min() == every.max():
-            found.append(f"{metric} gives every image the same score, {plain(every[0])}: it tells nothing apart")
+            notes.append(f"{metric} gives every image the same score, {plain(every[0])}: it tells nothing apart")
             continue
-        itself = CONSTANT if scores.constant.get("factor") == 1 else STANDARD  # said already
+        itself = CONSTANT if scores.constant.get("factor") == 1 else STANDARD  # has a note of its own
         others = [m for m in scores.methods if m not in (STANDARD, itself)]
-        same = [m for m in others if (columns[m] == columns[STANDARD]).all()]
-        if same:
-            found.append(
-                f"{metric} scores every pair the same from standard noise and from {', '.join(map(name, same))}"
-            )
-    return found
+        if same := ", ".join(name(m) for m in others if (columns[m] == columns[STANDARD]).all()):
+            notes.append(f"{metric} scores every pair the same from standard noise and from {same}")
+    return notes
 
 
 def _kept_share(scores: Scores, sample: PairedSample, metric: str) -> dict[str, Any] | None:
@@ -208,24 +187,17 @@ def _kept_share(scores: Scores, sample: PairedSample, metric: str) -> dict[str, 
 
 def figures(summary: dict[str, Any]) -> dict[str, float]:
     """The means and gains of all items by name, for loggers."""
-    means = {
-        f"eval/{metric}/{method}": result["mean"]
-        for method, metrics in summary["methods"].items()
-        for metric, result in metrics.items()
-    }
-    gains = {
-        f"eval/{c['metric']}/{c['b']}_minus_{c['a']}": c["difference"]
-        for c in summary["comparisons"]
-        if c["task"] == ALL
-    }
-    return means | gains
+    methods, comparisons = summary["methods"].items(), summary["comparisons"]
+    means = {f"eval/{k}/{method}": mean["mean"] for method, metrics in methods for k, mean in metrics.items()}
+    whole = [c for c in comparisons if c["task"] == ALL]
+    return means | {f"eval/{c['metric']}/{c['b']}_minus_{c['a']}": c["difference"] for c in whole}
 
 
 def write(folder: Path, scores: Scores, summary: dict[str, Any]) -> None:
     """Write ``results.json`` and ``results.csv`` (one row per image); each appears whole or not at all."""
     write_atomically(folder / "results.csv", _csv(scores))
-    text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(folder / "results.json", text + "\n")
+    text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(folder / "results.json", text)
 
 
 def _csv(scores: Scores) -> str:
@@ -236,7 +208,7 @@ def _csv(scores: Scores) -> str:
         for method in scores.methods:
             values = [f"{scores.values[metric][method][i]:.7g}" for metric in scores.metrics]
             described = [item["index"], item["prompt"], item["seed"], item["task"], method]
-            rows.writerow([*described, *values, scores.file(method, i)])
+            rows.writerow([*described, *values, scores.files[method][i]])
     return text.getvalue()
 
 
@@ -257,21 +229,20 @@ def _table(summary: dict[str, Any], metric: str) -> Table:
     for heading in ("mean", "difference [95 %]", "win rate", "p (Holm)"):
         table.add_column(Text(heading), justify="right", no_wrap=True)
     for method, results in summary["methods"].items():
-        table.add_row(Text(name(method)), plain(results[metric]["mean"]), *_cells(summary, metric, STANDARD, method))
+        gain = _cells(compared(summary, metric, STANDARD, method))
+        table.add_row(Text(name(method)), plain(results[metric]["mean"]), *gain)
     rivals = [c for c in summary["comparisons"] if c["task"] == ALL and c["metric"] == metric and c["a"] != STANDARD]
-    for i, comparison in enumerate(rivals):
-        if i == 0:
-            table.add_section()
-            table.add_row(Text(f"{name(comparison['b'])} minus"))
-        table.add_row(
-            Text(f"  {name(comparison['a'])}"), "", *_cells(summary, metric, comparison["a"], comparison["b"])
-        )
+    if rivals:
+        table.add_section()
+        table.add_row(Text(f"{name(rivals[0]['b'])} minus"))
+    for rival in rivals:
+        table.add_row(Text(f"  {name(rival['a'])}"), "", *_cells(rival))
     return table
 
 
-def _cells(summary: dict[str, Any], metric: str, a: str, b: str) -> tuple[Text, ...]:
-    """Difference, win rate and p-value of a comparison, as far as it was made."""
-    found = compared(summary, metric, a, b)
-    if found is None:
-        return ()
-    return tuple(map(Text, (change(found), f"{found['win_rate']:.1%}", probability(found["p_holm"]))))
+def _cells(comparison: dict[str, Any] | None) -> list[Text]:
+    """Difference, win rate and p-value of a comparison, if it was made."""
+    if comparison is None:
+        return []
+    win_rate, p_value = f"{comparison['win_rate']:.1%}", probability(comparison["p_holm"])
+    return [Text(change(comparison)), Text(win_rate), Text(p_value)]

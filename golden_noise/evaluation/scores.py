@@ -1,4 +1,4 @@
-"""What an evaluation measured: one score per item, method and metric, all on the same items."""
+"""One score per item, method and metric, all on the same items."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,18 +15,18 @@ ALL = "all"  # the name of the whole set where results are listed per task
 class Scores:
     """Scores of N items (a prompt with a seed) under every method and metric.
 
-    ``items`` holds one dict per item: ``index``, ``prompt``, ``seed`` and ``task`` (empty where the prompt
-    has none). ``values[metric][method]`` is a float array (N,), higher is better. The first metric leads: it
-    chooses the report's galleries, the others break its ties.
-
-    ``files[method]`` names the images, relative to the evaluation's folder or absolute. ``diversity[space][method]``
-    holds the mean distance of images of one prompt (P,) for the prompts with several seeds, ``noise[measure][method]``
-    the measures of the starting noises (N,); both are empty where they are not known. ``constant`` is what is known of
-    the control of that name (see `Constant`), ``remarks`` what else a reader must know, in words.
+    Attributes:
+        items: one dict per item: ``index``, ``prompt``, ``seed`` and ``task`` (empty where the prompt has none).
+        metrics: the first one leads: it chooses the report's gallery, the others break its ties.
+        values: ``[metric][method]``, arrays (N,) of finite floats, higher is better.
+        files: ``[method]``, names of the images, relative to the evaluation's folder or absolute.
+        diversity: ``[space][method]``, mean distance of images of one prompt (P,) for prompts with several seeds.
+        noise: ``[measure][method]``, measures of the starting noises (N,), if known.
+        constant: how the control of that name was chosen (see `Constant`).
+        remarks: what else a reader must know.
 
     Raises:
-        UserError: without items or without ``standard``, which everything is compared with; for a score that
-            is not finite; for a task with the reserved name ``all``.
+        UserError: no items, no ``standard``, a score that is not finite, or a task with the reserved name ``all``.
     """
 
     items: list[dict[str, Any]]
@@ -61,10 +61,6 @@ class Scores:
                 f"({item['prompt']!r}), {bad.size} such scores in all: check that item's image and the metric"
             )
 
-    def file(self, method: str, position: int) -> str:
-        """Where the image of an item lies."""
-        return self.files[method][position] if self.files else image_path(method, self.items[position]["index"])
-
     @property
     def shown(self) -> list[str]:
         """The methods whose images are shown: all but the controls, unless there is nothing else."""
@@ -85,8 +81,3 @@ class Scores:
     def positions(self, task: str) -> np.ndarray:
         """Positions in ``items`` of one task, or of every item for ``all``."""
         return np.array([i for i, item in enumerate(self.items) if task in (ALL, item["task"])])
-
-
-def image_path(method: str, index: int) -> str:
-    """Where the image of an item lies, relative to the evaluation's folder; ``index`` is the item's own."""
-    return f"images/{method}/{index:06d}.png"

@@ -1,8 +1,8 @@
-"""Where the images of an evaluation come from: drawn here from every method's noise, or found in folders."""
+"""The images of an evaluation: drawn here from every method's noise, or read from folders."""
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,11 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from golden_noise.errors import UserError
-from golden_noise.evaluation.choices import check_methods, evaluated_methods
+from golden_noise.evaluation.choices import evaluated_methods
 from golden_noise.evaluation.constant import Constant, Learning, choose_constant, learning_prompts
 from golden_noise.evaluation.folders import Folders
 from golden_noise.evaluation.gaussianity import noise_measures
 from golden_noise.evaluation.measuring import ImageSource
-from golden_noise.evaluation.scores import image_path
 from golden_noise.evaluation.shuffling import other_prompts
 from golden_noise.generation.drawing import Drawing
 from golden_noise.generation.methods import Methods, predicting, searching
@@ -36,26 +35,22 @@ from golden_noise.search.rescale import Rescale
 
 
 class DrawnImages(Drawing):
-    """The images of one evaluation. Every PNG tells its prompt, seed and the measures of its starting noise.
+    """The images of one evaluation. Every PNG records its prompt, seed and the measures of its starting noise."""
 
-    Attributes:
-        constant: what is known of the control of that name; None where it is not run.
-    """
-
-    constant: Constant | None = None
+    constant: Constant | None = None  # how the control of that name was chosen, if it is run
 
     def path(self, method: str, position: int) -> Path:
         """The image of one item."""
-        return self.folder / image_path(method, self.prompts[position].index)
+        return self.folder / f"images/{method}/{self.prompts[position].index:06d}.png"
 
     def texts(self, method: str, positions: range, latents: Tensor, noise: Tensor) -> list[dict[str, str]]:
         """See `Drawing`."""
         measures = noise_measures(latents, noise)
-        found = []
+        texts = []
         for row, prompt in enumerate(self.prompts[position] for position in positions):
             own = {name: float(values[row]) for name, values in measures.items()}
-            found.append({TEXT: json.dumps({"prompt": prompt.text, "seed": prompt.seed, "noise": own})})
-        return found
+            texts.append({TEXT: json.dumps({"prompt": prompt.text, "seed": prompt.seed, "noise": own})})
+        return texts
 
     def noise_measures(self) -> dict[str, dict[str, np.ndarray]]:
         """Measures of every item's noise: measure -> method -> (N,)."""
@@ -78,11 +73,10 @@ def image_source(
     The arguments are those of `golden_noise.evaluation.job.evaluate`.
     """
     if config.evaluation.get("images") is not None:
-        found = found_images(config)
+        folders = image_folders(config)
         if not quiet:
-            announce(found.prompts, config.evaluation.prompts)
-        return found, instantiate(config.metric)
-    check_methods(config)
+            announce(folders.prompts, config.evaluation.prompts)
+        return folders, instantiate(config.metric)
     prompts, others = evaluated_prompts(config)
     searched_on = learning_prompts(config, prompts, learning)
     pipeline = pipeline or LazyPipeline(config.pipeline.model)
@@ -97,33 +91,26 @@ def image_source(
     if constant:
         settings[CONSTANT]["factor"] = constant.factor
     if others:
-        settings[SHUFFLED]["prompts"] = {"count": len(prompts), "texts": _texts_digest(prompts, others)}
+        texts = json.dumps([[prompt.text, other.text] for prompt, other in zip(prompts, others, strict=True)])
+        settings[SHUFFLED]["prompts"] = {"count": len(prompts), "texts": hashlib.sha256(texts.encode()).hexdigest()}
     images = DrawnImages(methods, prompts, folder, settings, others=others, replace=npnet is not None)
     images.constant = constant
     return images, metrics
 
 
 def evaluated_prompts(config: DictConfig) -> tuple[list[Prompt], list[Prompt] | None]:
-    """The prompts to evaluate, and for the control `shuffled` another one for each.
-
-    Raises:
-        UserError: they cannot be read, or there are no others.
-    """
+    """The prompts to evaluate, and for the control `shuffled` another one for each."""
     prompts: list[Prompt] = instantiate(config.evaluation.prompts)
     return prompts, other_prompts(prompts) if SHUFFLED in evaluated_methods(config) else None
 
 
 def load_networks(config: DictConfig, npnet: AnyNPNet | None, pipeline: Pipeline | LazyPipeline) -> dict[str, AnyNPNet]:
-    """The networks of the chosen methods by name, `npnet` for the one under test and its controls.
-
-    Raises:
-        UserError: there is none where one is needed, or it does not fit the pipeline.
-    """
+    """The networks of the chosen methods by name, `npnet` for the one under test and its controls."""
     needing = [name for name in evaluated_methods(config) if name in (NPNET, *NETWORK_CONTROLS)]
     if needing and npnet is None and config.npnet is None:
         raise UserError(
             f"pipeline={config.pipeline.name} has no NPNet of its own, which evaluation.methods needs for "
-            f"{', '.join(needing)}: give npnet=FOLDER from a training run, or leave them out"
+            f"{', '.join(needing)}: give npnet=FOLDER from a training run, or remove these methods"
         )
     networks = {n: load_npnet(config, source, pipeline) for n, source in config.evaluation.checkpoints.items()}
     if needing:
@@ -138,7 +125,7 @@ def chosen_methods(
     metrics: Mapping[str, Metric],
     constant: Constant | None,
 ) -> Methods:
-    """The starting noises of all chosen methods; without a factor, `constant` is none of them."""
+    """The starting noises of all chosen methods; without a factor, `constant` is left out."""
     names = [*evaluated_methods(config), *config.evaluation.checkpoints, *config.evaluation.searches]
     extra = {name: predicting(network) for name, network in networks.items() if name != NPNET}
     extra |= {name: searching(instantiate(own), pipeline) for name, own in config.evaluation.searches.items()}
@@ -153,17 +140,8 @@ def chosen_methods(
     return Methods(names, pipeline, search, networks.get(NPNET), extra)
 
 
-def _texts_digest(prompts: Sequence[Prompt], others: Sequence[Prompt]) -> str:
-    texts = [[prompt.text, other.text] for prompt, other in zip(prompts, others, strict=True)]
-    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
-
-
-def found_images(config: DictConfig) -> Folders:
-    """The images of `config.evaluation.images`.
-
-    Raises:
-        UserError: there are none of standard noise, one folder stands for two methods, or they do not match.
-    """
+def image_folders(config: DictConfig) -> Folders:
+    """The images of `config.evaluation.images`; refuse a folder that is named twice, and none of standard noise."""
     folders: dict[str, Any] = dict(config.evaluation.images)
     if STANDARD not in folders:
         raise UserError(f"evaluation.images lacks '{STANDARD}': every method is compared with it")

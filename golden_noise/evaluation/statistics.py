@@ -1,12 +1,11 @@
 """Means, paired differences and their uncertainty, from one joint bootstrap of the independent units.
 
-Every column (a method's scores on a metric) is measured on the same items, so items are resampled, not
-scores: one set of resamples serves every mean, difference and ratio. That keeps all comparisons paired, and
-the cost is one product of resample counts with the columns, whatever the number of comparisons.
+Every column (a method's scores on a metric) is measured on the same items, so items are resampled, not scores: one set
+of resamples serves every mean, difference and ratio. All comparisons stay paired, and cost one matrix product.
 
 Items of one prompt (its seeds) are alike: the unit is the prompt. Whole units are resampled (Davison & Hinkley 1997,
-section 3.8), standard errors are cluster-robust (Liang & Zeger 1986), and tests are over the units' means. Where every
-item is a unit of its own, all of this is the usual statistics of single items.
+section 3.8), standard errors are cluster-robust (Liang & Zeger 1986), and tests are over the units' means. With one
+item per unit these are the usual statistics of single items.
 
 Shapes: N items, U units, K columns, R resamples.
 """
@@ -45,15 +44,14 @@ class Comparison:
         difference: mean of b - a, with ``standard_error`` (None for one unit) and 95 % interval ``low``, ``high``.
         wins: pairs that b wins; with ``ties`` and ``losses`` they add up to ``n``.
         win_rate: share of the pairs that b wins, a tie counted as half; ``win_low`` and ``win_high`` are Wilson's, for
-            as many independent pairs as these are worth.
+            the effective number of independent pairs.
         units_better: units in which b is better on average; ``units_worse`` those in which a is.
         p_value: exact two-sided sign test of these two counts. On 0/1 scores of single items it is the exact McNemar
-            test, and unlike Wilcoxon's test it does not assume that the differences are symmetric.
-        p_wilcoxon: Wilcoxon's signed rank test over the mean differences of the same units.
+            test; unlike Wilcoxon's test it does not assume symmetric differences.
+        p_wilcoxon: Wilcoxon's signed rank test over the units' mean differences.
         effect_size: Cohen's d_z, the mean difference over its standard deviation between units; None if that is 0 or
             unknown.
-        pairs_needed: pairs, as many per unit as here, at which an effect of this size is found with 80 % power; None
-            without an effect.
+        pairs_needed: pairs, as many per unit as here, that find an effect of this size with 80 % power.
     """
 
     n: int
@@ -79,9 +77,9 @@ class Comparison:
 class PairedSample:
     """Columns (N,) of finite scores of the same N >= 1 items, with 10,000 joint resamples of their units.
 
-    Intervals are BCa (Efron 1987, "Better bootstrap confidence intervals"): the plain percentile interval is
-    too symmetric for rates near 0 or 1 and for small tasks, and the correction is nearly free here, since the
-    acceleration of a mean has a closed form. Constant columns and a single unit give an interval of zero width.
+    Intervals are BCa (Efron 1987, "Better bootstrap confidence intervals"): the percentile interval is too symmetric
+    for rates near 0 or 1 and for small tasks. SciPy's ``bootstrap`` draws new resamples for every statistic; here the
+    acceleration has a closed form. Constant columns and a single unit give an interval of zero width.
 
     Args:
         units: N labels, the same for items that belong together; None: every item is a unit.
@@ -103,31 +101,31 @@ class PairedSample:
         self._sums = dict(zip(self._columns, sums, strict=True))
 
     def mean_interval(self, column: Hashable) -> Estimate:
-        """Mean of a column with its bootstrap interval."""
+        """Mean of a column with its interval."""
         return self._estimate(self._columns[column], self._sums[column])
 
     def difference_interval(self, a: Hashable, b: Hashable) -> Estimate:
-        """Mean of b - a with its bootstrap interval, for what has no better or worse."""
+        """Mean of b - a with its interval, for quantities without better or worse."""
         return self._estimate(self._columns[b] - self._columns[a], self._sums[b] - self._sums[a])
 
     def paired_difference(self, a: Hashable, b: Hashable) -> Comparison:
-        """Mean of b - a with its bootstrap interval, wins of b, and tests; p-values are 1 when all units tie."""
+        """How b compares with a; p-values are 1 if all units tie."""
         change_N = self._columns[b] - self._columns[a]
-        found = self._estimate(change_N, self._sums[b] - self._sums[a])
+        mean = self.difference_interval(a, b)
         wins, losses = int((change_N > 0).sum()), int((change_N < 0).sum())
         win_rate = 0.5 + (wins - losses) / (2 * self.n)
         win_low, win_high = wilson_interval(win_rate, self._effective_size(np.sign(change_N)))
         change_U = self._unit_sums(change_N) / self._sizes_U
         better, worse = int((change_U > 0).sum()), int((change_U < 0).sum())
-        effect = effect_size(found, change_N)
+        effect = effect_size(mean, change_N)
         needed = pairs_needed(effect)
         return Comparison(
             n=self.n,
             units=self.units,
-            difference=found.mean,
-            standard_error=found.standard_error,
-            low=found.low,
-            high=found.high,
+            difference=mean.mean,
+            standard_error=mean.standard_error,
+            low=mean.low,
+            high=mean.high,
             wins=wins,
             ties=self.n - wins - losses,
             losses=losses,
@@ -145,11 +143,10 @@ class PairedSample:
     def kept_share(self, standard: Hashable, search: Hashable, npnet: Hashable) -> Estimate | None:
         """Share of the search's gain over standard that NPNet keeps: a ratio of two paired mean differences.
 
-        None when the search's gain is not clear (its interval is not above 0), since a share of no gain means
-        nothing. A resample in which the search gains nothing counts as an infinite share; where those reach
-        the end of the interval the answer is None too.
+        None if the search's gain is not clear (its interval is not above 0): a share of no gain means nothing. A
+        resample in which the search gains nothing counts as an infinite share; None too if the interval reaches those.
         """
-        if self.paired_difference(standard, search).low <= 0:
+        if self.difference_interval(standard, search).low <= 0:
             return None
         gain_N = self._columns[search] - self._columns[standard]
         kept_N = self._columns[npnet] - self._columns[standard]
@@ -168,7 +165,7 @@ class PairedSample:
         return Estimate(mean, self._standard_error(values_N), low, high, self.n, self.units)
 
     def _interval(self, estimate: float, resampled_R: np.ndarray, influence_N: np.ndarray) -> tuple[float, float]:
-        # Rounding leaves a constant column with a spread of some 1e-17 instead of none.
+        # Rounding gives a constant column a spread of some 1e-17.
         rounding = np.spacing(abs(estimate) + 1) * np.sqrt((self._sizes_U**2).sum())
         return _bca(estimate, resampled_R, self._unit_sums(influence_N), rounding)
 
@@ -180,9 +177,9 @@ class PairedSample:
         return float(np.sqrt((pull_U**2).sum() * self.units / (self.units - 1)) / self.n)
 
     def _effective_size(self, values_N: np.ndarray) -> float:
-        """How many independent items these are worth for their mean (Kish's design effect), at most N."""
+        """The number of independent items with the same standard error (Kish's design effect), at most N."""
         error = None if self.units == self.n else self._standard_error(values_N)
-        if not error:  # independent already, or nothing tells how much alike the items of a unit are
+        if not error:  # independent already, or it is unknown how alike the items of a unit are
             return self.units
         return min(self.n, float(values_N.var(ddof=1)) / error**2)
 
@@ -218,7 +215,7 @@ def pairs_needed(effect: float | None) -> int | None:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for being a family (Holm 1979): each bounds the chance of any false finding."""
+    """p-values corrected for their number (Holm 1979): each bounds the chance of any false finding."""
     p_K = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p_K, kind="stable")
     corrected = np.maximum.accumulate(p_K[order] * np.arange(len(p_K), 0, -1)).clip(max=1)
@@ -233,8 +230,7 @@ def _resampled_sums(sums_UK: np.ndarray, seed: int) -> np.ndarray:
     sums = []
     for start in range(0, RESAMPLES, rows):
         size = min(rows, RESAMPLES - start)
-        drawn = generator.integers(n, size=(size, n))
-        drawn += n * np.arange(size)[:, None]
+        drawn = generator.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
         counts_RU = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
         sums.append(counts_RU.astype(np.float64) @ sums_UK)
     return np.concatenate(sums)

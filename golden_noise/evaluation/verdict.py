@@ -1,4 +1,4 @@
-"""The results in words: is a gain golden noise, or does a control show it too?"""
+"""The results in words: is a gain golden noise, or do the controls gain as much?"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ from golden_noise.evaluation.scores import ALL
 from golden_noise.generation.names import BEST_OF_N, CONSTANT, CONTROLS, NPNET, SEARCH, STANDARD
 
 FEW = 10  # units (prompts); with fewer the sign test can hardly reach 5 % and the bootstrap is too narrow
-FEW_CHANGED = 6  # units that differ; with fewer no sign test reaches 5 %, but the bootstrap's interval may leave out 0
+FEW_CHANGED = 6  # units that differ; with fewer no sign test reaches 5 %, but the bootstrap's interval may exclude 0
 SIGNIFICANT = 0.05
 
 NAMES = {
@@ -28,12 +28,12 @@ def name(method: str) -> str:
 
 
 def style_class(method: str) -> str:
-    """What a method is, as the page's style classes know it; no text from outside."""
+    """The page's style class for a method."""
     return method if method in (STANDARD, SEARCH, NPNET) else "control" if method in CONTROLS else "other"
 
 
 def signed(value: float) -> str:
-    """A difference with its sign, which tells even of a small one on which side of 0 it is: ``+0.031``, ``-0.000``."""
+    """A difference with its sign, even if it rounds to 0: ``+0.031``, ``-0.000``."""
     return f"{value or 0.0:+.3f}"
 
 
@@ -58,15 +58,15 @@ def change(comparison: dict[str, Any]) -> str:
 
 
 def is_clear(ci95: list[float]) -> bool:
-    """Whether an interval leaves out 0."""
+    """Whether an interval excludes 0."""
     return ci95[0] > 0 or ci95[1] < 0
 
 
 def sign(comparison: dict[str, Any]) -> int:
-    """1 where b is clearly above a, -1 where it is clearly below, else 0.
+    """1 if b is clearly above a, -1 if it is clearly below, else 0.
 
-    Clear is what both say that the tables show: the mean difference's interval leaves out 0, and the sign test, with
-    its p-value corrected by Holm over the metrics, finds more units on the same side.
+    Clear: the mean difference's interval excludes 0, and the sign test, corrected by Holm over the metrics, finds more
+    units on the same side.
     """
     low, high = comparison["ci95"]
     if comparison["p_holm"] >= SIGNIFICANT:
@@ -86,27 +86,25 @@ def count(number: int, what: str) -> str:
 
 
 def extent(entry: dict[str, Any]) -> str:
-    """What a mean or a comparison rests on: ``2,000 pairs``, or ``2,000 pairs of 267 prompts`` where these repeat."""
+    """The sample of a mean or comparison: ``2,000 pairs``, or ``2,000 pairs of 267 prompts`` where these repeat."""
     pairs = count(entry["n"], "pair")
     return pairs if entry["units"] == entry["n"] else f"{pairs} of {count(entry['units'], 'prompt')}"
 
 
 def compared(summary: dict[str, Any], metric: str, a: str, b: str, task: str = ALL) -> dict[str, Any] | None:
-    """The comparison of b with a, or None where it was not made."""
-    wanted = (metric, a, b, task)
-    found = (c for c in summary["comparisons"] if (c["metric"], c["a"], c["b"], c["task"]) == wanted)
-    return next(found, None)
+    """The comparison of b with a, or None if it was not made."""
+    key = (metric, a, b, task)
+    return next((c for c in summary["comparisons"] if (c["metric"], c["a"], c["b"], c["task"]) == key), None)
 
 
 def outcome(summary: dict[str, Any], metric: str) -> str:
     """What the comparisons show, by these rules.
 
-    Method A is above B when :func:`sign` says so: the interval of A - B is above 0, and the sign test, corrected by
-    Holm, confirms it. A control gains where its interval against standard noise is above 0, whatever the sign test
-    says: what is doubtful counts against golden noise.
+    :func:`sign` decides which of two methods is above the other. A control gains if its interval against standard noise
+    is above 0, whatever the sign test says: doubt counts against golden noise.
 
-    - ``absent``: NPNet was not evaluated. ``few``: fewer prompts than any test could work with, or fewer that differ
-      behind an interval that leaves out 0.
+    - ``absent``: NPNet was not evaluated.
+    - ``few``: too few prompts for any test, or too few that differ behind an interval that excludes 0.
     - ``loss``: standard noise is above NPNet. ``none``: neither is above the other.
     NPNet is above standard noise, and
     - ``control``: some control gains too, and NPNet is not above that control.
@@ -132,25 +130,25 @@ def outcome(summary: dict[str, Any], metric: str) -> str:
 
 def verdict(summary: dict[str, Any], metric: str) -> str:
     """One plain sentence on a metric, worded by its :func:`outcome`."""
-    found = outcome(summary, metric)
+    shown = outcome(summary, metric)
     gain, search = compared(summary, metric, STANDARD, NPNET), compared(summary, metric, STANDARD, SEARCH)
     if gain is None:
         known = f"; the search changes {metric} by {change(search)}" if search else ""
         return f"NPNet was not evaluated{known}."
-    if found == "few":
+    if shown == "few":
         return _too_little(metric, gain)
-    if found in ("none", "loss"):
-        shown = "loses" if found == "loss" else "shows no clear change in"
+    if shown in ("none", "loss"):
+        verb = "loses" if shown == "loss" else "shows no clear change in"
         aside = f" (the search: {change(search)})" if search else ""
         needed = gain.get("pairs_needed") if not is_clear(gain["ci95"]) else None
         power = f"; an effect of this size would need about {needed:,} pairs" if needed else ""
-        sentence = f"NPNet {shown} {metric} against standard noise: {change(gain)}{aside}, {extent(gain)}{power}."
-        return sentence + (_dissent(gain) if found == "none" else "")
+        sentence = f"NPNet {verb} {metric} against standard noise: {change(gain)}{aside}, {extent(gain)}{power}."
+        return sentence + (_dissent(gain) if shown == "none" else "")
     kept = summary["kept_share"][metric]
     sentence = f"NPNet gains {change(gain)} {metric} over standard noise"
     if kept:
         sentence += f", {percent(kept['share'])} {interval(kept['ci95'], percent)} of the search's gain"
-    return f"{sentence}; {_reservation(summary, metric, found)}."
+    return f"{sentence}; {_reservation(summary, metric, shown)}."
 
 
 def _too_little(metric: str, gain: dict[str, Any]) -> str:
@@ -164,7 +162,7 @@ def _too_little(metric: str, gain: dict[str, Any]) -> str:
 
 
 def _dissent(comparison: dict[str, Any]) -> str:
-    """Why a difference is not clear, where the interval or the sign test alone would call it so."""
+    """Why a difference is not clear, if the interval or the sign test alone would call it so."""
     more = comparison["units_better"] > comparison["units_worse"]
     significant = comparison["p_holm"] < SIGNIFICANT
     if not significant and not is_clear(comparison["ci95"]):
@@ -179,7 +177,7 @@ def _dissent(comparison: dict[str, Any]) -> str:
     return f" {said}: {numbers}, {rate}, {p_value}."
 
 
-def _reservation(summary: dict[str, Any], metric: str, found: str) -> str:
+def _reservation(summary: dict[str, Any], metric: str, shown: str) -> str:
     """What the controls say about a clear gain, by the strongest of those that decided the outcome."""
     gaining, unbeaten = _gaining(summary, metric), _unbeaten(summary, metric)
     deciding = {
@@ -188,12 +186,13 @@ def _reservation(summary: dict[str, Any], metric: str, found: str) -> str:
         "unclear": unbeaten,
         "control": [control for control in unbeaten if control in gaining],
     }
-    if found not in deciding:
+    if shown not in deciding:
         missing = ", ".join(control for control in CONTROLS if control not in summary["methods"])
         return f"controls not run: {missing}, so it is not known whether this is golden noise"
-    rival = max(deciding[found], key=lambda control: _gain(summary, metric, control)["difference"])
-    gain, lead = change(_gain(summary, metric, rival)), _lead_in_words(_lead(summary, metric, rival))
-    control = _control_in_words(summary, rival)
+    rival = max(deciding[shown], key=lambda control: _made(summary, metric, STANDARD, control)["difference"])
+    gain, lead = change(_made(summary, metric, STANDARD, rival)), _lead_in_words(_made(summary, metric, rival, NPNET))
+    constant = summary.get("constant") if rival == CONSTANT else None  # unknown for images drawn elsewhere
+    control = f"a mere factor of {constant['factor']:g}" if constant else f"the {name(rival)} control"
     return {
         "golden": f"no control gains (the best, {name(rival)}: {gain}) and all are clearly below it: "
         "the gain is golden noise",
@@ -202,16 +201,11 @@ def _reservation(summary: dict[str, Any], metric: str, found: str) -> str:
         "more pairs would tell",
         "control": f"but {control} gains {gain} too and NPNet is not clearly above it ({lead}): "
         "this is not golden noise",
-    }[found]
-
-
-def _control_in_words(summary: dict[str, Any], control: str) -> str:
-    known = summary.get("constant") if control == CONSTANT else None  # not of images that were drawn elsewhere
-    return f"a mere factor of {known['factor']:g}" if known else f"the {name(control)} control"
+    }[shown]
 
 
 def _lead_in_words(lead: dict[str, Any]) -> str:
-    """A lead with its interval, and with the sign test's p-value where that is what leaves it unclear."""
+    """A lead with its interval, and with the sign test's p-value if that alone leaves it unclear."""
     doubted = lead["ci95"][0] > 0 and sign(lead) <= 0
     return change(lead) + (f", p {probability(lead['p_holm'])} by the sign test" if doubted else "")
 
@@ -219,24 +213,17 @@ def _lead_in_words(lead: dict[str, Any]) -> str:
 def _gaining(summary: dict[str, Any], metric: str) -> list[str]:
     """Controls whose interval is above standard noise."""
     run = [control for control in CONTROLS if control in summary["methods"]]
-    return [control for control in run if _gain(summary, metric, control)["ci95"][0] > 0]
+    return [control for control in run if _made(summary, metric, STANDARD, control)["ci95"][0] > 0]
 
 
 def _unbeaten(summary: dict[str, Any], metric: str) -> list[str]:
     """Controls that NPNet is not above."""
     run = [control for control in CONTROLS if control in summary["methods"]]
-    return [control for control in run if sign(_lead(summary, metric, control)) <= 0]
+    return [control for control in run if sign(_made(summary, metric, control, NPNET)) <= 0]
 
 
-def _gain(summary: dict[str, Any], metric: str, control: str) -> dict[str, Any]:
-    """A control, which was run, compared with standard noise."""
-    found = compared(summary, metric, STANDARD, control)
-    assert found is not None
-    return found
-
-
-def _lead(summary: dict[str, Any], metric: str, control: str) -> dict[str, Any]:
-    """NPNet compared with a control, both of which were run."""
-    found = compared(summary, metric, control, NPNET)
-    assert found is not None
-    return found
+def _made(summary: dict[str, Any], metric: str, a: str, b: str) -> dict[str, Any]:
+    """The comparison of b with a, both of which were run."""
+    comparison = compared(summary, metric, a, b)
+    assert comparison is not None
+    return comparison

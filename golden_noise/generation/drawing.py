@@ -1,4 +1,4 @@
-"""Images that a job draws, a folder for each method: each image once, and never mixed with those of other settings."""
+"""Images that a job draws, a folder for each method: each image once, never mixed with those of other settings."""
 
 import json
 from abc import ABC, abstractmethod
@@ -19,6 +19,7 @@ from golden_noise.pipelines.base import PromptEmbedding
 from golden_noise.pipelines.overflow import are_finite, check_images
 from golden_noise.prompts import Prompt
 from golden_noise.sharing.claims import locked
+from golden_noise.tracking import record
 
 MADE_BY = "made_by.json"
 
@@ -26,16 +27,14 @@ MADE_BY = "made_by.json"
 class Drawing(ABC):
     """Draws the images of every method from the same prompts, seeds and sampler generators.
 
-    Every PNG tells its prompt and seed, so images of an interrupted job are used again. Any number of processes may
-    draw into one folder.
+    Every PNG records its prompt and seed, so an interrupted job keeps its images. Any number of processes may draw into
+    one folder.
 
     Args:
         compute: the starting noises of the methods.
-        prompts: with their seeds.
-        folder: of the job.
         settings: what decides the images of each method; see `claim`.
-        origin: what else the PNGs tell of what made them.
-        others: another prompt for each one, where `shuffled` is among the methods.
+        origin: further facts for the PNGs.
+        others: another prompt for each one, if `shuffled` is among the methods.
         replace: delete images of other settings instead of refusing them.
 
     Raises:
@@ -56,7 +55,7 @@ class Drawing(ABC):
         self.prompts, self.others, self.folder, self.settings = prompts, others, folder, settings
         self.origin = origin or {}
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder):  # of two processes, one is the first to say what the images are
+        with locked(folder):  # one of several processes is the first to claim it
             for method in self.methods:
                 claim(self.path(method, 0).parent, settings[method], replace)
 
@@ -66,7 +65,7 @@ class Drawing(ABC):
 
     @abstractmethod
     def texts(self, method: str, positions: range, latents: Tensor, noise: Tensor) -> list[dict[str, str]]:
-        """What each PNG of a batch tells of itself under `images.TEXT`, its `prompt` and `seed` among it, and beside.
+        """The texts of each PNG of a batch: under `images.TEXT` at least `prompt` and `seed`.
 
         Args:
             latents: (B, C, H, W) the method's starting noise.
@@ -74,21 +73,13 @@ class Drawing(ABC):
         """
 
     def missing(self, positions: range) -> set[tuple[str, int]]:
-        """The images (method, position) that are not there.
-
-        Raises:
-            UserError: an image of that name belongs to another prompt or seed.
-        """
+        """The images (method, position) that do not exist; refuse those of another prompt or seed."""
         return {(method, i) for method, i in product(self.methods, positions) if not self._exists(method, i)}
 
     def draw(self, positions: range, saved: Callable[[], object] = lambda: None) -> set[tuple[str, int]]:
-        """Draw what is missing of a batch. A method's batch is computed whole, so that it is always the same.
+        """Draw what is missing of a batch, and return it as `missing` does; `saved` is called after each image.
 
-        Args:
-            saved: called after each image.
-
-        Returns:
-            The images (method, position) that were missing.
+        A method's batch is computed whole, so that it is always the same.
 
         Raises:
             UserError: an image belongs to another prompt or seed, or a noise or an image is not finite.
@@ -118,13 +109,13 @@ class Drawing(ABC):
 
     def _exists(self, method: str, position: int) -> bool:
         path, prompt = self.path(method, position), self.prompts[position]
-        found = about(path)
-        if found and (found["prompt"], found["seed"]) != (prompt.text, prompt.seed):
+        facts = about(path)
+        if facts and (facts["prompt"], facts["seed"]) != (prompt.text, prompt.seed):
             raise UserError(
-                f"{path} is of {found['prompt']!r} (seed {found['seed']}), but now item {prompt.index} is "
+                f"{path} is of {facts['prompt']!r} (seed {facts['seed']}), but now item {prompt.index} is "
                 f"{prompt.text!r} (seed {prompt.seed}): give another name=NAME or delete that folder"
             )
-        return bool(found)
+        return bool(facts)
 
 
 def _check_noise(noise: Tensor, prompts: Sequence[Prompt], method: str) -> None:
@@ -132,7 +123,7 @@ def _check_noise(noise: Tensor, prompts: Sequence[Prompt], method: str) -> None:
         if not finite:
             raise UserError(
                 f"the starting noise of method '{method}' is not finite for {prompt.text!r} (seed {prompt.seed}): "
-                "check its network, or leave it out"
+                "check its network, or remove it"
             )
 
 
@@ -141,16 +132,15 @@ def claim(folder: Path, settings: dict[str, Any], replace: bool) -> None:
 
     Args:
         settings: their identity, see `identity.images`.
-        replace: delete images of other settings instead of refusing them.
-
-    Raises:
-        UserError: there are images of other settings, or of unknown origin.
+        replace: delete images of other settings instead of refusing them; those of unknown origin are always refused.
     """
     folder.mkdir(parents=True, exist_ok=True)
     made_by = folder / MADE_BY
     if made_by.exists():
         try:
-            identity.check(folder, _read(made_by), settings, "give another name=NAME or delete that folder")
+            if (old := record.read(folder, MADE_BY)) is None:
+                raise UserError(f"{made_by} is damaged: give another name=NAME or delete {folder}")
+            identity.check(folder, old, settings, "give another name=NAME or delete that folder")
             return
         except UserError:
             if not replace and any(folder.glob("*.png")):
@@ -160,13 +150,3 @@ def claim(folder: Path, settings: dict[str, Any], replace: bool) -> None:
     for path in folder.glob("*.png"):  # of other settings
         path.unlink()
     write_atomically(made_by, json.dumps(settings, indent=2, sort_keys=True) + "\n")
-
-
-def _read(made_by: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(made_by.read_text("utf-8"))
-        if isinstance(found, dict):
-            return found
-    except ValueError:
-        pass
-    raise UserError(f"{made_by} is damaged: give another name=NAME or delete {made_by.parent}")

@@ -23,11 +23,11 @@ from golden_noise.sharing.fabric import launch, shared_batches
 
 
 def generate(config: DictConfig) -> None:
-    """Draw every prompt and seed from every kind of noise, each once: what an interrupted job has drawn is kept.
+    """Draw every prompt and seed from every chosen noise, each once: an interrupted job keeps its images.
 
     As many processes as `config.fabric` says share the work, and any that run the same command. The run folder gets a
-    folder of images per kind of noise, their rows `side_by_side/`, a contact sheet of the first items, and
-    `metadata.jsonl` with a line per image. Every PNG says what made it.
+    folder of images per noise, their rows `side_by_side/`, a contact sheet of the first items, and `metadata.jsonl`
+    with a line per image. Every PNG records what made it.
 
     Raises:
         UserError: no NPNet, a noise or an image that is not finite, or images of other settings in the folder.
@@ -35,7 +35,7 @@ def generate(config: DictConfig) -> None:
     prompts = wanted(config)
     first = launch(config).is_global_zero
     images = load_images(config, prompts)
-    images.missing(range(len(prompts)))  # images of other prompts are noticed now
+    images.missing(range(len(prompts)))  # refuses images of other prompts now
     if first:
         announce(prompts, config.get("prompts"), noises=len(config.seeds or range(config.images_per_prompt)))
         warn_of_unknown_words(prompts, config.pipeline.get("vocabulary"))
@@ -71,14 +71,7 @@ def load_images(config: DictConfig, prompts: Sequence[Prompt]) -> GeneratedImage
 
 
 def draw(images: GeneratedImages, batch_size: int, quiet: bool = False) -> None:
-    """Draw what is missing, beside any number of processes that do the same in this folder.
-
-    Args:
-        quiet: show no progress.
-
-    Raises:
-        UserError: a noise or an image is not finite.
-    """
+    """Draw what is missing, sharing the work with other processes; `quiet` hides the progress."""
     count = len(images.methods)
     with tqdm(desc="drawing", unit="image", total=len(images.prompts) * count, disable=quiet) as bar:
         for positions in shared_batches(images.folder, len(images.prompts), batch_size):
@@ -88,13 +81,11 @@ def draw(images: GeneratedImages, batch_size: int, quiet: bool = False) -> None:
 
 
 def warn_of_unknown_words(items: Sequence[Prompt], vocabulary: Sequence[str] | None) -> None:
-    """Say once which words of the prompts a pipeline of few words was never trained on; None: it knows any."""
+    """Name the words of the prompts that a pipeline of few words was never trained on; None: it knows all."""
     if vocabulary is None:
         return
     words = dict.fromkeys(word for item in items for word in re.findall(r"\w+", item.text.lower()))
     unknown = [word for word in words if word not in vocabulary]
     if unknown:
-        shown = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
-        print(
-            f"warning: this pipeline was never trained on: {shown}; it knows {', '.join(vocabulary)}", file=sys.stderr
-        )
+        shown, known = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else ""), ", ".join(vocabulary)
+        print(f"warning: this pipeline was never trained on: {shown}; it knows {known}", file=sys.stderr)

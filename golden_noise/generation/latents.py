@@ -32,9 +32,8 @@ def golden_latents(
     `generator=` too: `golden_noise.noise.sampler_generators(seeds)`.
 
     Args:
-        npnet: on any device; noise of another size than its own needs its option `fit`. Or where it is, as for
-            `golden_noise.load`: a training run's folder, a hub id, or a file of published weights.
-            It is then loaded at each call.
+        npnet: on any device; noise of another size than its own needs its option `fit`. Or its source, as for
+            `golden_noise.load`, which is loaded at each call.
         pipe: a pipeline of one of the FAMILIES; it is left as it is. HunyuanDiTPipeline needs
             `use_resolution_binning=False` in its call.
         prompts: one prompt, or as many as there are seeds.
@@ -47,9 +46,9 @@ def golden_latents(
         the same as tokens, the form in which its call takes latents.
 
     Raises:
-        UserError: a pipeline of another kind, another number of prompts than of seeds, or no NPNet there.
+        UserError: an unknown pipeline, another number of prompts than of seeds, or no NPNet at that source.
     """
-    seeds = [int(seed) for seed in (seeds if isinstance(seeds, Iterable) else [seeds])]  # numpy's, too
+    seeds = [int(seed) for seed in (seeds if isinstance(seeds, Iterable) else [seeds])]  # NumPy integers included
     texts = [prompts] * len(seeds) if isinstance(prompts, str) else list(prompts)
     if not seeds or len(texts) != len(seeds):
         raise UserError(f"golden_latents: {len(texts)} prompts but {len(seeds)} seeds; give one seed for every prompt")

@@ -1,11 +1,13 @@
-"""The noises that are compared: standard, the search's, NPNet's, four controls, and what a run adds to them.
+"""The noises that are compared: standard, the search's, NPNet's, four controls, and those that a run adds.
 
 A gain that a control shows too is not golden noise: `shuffled` tests whether the prompt matters, `random_shift` whether
-the direction of the move does, `rescaled` whether the standard deviation alone explains it (regression shrinks noise),
-`constant` (see `golden_noise.evaluation.constant`) whether the best factor for all prompts does as well.
+the direction of the move does, `rescaled` whether the standard deviation explains it (regression shrinks noise), and
+`constant` (see `golden_noise.evaluation.constant`) whether one factor for all prompts does.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,6 +45,7 @@ def rescaled(noise: Tensor, golden: Tensor) -> Tensor:
     return noise * factor[:, None, None, None]
 
 
+@dataclass(frozen=True)
 class Methods:
     """Computes the starting noise of every method for a batch.
 
@@ -53,24 +56,15 @@ class Methods:
         extra: further methods by name; `constant` is always one of them.
     """
 
-    def __init__(
-        self,
-        names: list[str],
-        pipeline: Pipeline,
-        search: NoiseSearch | None,
-        npnet: AnyNPNet | None,
-        extra: Mapping[str, Method] | None = None,
-    ):
-        self.names, self.pipeline, self.search, self.npnet = names, pipeline, search, npnet
-        self.extra = extra or {}
+    names: list[str]
+    pipeline: Pipeline
+    search: NoiseSearch | None
+    npnet: AnyNPNet | None
+    extra: Mapping[str, Method] = field(default_factory=dict)
 
     @torch.inference_mode()
     def noises(
-        self,
-        noise: Tensor,
-        prompt: PromptEmbedding,
-        others: PromptEmbedding,
-        seeds: list[int],
+        self, noise: Tensor, prompt: PromptEmbedding, others: PromptEmbedding, seeds: list[int]
     ) -> dict[str, Tensor]:
         """Starting noise (B, C, H, W) float32 on the CPU for every method.
 
@@ -82,21 +76,18 @@ class Methods:
         """
         compute: dict[str, Callable[[], Tensor]] = {
             STANDARD: lambda: noise,
-            SEARCH: lambda: self._search(noise, prompt),
+            SEARCH: lambda: search.search(noise, prompt, self.pipeline),
             NPNET: lambda: golden,
             SHUFFLED: lambda: self._predict(noise, others),
             "random_shift": lambda: shifted(noise, golden, seeds),
             "rescaled": lambda: rescaled(noise, golden),
         }
+        search: Any = self.search
         golden = self._predict(noise, prompt) if {NPNET, *NETWORK_CONTROLS} & {*self.names} else noise
         return {
             name: (self.extra[name](noise, prompt, seeds) if name in self.extra else compute[name]()).float().cpu()
             for name in self.names
         }
-
-    def _search(self, noise: Tensor, prompt: PromptEmbedding) -> Tensor:
-        assert self.search is not None
-        return self.search.search(noise, prompt, self.pipeline)
 
     def _predict(self, noise: Tensor, prompt: PromptEmbedding) -> Tensor:
         assert self.npnet is not None

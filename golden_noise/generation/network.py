@@ -12,11 +12,11 @@ from golden_noise.pipelines.lazy import LazyPipeline
 
 
 def load_npnet(config: DictConfig, source: str | None, pipeline: Pipeline | LazyPipeline) -> AnyNPNet:
-    """Load an NPNet, written by training or published, and check that it fits the pipeline.
+    """Load an NPNet, trained here or published, and check that it fits the pipeline.
 
     Args:
-        source: a folder, hub id or file; None where the pipeline has no NPNet of its own and none was given.
-        pipeline: whose denoiser some NPNets share; not loaded for any other.
+        source: a folder, hub id or file; None if the pipeline has no NPNet of its own and none was given.
+        pipeline: loaded only if the NPNet shares its denoiser.
 
     Raises:
         UserError: there is none, or it was made for other shapes.
@@ -25,20 +25,16 @@ def load_npnet(config: DictConfig, source: str | None, pipeline: Pipeline | Lazy
         raise UserError(
             f"pipeline={config.pipeline.name} has no NPNet of its own: give npnet=FOLDER from a training run"
         )
-    told = {name: OmegaConf.select(config, name) for name in ("fit", "attention", "target")}
-    npnet = checkpoint.load(source, "npnet", pipeline, **told)
+    options = {name: OmegaConf.select(config, name) for name in ("fit", "attention", "target")}
+    npnet = checkpoint.load(source, "npnet", pipeline, **options)
     if isinstance(npnet, NPNet):
         check_shapes(npnet, source, config)
-    # Lightning leaves what it trained on the CPU, and with it a pipeline that shares its denoiser.
+    # Lightning leaves the network on the CPU, and with it a pipeline that shares its denoiser.
     return npnet.to(pick_device(config.device))
 
 
 def check_shapes(npnet: NPNet, source: str, config: DictConfig) -> None:
-    """Check that a network was made for the pipeline's shapes, or may be used at them.
-
-    Raises:
-        UserError: it was not.
-    """
+    """Refuse a network that was made for other shapes than the pipeline's and may not be used at them."""
     have, want = npnet.latent_shape, tuple(config.pipeline.latent_shape)
     if have != want and (npnet.fit == "exact" or have[0] != want[0]):
         raise UserError(

@@ -1,4 +1,4 @@
-"""What decides images, and the versions of what draws them."""
+"""What decides images, and the versions of the libraries that draw them."""
 
 import hashlib
 import platform
@@ -39,7 +39,8 @@ def drawing_settings(
         parts: dict[str, Any] = {}
         if name in digests or name in NETWORK_CONTROLS:
             network = name if name in digests else NPNET
-            own = network_settings(networks[network])
+            options = dict(getattr(networks[network], "config", {}))  # may differ with the same weights, such as `fit`
+            own = {option: value for option, value in options.items() if not option.startswith("_")}
             parts |= {"npnet": digests[network], "npnet_settings": own, "device": identity.sign_device(own, device)}
         if name in searches:
             parts["search"] = identity.without_device(searches[name])
@@ -53,7 +54,7 @@ def drawing_settings(
 
 
 def weights_digest(network: nn.Module) -> str:
-    """Hash of a network's weights, which tells a retrained network in the same folder from the old one."""
+    """Hash of a network's weights, which differs after retraining into the same folder."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode())
@@ -61,13 +62,7 @@ def weights_digest(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def network_settings(network: nn.Module) -> dict[str, Any]:
-    """How a network was built: two with the same weights may differ, for instance in `fit` or `unit_variance`."""
-    config = dict(getattr(network, "config", {}))
-    return {name: value for name, value in config.items() if not name.startswith("_")}
-
-
 def versions() -> dict[str, str]:
-    """Versions of what the results depend on."""
-    found = {name: version(name) for name in LIBRARIES}
-    return {"golden-noise": golden_noise.__version__, "python": platform.python_version(), **found}
+    """The versions of golden-noise, Python and LIBRARIES."""
+    libraries = {name: version(name) for name in LIBRARIES}
+    return {"golden-noise": golden_noise.__version__, "python": platform.python_version(), **libraries}

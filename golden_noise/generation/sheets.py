@@ -1,4 +1,4 @@
-"""The images of a generate job, and what shows them together: rows, a contact sheet, `metadata.jsonl`."""
+"""The images of a generate job, and their overviews: rows, a contact sheet, `metadata.jsonl`."""
 
 import json
 from itertools import product
@@ -26,19 +26,15 @@ class GeneratedImages(Drawing):
         return self.folder / method / f"{prompt.index:06d}_seed{prompt.seed}.png"
 
     def texts(self, method: str, positions: range, latents: Tensor, noise: Tensor) -> list[dict[str, str]]:
-        """See `Drawing`: also all that made the image."""
-        found = []
+        """See `Drawing`: also everything that made the image."""
+        texts = []
         for prompt in (self.prompts[position] for position in positions):
             facts = _facts(prompt, method) | self.origin | {"made_by": self.settings[method]}
-            found.append({"Description": prompt.text, "Software": "golden-noise", TEXT: json.dumps(facts)})
-        return found
+            texts.append({"Description": prompt.text, "Software": "golden-noise", TEXT: json.dumps(facts)})
+        return texts
 
     def write_rows(self, positions: range, drawn: set[tuple[str, int]]) -> None:
-        """The images of each prompt side by side, where there are several methods.
-
-        Args:
-            drawn: images (method, position) that are new.
-        """
+        """The images of each prompt side by side, if there are several methods; `drawn` are new (method, position)."""
         if len(self.methods) < 2:
             return
         (self.folder / ROW).mkdir(exist_ok=True)
@@ -60,10 +56,8 @@ class GeneratedImages(Drawing):
         """A contact sheet of the first prompts, if there are several."""
         shown = self.prompts[:ON_SHEET]
         if len(shown) > 1:
-            pictures = [
-                (f"{prompt.text} ({prompt.seed})", Image.open(self.path(self._best, i)))
-                for i, prompt in enumerate(shown)
-            ]
+            captions = [f"{prompt.text} ({prompt.seed})" for prompt in shown]
+            pictures = [(caption, Image.open(self.path(self._best, i))) for i, caption in enumerate(captions)]
             save_png(contact_sheet(pictures), self.folder / SHEET)
 
     def summary(self) -> str:

@@ -1,1 +1,1 @@
-"""Many runs: sweeps, hyperparameter search, and tables of what they found."""
+"""Many runs: sweeps, hyperparameter search, and tables of their results."""

@@ -1,15 +1,14 @@
 """Tools for many runs: `python -m golden_noise sweeps COMMAND`, `--help` for the commands."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from golden_noise.errors import UserError
+from golden_noise.cli.mistakes import run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line; a mistake is one line on stderr and exit code 2."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(prog="python -m golden_noise sweeps", description="Tools for many runs.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     summarize = commands.add_parser(
@@ -20,15 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     summarize.add_argument("folder", type=Path, metavar="FOLDER")
     summarize.set_defaults(run=_summarize)
-    options = parser.parse_args(arguments)
-    try:
-        options.run(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"error: {error.strerror or error}: {error.filename}", file=sys.stderr)
-        sys.exit(2)
+    run_command(parser, arguments)
 
 
 def _summarize(options: argparse.Namespace) -> None:

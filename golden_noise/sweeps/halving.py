@@ -1,4 +1,4 @@
-"""Successive halving: of the trainings that got equally far, only the best go on."""
+"""Successive halving: of the trainings that got equally far, only the best continue."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ class Halving:
     """Which trainings of a sweep are stopped, each on its own, without waiting for the others (ASHA, Li et al. 2020).
 
     Args:
-        min_epochs: where trainings are compared first; then at `eta` times as many epochs, and so on.
-        eta: one in so many goes on. The best one so far always does.
+        min_epochs: of the first comparison; the next one is at `eta` times as many epochs, and so on.
+        eta: one in so many continues, and always the best one so far.
     """
 
     min_epochs: int

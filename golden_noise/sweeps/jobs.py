@@ -1,13 +1,12 @@
 """One job of a sweep: a process of its own, in a locked folder of its own, done once.
 
 The job `model=unet seed=1` of the sweep NAME is `python train.py model=unet seed=1 name='NAME/model=unet,seed=1'`. It
-has a process of its own for two reasons. Lightning starts the other ranks of a DDP training with its own process's
-command line: under `-m` each of them would run the whole sweep. And a job that dies, whatever of, takes no other along.
+has a process of its own for two reasons. Lightning starts the other ranks of a DDP training with the command line of
+its process: under `-m` each of them would run the whole sweep. And a job that dies stops no other.
 """
 
 import contextlib
 import fcntl
-import json
 import os
 import shlex
 import signal
@@ -20,15 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from golden_noise.errors import UserError
-from golden_noise.files import write_atomically
 from golden_noise.sweeps.halving import Halving
 from golden_noise.sweeps.runs import Run
 from golden_noise.tracking import record
 
 POLL = 0.5  # seconds between looks at a job
-PATIENCE = 60  # seconds that a job which is to stop has to end by itself
-STOPPED = "stopped.json"  # in place of the record, of a training that fell behind
-OUTPUT = "output.txt"  # what a job says that runs beside others
+PATIENCE = 60  # seconds that a job gets to end by itself
+STOPPED = "stopped.json"  # instead of the record, of a training that fell behind
+OUTPUT = "output.txt"  # of a job that runs beside others
 
 
 class Interrupted(Exception):
@@ -43,7 +41,7 @@ class Job:
         number: in the sweep, from 0.
         overrides: its settings, without its name.
         command: the command line that runs it.
-        halving: which trainings are to be stopped before their end, if any.
+        halving: which trainings stop before their end, if any.
     """
 
     number: int
@@ -56,33 +54,23 @@ class Job:
         return f"job {self.number + 1}, {self.folder.name}"
 
     def result(self) -> dict[str, Any] | None:
-        """What is recorded of the job; None if it is still to be run.
-
-        Raises:
-            UserError: its folder holds a run of other settings.
-        """
-        found = record.read(self.folder)
-        if found is None and self.halving:
-            found = record.read(self.folder, STOPPED)
-        if found is None:
-            return None
-        have, want = (set(settings) for settings in (found.get("overrides", []), self.overrides))
-        if have != want:
-            difference = " ".join(sorted(have ^ want))
+        """The record of the job, None if it has none; refuse a folder with a run of other settings."""
+        result = record.read(self.folder) or (record.read(self.folder, STOPPED) if self.halving else None)
+        if result and (difference := {*result.get("overrides", [])} ^ {*self.overrides}):
             raise UserError(
-                f"{self.folder} holds a finished run of other settings ({difference}): "
+                f"{self.folder} holds a finished run of other settings ({' '.join(sorted(difference))}): "
                 "give another name=NAME or delete that folder"
             )
-        return found
+        return result
 
     def run(self, lock: int, is_over: Callable[[], bool], apart: bool) -> None:
         """Run the job to its end, or until it has fallen behind.
 
         Args:
-            lock: of its folder. The job holds it, too: if only this process is killed, a restart does not run the job
-                twice.
+            lock: of its folder, which the job holds too: if only this process is killed, a restart does not run the
+                job twice.
             is_over: whether the sweep ends.
-            apart: what the job says goes into its folder, not to the terminal.
+            apart: write the job's output into its folder, not to the terminal.
 
         Raises:
             UserError: it failed.
@@ -103,10 +91,10 @@ class Job:
         if is_over():
             raise Interrupted
         where = f" ({self.folder / OUTPUT})" if apart else ""
-        raise UserError(f"{self}, {_how(process.returncode)}{where}: the same command tries it again")
+        raise UserError(f"{self}, {_how(process.returncode)}{where}: rerun the same command to try it again")
 
     def _watch(self, process: subprocess.Popen[bytes], is_over: Callable[[], bool]) -> bool:
-        """Wait until a process ends, or end it; whether it was for having fallen behind."""
+        """Wait until a process ends, or end it; whether it had fallen behind."""
         run = Run(self.folder, {}, None)
         try:
             while process.poll() is None:
@@ -116,8 +104,8 @@ class Job:
                 if self.halving and self.halving.stops(run):
                     _end(process)
                     if record.read(self.folder) is None:  # it had not just finished
-                        found = {"overrides": list(self.overrides), "explained": run.explained}
-                        write_atomically(self.folder / STOPPED, json.dumps(found, indent=2))
+                        stopped = {"overrides": list(self.overrides), "explained": run.explained}
+                        record.write(self.folder, stopped, STOPPED)
                         print(f"{self}: stopped, it has fallen behind", flush=True)
                     return True
         finally:
@@ -127,9 +115,9 @@ class Job:
 
 @contextmanager
 def held(folder: Path) -> Iterator[int | None]:
-    """Holds a folder against other processes: gives the lock's file descriptor, or None if another has it.
+    """Locks a folder: gives the lock's file descriptor, or None if another process has it.
 
-    The lock ends with the processes that hold it; a kill cannot leave it behind.
+    The lock ends with the processes that hold it, so a kill cannot leave it behind.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:

@@ -1,8 +1,8 @@
 """Multiruns (`-m`): a Hydra launcher for any sweeper, whose jobs are processes of their own.
 
-Several processes may run the same sweep, on one machine or on several that share the folder: each takes the jobs that
-no other has. A sweep that is started again with the same command does what is missing. A search whose sampler has a
-seed goes on the same way: it suggests what it suggested before, and is told at once what came of it.
+Several processes may run the same sweep, on machines that share the folder: each takes jobs that no other has.
+Rerunning the same command does what is missing. So does a search whose sampler has a seed: it suggests the same
+settings again, and at once gets the results of finished jobs.
 """
 
 import os
@@ -39,8 +39,7 @@ class ProcessLauncher(Launcher):
 
     Args:
         n_jobs: how many run at the same time.
-        wait: also for jobs that other processes have. A search needs their results; without one, whoever finds nothing
-            left to do may end.
+        wait: also for jobs of other processes, as a search needs their results.
         halving: arguments of `Halving`; None: no training is stopped.
     """
 
@@ -53,26 +52,26 @@ class ProcessLauncher(Launcher):
             raise UserError(f"hydra.launcher.halving={halving}: {error}") from error
         self.n_jobs, self.wait = n_jobs, wait
         self._over = threading.Event()
-        self._elsewhere: set[int] = set()  # numbers of jobs that other processes have, as far as it was said
+        self._elsewhere: set[int] = set()  # numbers of jobs that other processes were reported to have
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's word of what is to be run; the task is the command line's own, in another process."""
+        """Called by Hydra; the task is not used, as it runs in another process."""
         self.loader, self.config = hydra_context.config_loader, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-        """Run the jobs; those that failed are said so, and lose no other.
-
-        Raises:
-            UserError: this process is one of several that would each run the sweep.
-        """
-        _check_alone()
+        """Run the jobs; a job that fails is reported and stops no other."""
+        if started_several_times():
+            raise UserError(
+                "-m under torchrun or in several SLURM tasks: start the sweep as one plain process (of an sbatch "
+                "--array, each is), Lightning starts the ranks of every job"
+            )
         AFTER_SWEEP[:] = [partial(finish, Path(self.config.hydra.sweep.dir).absolute())]
         jobs = [self._job(number, overrides) for number, overrides in enumerate(job_overrides, initial_job_idx)]
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         try:
             return self._run(jobs)
         except (KeyboardInterrupt, SystemExit) as end:
-            print("interrupted: run the same command again to go on", file=sys.stderr)
+            print("interrupted: resume by rerunning the same command", file=sys.stderr)
             sys.exit(end.code if isinstance(end, SystemExit) else 1)
 
     def _run(self, jobs: Sequence[Job]) -> list[JobReturn]:
@@ -83,16 +82,16 @@ class ProcessLauncher(Launcher):
                     attempts = zip(left, pool.map(self._attempt, left), strict=True)
                     done |= {job.number: result for job, result in attempts if result}
                     self._over.wait(POLL if len(done) < len(jobs) else 0)
-            finally:  # also when interrupted: running jobs end, to be gone on with next time
+            finally:  # also when interrupted: running jobs end, and resume next time
                 self._over.set()
         self._over.clear()
         results = [done[job.number] for job in jobs]
         for failed in (some := [result for result in results if result.status == JobStatus.FAILED]):
-            failed.return_value = UserError(f"{len(some)} of {len(jobs)} jobs failed")  # which ones, was said
+            failed.return_value = UserError(f"{len(some)} of {len(jobs)} jobs failed")  # each was reported
         return results
 
     def _attempt(self, job: Job) -> JobReturn | None:
-        """Do a job, or find it done; None while another process is to do it."""
+        """Do a job, or find it done; None while another process has it."""
         result = JobReturn(overrides=job.overrides, task_name=self.config.hydra.job.name, status=JobStatus.COMPLETED)
         try:
             with held(job.folder) as lock:
@@ -130,23 +129,20 @@ class ProcessLauncher(Launcher):
 
 
 def finish(folder: Path) -> None:
-    """Say what came of a sweep that just ended: its summary, if it was one of trainings, and the best settings."""
+    """Print the summary of a sweep of trainings, and the best settings of a search."""
     if any(record.read(path.parent) for path in folder.glob(f"*/{record.RECORD}")):
         from golden_noise.sweeps.summary import summarize  # loads much
 
         summarize(folder)
-    if (found := folder / "optimization_results.yaml").exists():
-        best: Any = OmegaConf.load(found)
+    if (results := folder / "optimization_results.yaml").exists():
+        best: Any = OmegaConf.load(results)
         settings = " ".join(f"{key}={value}" for key, value in best.best_params.items())
         print(f"best: {best.best_value:.4f} with {settings}")
 
 
 def as_argument(override: str) -> str:
-    """A setting of a job as an argument of its own command line: Hydra's sweepers escape blanks and the like."""
-    if "\\" not in override:
-        return override
-    parsed = OverridesParser.create().parse_override(override)
-    value = parsed.value()
+    """A setting of a job as an argument of its own command line, without the escapes of Hydra's sweepers."""
+    value = OverridesParser.create().parse_override(override).value() if "\\" in override else None
     return f"{override.partition('=')[0]}={quoted(value)}" if isinstance(value, str) else override
 
 
@@ -155,16 +151,8 @@ def quoted(text: str) -> str:
     return QuotedString(text, Quote.single).with_quotes()
 
 
-def _check_alone() -> None:
-    if started_several_times():
-        raise UserError(
-            "-m under torchrun or in several SLURM tasks: start the sweep as one plain process (of an sbatch --array, "
-            "each is), Lightning starts the ranks of every job"
-        )
-
-
 def _flags(config: Any) -> list[str]:
-    """Hydra's own settings on the command line that the jobs need, too: not those of the sweep."""
+    """Hydra's own settings on the command line that the jobs need, without those of the sweep."""
     hydra = config.hydra
     folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
     name = hydra.job.config_name

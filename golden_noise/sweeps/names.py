@@ -1,29 +1,23 @@
-"""Names of a sweep's folder and of its jobs' folders: the same command gives the same ones again."""
+"""Names of a sweep's folder and of its jobs' folders, the same for the same command."""
 
 import hashlib
 import re
 import sys
 from collections.abc import Mapping
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from golden_noise.cli.arguments import parsed
 from golden_noise.errors import UserError
 
 LONGEST = 120  # characters of a folder's name
-#: Settings that say how many jobs a sweep has and how they run, not what they are.
+#: Settings of how many jobs a sweep has and how they run, not of the jobs.
 OF_THE_SWEEP = ("hydra.launcher.", "hydra.sweeper.n_")
 
 
 def sweep_name(name: str, *, _root_: DictConfig) -> str:
-    """Name of the sweep's folder: the given one, else one that the same command line gives again.
-
-    Raises:
-        UserError: a launcher asks for it in a process that was not started with the sweep's command line.
-    """
+    """Name of the sweep's folder: the given one, else one made from the command line."""
     if _root_.hydra.get("mode") == RunMode.MULTIRUN and len(sys.argv) > 1 and not _settings():
         raise UserError("this launcher needs hydra.sweep.dir=FOLDER")
     settings = sorted(text for text in _settings() if not text.startswith(OF_THE_SWEEP))
@@ -36,7 +30,7 @@ def sweep_name(name: str, *, _root_: DictConfig) -> str:
 def job_folder(*, _root_: DictConfig) -> str:
     """Name of a job's folder: its values of what varies in the sweep, such as `model=unet,seed=1`."""
     keys = _swept(_root_)
-    text = ",".join(o for o in _root_.hydra.overrides.task if (p := _parsed(o)) and p.get_key_element() in keys)
+    text = ",".join(o for o in _root_.hydra.overrides.task if (p := parsed(o)) and p.get_key_element() in keys)
     short = re.sub(r"[^\w.+=,@-]+", "_", text)[:LONGEST]
     return (short if short == text else f"{short}-{_digest(text)}") or str(_root_.hydra.job.num)
 
@@ -44,15 +38,8 @@ def job_folder(*, _root_: DictConfig) -> str:
 def _swept(root: DictConfig) -> list[str]:
     """Keys that have several values, in the order of the command line."""
     params: Mapping[str, str] = OmegaConf.select(root, "hydra.sweeper.params") or {}
-    found = (_parsed(text) for text in [*(f"{k}={v}" for k, v in params.items()), *_settings()])
-    return list(dict.fromkeys(o.get_key_element() for o in found if o and o.is_sweep_override()))
-
-
-def _parsed(text: str) -> Override | None:
-    try:
-        return OverridesParser.create().parse_override(text)
-    except HydraException:  # Hydra says so itself
-        return None
+    overrides = (parsed(text) for text in [*(f"{k}={v}" for k, v in params.items()), *_settings()])
+    return list(dict.fromkeys(o.get_key_element() for o in overrides if o and o.is_sweep_override()))
 
 
 def _settings() -> list[str]:

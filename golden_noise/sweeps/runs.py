@@ -1,4 +1,4 @@
-"""Finished and unfinished trainings, as their folders tell of them."""
+"""Finished and unfinished trainings, read from their folders."""
 
 import csv
 import json
@@ -16,6 +16,8 @@ from golden_noise.tracking import record
 from golden_noise.tracking.record import without_name
 
 SEED = "seed"
+# Of run.json.
+FACTS = ("parameters", "forward_ms", "forward_batch", "seconds", "epochs", "device", "threads", "ranks", "commit")
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,13 @@ class Run:
         return "default" if OmegaConf.is_config(value) else str(value)
 
     def curve(self, metric: str) -> list[tuple[int, float]]:
-        """(epochs trained, value) of a logged metric, over all restarts; of an epoch that was run twice the later."""
-        found: dict[int, float] = {}
+        """(epochs trained, value) of a logged metric, over all restarts; the later one for an epoch that ran twice."""
+        values: dict[int, float] = {}
         for log in sorted(self.folder.glob("csv/version_*/metrics.csv"), key=lambda path: path.stat().st_mtime_ns):
             lines = [line for line in log.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
             rows = csv.DictReader(lines)  # without a last line that is being written
-            found |= {int(row["epoch"]) + 1: float(row[metric]) for row in rows if row.get(metric)}
-        return sorted(found.items())
+            values |= {int(row["epoch"]) + 1: float(row[metric]) for row in rows if row.get(metric)}
+        return sorted(values.items())
 
     @property
     def explained(self) -> float | None:
@@ -64,7 +66,7 @@ class Run:
     @cached_property
     def gain(self) -> dict[str, Any]:
         """NPNet's difference to standard noise by the evaluation's first metric; empty if it was not evaluated."""
-        from golden_noise.evaluation.verdict import compared  # late: a launcher does without NumPy
+        from golden_noise.evaluation.verdict import compared  # late: a launcher does not need NumPy
         from golden_noise.generation.names import NPNET, STANDARD
 
         try:
@@ -75,13 +77,9 @@ class Run:
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """The trainings below a folder, in the order of their names.
-
-    Raises:
-        UserError: there are none.
-    """
-    places = (path.parent for path in sorted(folder.rglob("config.yaml")) if (path.parent / "csv").is_dir())
-    runs = [Run(place, _overrides(place), record.read(place)) for place in places]
+    """The trainings below a folder, in the order of their names."""
+    folders = (path.parent for path in sorted(folder.rglob("config.yaml")) if (path.parent / "csv").is_dir())
+    runs = [Run(path, _overrides(path), record.read(path)) for path in folders]
     if not runs:
         raise UserError(f"no trainings in {folder}: give the folder of a sweep, or one that holds runs of train.py")
     return runs
@@ -104,20 +102,20 @@ def varied(runs: Sequence[Run]) -> list[str]:
 
 
 def groups(runs: Sequence[Run], keys: Sequence[str]) -> Mapping[str, list[Run]]:
-    """Runs that differ in nothing but the seed, under what sets them apart from the others."""
-    told = [key for key in keys if key != SEED]
-    found: dict[str, list[Run]] = {}
+    """Runs that differ only in the seed, under the settings that distinguish them from the others."""
+    settings = [key for key in keys if key != SEED]
+    by_label: dict[str, list[Run]] = {}
     for run in runs:
-        values = [run.setting(key) for key in told]
-        label = ", ".join(f"{key}={value}" for key, value in zip(told, values, strict=True))
-        found.setdefault((values[0] if len(values) == 1 else label) or "all runs", []).append(run)
-    return found
+        values = [run.setting(key) for key in settings]
+        label = ", ".join(f"{key}={value}" for key, value in zip(settings, values, strict=True))
+        by_label.setdefault((values[0] if len(values) == 1 else label) or "all runs", []).append(run)
+    return by_label
 
 
 def table(runs: Sequence[Run], keys: Sequence[str], folder: Path) -> Iterator[dict[str, Any]]:
     """One row per run, for `summary.csv`."""
     for run in runs:
-        known, gain = run.record or {}, run.gain
+        facts, gain = run.record or {}, run.gain
         yield {
             "run": run.folder.relative_to(folder).as_posix(),
             **{key: run.setting(key) for key in keys},
@@ -128,18 +126,5 @@ def table(runs: Sequence[Run], keys: Sequence[str], folder: Path) -> Iterator[di
             "gain_low": gain["ci95"][0] if gain else None,
             "gain_high": gain["ci95"][1] if gain else None,
             "pairs": gain.get("n"),
-            **{
-                name: known.get(name)
-                for name in (
-                    "parameters",
-                    "forward_ms",
-                    "forward_batch",
-                    "seconds",
-                    "epochs",
-                    "device",
-                    "threads",
-                    "ranks",
-                    "commit",
-                )
-            },
+            **{name: facts.get(name) for name in FACTS},
         }

@@ -1,9 +1,9 @@
-"""`summary.csv` and `summary.html` of many trainings: what varied, and what came of it."""
+"""`summary.csv` and `summary.html` of many trainings: varied settings and results."""
 
 import csv
 import io
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,7 @@ COLOURS = 8  # of summary.css
 
 
 def summarize(folder: Path) -> None:
-    """Write `summary.csv` and `summary.html` into a folder of trainings, and print the groups.
-
-    Raises:
-        UserError: there are no trainings.
-    """
+    """Write `summary.csv` and `summary.html` into a folder of trainings, and print the groups."""
     runs = read_runs(folder)
     keys = varied(runs)
     rows, grouped = list(table(runs, keys, folder)), [_group(*entry) for entry in groups(runs, keys).items()]
@@ -52,29 +48,24 @@ def summarize(folder: Path) -> None:
 
 def _group(label: str, runs: Sequence[Run]) -> dict[str, Any]:
     """What runs that differ in the seed alone have in common."""
-    known = [run.record for run in runs if run.record]
+    records = [run.record for run in runs if run.record]
     return {
         "label": label,
         "runs": runs,
-        "finished": len(known),
+        "finished": len(records),
         "explained": _spread(run.explained for run in runs if run.record),
         "gain": _spread(run.gain.get("difference") for run in runs if run.record),
-        "parameters": _spread(found["parameters"] for found in known),
-        "forward_ms": _spread(found["forward_ms"] for found in known),
-        "seconds": _spread(found["seconds"] for found in known),
+        **{name: _spread(record[name] for record in records) for name in ("parameters", "forward_ms", "seconds")},
     }
 
 
 def _spread(values: Iterable[float | None]) -> dict[str, Any] | None:
     """Mean and standard deviation (of one value: None) of the values that there are."""
-    found = [value for value in values if value is not None]
-    if not found:
+    known = [value for value in values if value is not None]
+    if not known:
         return None
-    return {
-        "values": found,
-        "mean": statistics.fmean(found),
-        "deviation": statistics.stdev(found) if len(found) > 1 else None,
-    }
+    deviation = statistics.stdev(known) if len(known) > 1 else None
+    return {"values": known, "mean": statistics.fmean(known), "deviation": deviation}
 
 
 def _result(grouped: Sequence[dict[str, Any]], name: str) -> dict[str, Any] | None:
@@ -82,20 +73,21 @@ def _result(grouped: Sequence[dict[str, Any]], name: str) -> dict[str, Any] | No
     shown = [group for group in grouped if group[name]]
     if not shown:
         return None
-    values = [value for group in shown for value in group[name]["values"]]
-    for group in shown:
-        found = group[name]
-        values += [found["mean"] + sign * (found["deviation"] or 0) for sign in (-1, 1)]
-    zero = [0.0] if name == "gain" else []
-    return {"name": name, "axis": Axis.over([*values, *zero]), "zero": 0 if zero else None}
+    values = [0.0] if name == "gain" else []
+    for spread in (group[name] for group in shown):
+        deviation = spread["deviation"] or 0
+        values += [*spread["values"], spread["mean"] - deviation, spread["mean"] + deviation]
+    return {"name": name, "axis": Axis.over(values), "zero": 0 if name == "gain" else None}
 
 
 def _curves(grouped: Sequence[dict[str, Any]], metric: str) -> dict[str, Any] | None:
     """Every run's curve in its group's colour, in percent of the figure."""
-    found = [
-        (i % COLOURS, group["label"], run.curve(metric)) for i, group in enumerate(grouped) for run in group["runs"]
+    drawn = [
+        (i % COLOURS, group["label"], curve)
+        for i, group in enumerate(grouped)
+        for run in group["runs"]
+        if (curve := run.curve(metric))
     ]
-    drawn = [(colour, label, curve) for colour, label, curve in found if curve]
     if not drawn:
         return None
     x = Axis.over(epoch for *_, curve in drawn for epoch, _ in curve)
@@ -127,21 +119,18 @@ def _terminal(grouped: Sequence[dict[str, Any]]) -> Table:
     for heading in ("", "runs", "val/explained", "gain", "parameters", "ms per forward", "seconds"):
         table.add_column(heading, justify="right" if heading else "left")
     for group in grouped:
-        mean = {name: group[name]["mean"] if group[name] else None for name in ("parameters", "forward_ms", "seconds")}
+        digits = {"parameters": 0, "forward_ms": 2, "seconds": 0}
         table.add_row(
             Text(group["label"]),
             f"{group['finished']}/{len(group['runs'])}",
             _shown(group["explained"], verdict.plain),
             _shown(group["gain"], verdict.signed),
-            *(
-                "–" if value is None else f"{value:,.{digits}f}"
-                for value, digits in zip(mean.values(), (0, 2, 0), strict=True)
-            ),
+            *(f"{group[name]['mean']:,.{n}f}" if group[name] else "–" for name, n in digits.items()),
         )
     return table
 
 
-def _shown(found: dict[str, Any] | None, number: Any) -> str:
-    if found is None:
+def _shown(spread: dict[str, Any] | None, number: Callable[[float], str]) -> str:
+    if spread is None:
         return "–"
-    return number(found["mean"]) + (f" ± {found['deviation']:.3f}" if found["deviation"] is not None else "")
+    return number(spread["mean"]) + (f" ± {spread['deviation']:.3f}" if spread["deviation"] is not None else "")

@@ -1,4 +1,4 @@
-"""`run.json`: what a training that ran to its end was and reached. It is written last, so it marks a finished run."""
+"""`run.json`: the settings and results of a training. It is written last, so it marks a finished run."""
 
 import json
 import subprocess
@@ -11,13 +11,13 @@ from golden_noise.files import write_atomically
 RECORD = "run.json"
 
 
-def write(folder: Path, record: dict[str, Any]) -> None:
+def write(folder: Path, record: dict[str, Any], name: str = RECORD) -> None:
     """Write the record of a run; it appears whole or not at all."""
-    write_atomically(folder / RECORD, json.dumps(record, indent=2))
+    write_atomically(folder / name, json.dumps(record, indent=2))
 
 
 def read(folder: Path, name: str = RECORD) -> dict[str, Any] | None:
-    """The record of a run, or None if it did not run to its end."""
+    """The record of a run, or None if it is missing or damaged."""
     try:
         record = json.loads((folder / name).read_text("utf-8"))
     except (OSError, ValueError):
@@ -26,16 +26,15 @@ def read(folder: Path, name: str = RECORD) -> dict[str, Any] | None:
 
 
 def without_name(overrides: Sequence[str]) -> list[str]:
-    """The settings that make a run what it is, whatever it is called."""
+    """The settings of a run without its name."""
     return [text for text in overrides if not text.startswith("name=")]
 
 
 def commit() -> str | None:
-    """The commit of this code, with a `+` if there are changes beyond it; None where the code is in no git checkout."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    """The commit of this code, with a `+` for uncommitted changes; None outside a git checkout."""
+    describe = ["git", "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"]
+    here = Path(__file__).parent
     try:
-        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        return subprocess.run(describe, cwd=here, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return head.stdout.strip() + ("+" if changes.stdout.strip() else "")

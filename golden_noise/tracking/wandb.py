@@ -1,7 +1,6 @@
-"""What runs report to Weights & Biases and to CSV files, so that they can be compared.
+"""Reports of runs to Weights & Biases and to CSV files, from plain values only.
 
-All that comes here is plain: numbers, images, dictionaries and paths. Lineage: collecting logs the pairs, training uses
-them and logs the weights, evaluating uses these.
+Lineage: collecting logs the pairs, training uses them and logs the weights, evaluating uses these.
 """
 
 import re
@@ -24,11 +23,7 @@ WANDB_MODES = ("offline", "online", "disabled")
 
 
 def log_in(config: DictConfig) -> None:
-    """Log in to W&B where runs go there at once, so that what stands in the way is noticed before any work.
-
-    Raises:
-        UserError: no or a wrong key, no network, or no such mode.
-    """
+    """Log in to W&B in mode online, so that a wrong key or no network is reported before any work."""
     mode = OmegaConf.select(config, "logger.wandb.mode")
     if mode not in (None, *WANDB_MODES):
         raise UserError(f"logger.wandb.mode={mode} must be one of {', '.join(WANDB_MODES)}")
@@ -44,20 +39,16 @@ def log_in(config: DictConfig) -> None:
 
 
 def build_loggers(config: DictConfig) -> list[Logger]:
-    """The loggers of `config.logger`, which begin a run at the first thing that they are told."""
+    """The loggers of `config.logger`, which begin a run when they first log something."""
     loggers = [logger for logger in instantiate(config.logger).values() if logger is not None]
     for logger in loggers:
-        if isinstance(logger, WandbLogger):  # it passes on a setting that W&B warns of, whatever its value
+        if isinstance(logger, WandbLogger):  # W&B warns of this setting, whatever its value
             logger._wandb_init.pop("anonymous", None)
     return loggers
 
 
 def log_config(loggers: Sequence[Logger], config: DictConfig) -> None:
-    """Tell loggers the whole config as hyperparameters.
-
-    Raises:
-        UserError: W&B does not take the settings of the run, its environment variables' included.
-    """
+    """Log the whole config as hyperparameters."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
     for logger in loggers:
         if isinstance(logger, WandbLogger):
@@ -66,12 +57,12 @@ def log_config(loggers: Sequence[Logger], config: DictConfig) -> None:
 
 
 def _begin(logger: WandbLogger) -> None:
-    """Begin a W&B run: its settings may come from anywhere, and fail in any way."""
+    """Begin a W&B run, whose settings, environment variables included, may fail in any way."""
     try:
         _ = logger.experiment
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"W&B cannot begin a run: {reason} (what was made stays)") from error
+        raise UserError(f"W&B cannot begin a run: {reason} (results so far are kept)") from error
 
 
 def wandb_run(loggers: Sequence[Logger]) -> "Run | None":
@@ -97,12 +88,12 @@ def log_table(run: "Run", name: str, columns: Sequence[str], rows: Iterable[Sequ
 
 
 def pairs_artifact(index: Path, shards: Mapping[str, str], pairs: int) -> "Artifact":
-    """A folder of pairs: its index, and references to the shards, none of which is copied or even read.
+    """A folder of pairs: its index, and references to the shards, which are neither copied nor read.
 
     Args:
         index: the file that lists the shards beside it.
-        shards: their checksums by name, so that the same pairs are the same version wherever they lie.
-        pairs: how many they hold.
+        shards: their checksums by name, so that the same pairs are the same version in any folder.
+        pairs: their number.
     """
     from wandb import Artifact
     from wandb.sdk.artifacts.artifact_manifest_entry import ArtifactManifestEntry
@@ -118,7 +109,7 @@ def pairs_artifact(index: Path, shards: Mapping[str, str], pairs: int) -> "Artif
 
 
 def weights_artifact(folder: Path) -> "Artifact":
-    """A folder of a trained NPNet. Its network is uploaded with the run; the card and settings may still change."""
+    """The network of a trained NPNet's folder, without the card and settings, which may still change."""
     from wandb import Artifact
 
     artifact = Artifact(_name("npnet", folder.absolute().parents[1].name), "model")
@@ -128,7 +119,7 @@ def weights_artifact(folder: Path) -> "Artifact":
 
 
 def report_weights_used(run: "Run", folder: Path | None) -> None:
-    """Report which trained NPNet a run used; None: one that is not known to W&B."""
+    """Report which trained NPNet a run used; None: one that W&B does not know."""
     if folder:
         use_artifact(run, weights_artifact(folder))
 
@@ -136,8 +127,8 @@ def report_weights_used(run: "Run", folder: Path | None) -> None:
 def use_artifact(run: "Run", artifact: "Artifact") -> None:
     """Declare an artifact as an input of a run.
 
-    Offline, `run.use_artifact` refuses. What it does online with an artifact that W&B may not know yet, offline is
-    recorded, and done by `wandb sync`: the artifact is logged (the same content is the same version) and then used.
+    Offline, `run.use_artifact` refuses. This records what it does online for `wandb sync`: the artifact is logged (the
+    same content is the same version) and then used.
     """
     if run.offline:
         run._log_artifact(artifact, is_user_created=True, use_after_commit=True)

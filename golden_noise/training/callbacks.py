@@ -1,4 +1,4 @@
-"""What happens beside the training: NPNets saved as folders, grids of sample images."""
+"""Callbacks that save NPNets as folders and draw grids of sample images."""
 
 import sys
 from collections.abc import Callable
@@ -19,9 +19,8 @@ from golden_noise.npnet import AnyNPNet
 class SaveNPNet(Callback):
     """Writes NPNets as diffusers folders when training ends: `last/` and, from the best checkpoint, `best/`.
 
-    The best is the one that the trainer's (first) ModelCheckpoint monitors, and the last of a training without
-    validation. With a callback that averages weights, both hold the averaged ones. Where nothing was trained, nothing
-    is written.
+    The trainer's (first) ModelCheckpoint decides which is the best; without validation it is the last. With a callback
+    that averages weights, both hold averaged ones. If nothing was trained, nothing is written.
 
     Args:
         dirpath: folder to write `best/` and `last/` into.
@@ -31,7 +30,7 @@ class SaveNPNet(Callback):
         self.dirpath = Path(dirpath)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves on rank 0 while the others wait; averaged weights have taken their place by now."""
+        """Saves on rank 0 while the others wait; averaged weights are in place by now."""
         tried: bool = trainer.fast_dev_run  # type: ignore[attr-defined]
         if trainer.is_global_zero and trainer.global_step and not tried:
             npnet: Any = pl_module.npnet
@@ -39,8 +38,7 @@ class SaveNPNet(Callback):
             best_path = getattr(trainer.checkpoint_callback, "best_model_path", "")
             if best_path:
                 last = {name: value.clone() for name, value in npnet.state_dict().items()}
-                checkpoint = torch.load(best_path, map_location="cpu", weights_only=True)
-                weights = checkpoint["state_dict"].items()
+                weights = torch.load(best_path, map_location="cpu", weights_only=True)["state_dict"].items()
                 prefix = "npnet."
                 npnet.load_state_dict({k.removeprefix(prefix): v for k, v in weights if k.startswith(prefix)})
                 _save(npnet, self.dirpath / "best")
@@ -58,9 +56,8 @@ def _save(npnet: AnyNPNet, folder: Path) -> None:
 class SampleGrid(Callback):
     """Draws a grid of images, one row per prompt, from standard (left) and golden noise (right).
 
-    Written to `epoch=NNNN.png` and sent to every logger with a `log_image`. It is drawn during validation,
-    with the weights that are validated (averaged ones included), on rank 0, and leaves the random state as
-    it was.
+    Written to `epoch=NNNN.png` and sent to every logger with a `log_image`. Rank 0 draws it during validation, with
+    the validated weights (averaged ones included), and leaves the random state unchanged.
 
     Args:
         sample: called with an NPNet, or None for the standard noise; returns images (N, 3, H, W) in [0, 1]
@@ -83,7 +80,7 @@ class SampleGrid(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draws at the first batch: averaged weights are in place, whatever the order of the callbacks."""
+        """Draws at the first batch, when averaged weights are in place whatever the order of the callbacks."""
         first = batch_idx == 0 and dataloader_idx == 0 and not trainer.sanity_checking
         if not (first and trainer.is_global_zero and trainer.current_epoch % self.every_n_epochs == 0):
             return
@@ -93,8 +90,8 @@ class SampleGrid(Callback):
                 self._standard = self.sample(None).float().cpu()
             golden = self.sample(npnet).float().cpu()
         pairs = torch.stack([self._standard, golden], dim=1).flatten(0, 1)
-        if not pairs.isfinite().all():  # would be black; a training that needs no images goes on without
-            print("note: no grid of samples, for their images are not finite: see generate.py", file=sys.stderr)
+        if not pairs.isfinite().all():  # would be black; training does not need images
+            print("note: no grid of samples, because images are not finite: see generate.py", file=sys.stderr)
             return
         grid = make_image_grid(numpy_to_pil(pairs.permute(0, 2, 3, 1).numpy()), rows=len(golden), cols=2)
         self.dirpath.mkdir(parents=True, exist_ok=True)

@@ -19,27 +19,24 @@ def write_card(
     summary: dict[str, Any] | None,
     search: dict[str, Any] | None = None,
 ) -> None:
-    """Writes `README.md`: how to use the weights, what they were trained on, and what they reach.
+    """Writes `README.md`: how to use the weights, their training and their results.
 
     Args:
         folder: of the saved NPNet.
         config: of the train job.
         summary: content of the evaluation's `results.json`, if there was one.
-        search: that made the pairs, where that is known; else the config's.
+        search: that made the pairs, if known; by default the config's.
     """
-    text = "\n\n".join([_use(config), _training(npnet, config, search), _results(summary)])
-    ModelCard(f"---\n{_metadata(config).to_yaml()}\n---\n\n{text}\n").save(folder / "README.md")
-
-
-def _metadata(config: DictConfig) -> ModelCardData:
     source = config.pipeline.model.source
     public = source.count("/") == 1 and not source.startswith((BUNDLED, ".", "/", "~"))
-    return ModelCardData(
+    metadata = ModelCardData(
         library_name="diffusers",
         pipeline_tag="text-to-image",
         tags=["golden-noise", "npnet"],
         base_model=source if public else None,
     )
+    text = "\n\n".join([_use(config), _training(npnet, config, search), _results(summary)])
+    ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}\n").save(folder / "README.md")
 
 
 def _use(config: DictConfig) -> str:
@@ -76,7 +73,7 @@ def _training(npnet: AnyNPNet, config: DictConfig, search: dict[str, Any] | None
 
 
 def _public(source: str) -> str:
-    """A source without what is particular to this machine."""
+    """A source without the paths of this machine."""
     source = source.replace(f"{Path.cwd()}/", "")
     return Path(source).name if source.startswith(("/", "~")) else source
 
@@ -91,7 +88,8 @@ def _results(summary: dict[str, Any] | None) -> str:
     if summary is None:
         return "## Results\n\nNot evaluated: `python evaluate.py npnet=FOLDER` compares it with its controls."
     methods, metrics = summary["methods"], list(summary["methods"][STANDARD])
-    rows = [[_bold(name(method)), *(_cell(summary, metric, method) for metric in metrics)] for method in methods]
+    names = {method: f"**{name(method)}**" if method == NPNET else name(method) for method in methods}
+    rows = [[names[method], *(_cell(summary, metric, method) for metric in metrics)] for method in methods]
     table = [["starting noise", *metrics], ["---"] * (len(metrics) + 1), *rows]
     remarks = [*(verdict(summary, metric) for metric in metrics), *summary["notes"]]
     return "\n".join(
@@ -105,10 +103,6 @@ def _results(summary: dict[str, Any] | None) -> str:
             *(f"- {remark}" for remark in remarks),
         ]
     )
-
-
-def _bold(method: str) -> str:
-    return f"**{method}**" if method == name(NPNET) else method
 
 
 def _cell(summary: dict[str, Any], metric: str, method: str) -> str:

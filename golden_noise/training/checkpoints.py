@@ -22,11 +22,11 @@ LOOK = 20  # batches between two looks at the clock where the ranks have to agre
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that replace the old ones only once they are whole and on the disk.
 
-    Lightning's own are written in the folder for temporary files, from which they are copied if it is on another disk.
+    Lightning writes to the folder for temporary files, and copies from there if that is another disk.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Writes a file of `torch.save`."""
+        """Writes with `torch.save`."""
         assert storage_options is None, "no storage options are known"
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -35,13 +35,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class SaveLast(Checkpoint):
-    """Writes `last.ckpt`, from which a killed training goes on, at the end of every epoch and every few minutes.
+    """Writes `last.ckpt`, from which a killed training resumes, at the end of every epoch and every few minutes.
 
-    Inside an epoch, it is written only where an optimizer step has just ended: gradients that wait are not saved.
+    Within an epoch it is written only right after an optimizer step: accumulated gradients are not saved.
 
     Args:
         dirpath: folder of the checkpoints.
-        minutes: between two checkpoints inside an epoch; None for none.
+        minutes: between two checkpoints within an epoch; None for none.
     """
 
     def __init__(self, dirpath: str | Path, minutes: float | None = 5):
@@ -51,10 +51,9 @@ class SaveLast(Checkpoint):
         self._position: dict[str, int] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock, and the pairs where a checkpoint left them.
+        """Starts the clock, and moves the loader to the checkpoint's position.
 
-        Lightning does not tell the loader where `estimated_stepping_batches`, on which schedules rest, has asked for it
-        before the checkpoint is read.
+        Lightning does not, if `estimated_stepping_batches` has built the loader before the checkpoint is read.
         """
         loader = trainer.train_dataloader
         if self._position is not None and isinstance(loader, NoisePairLoader):
@@ -65,7 +64,7 @@ class SaveLast(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves if it is time; the last batch is left to the end of the epoch, where its validation counts, too."""
+        """Saves if it is time; after the last batch the end of the epoch saves, including its validation."""
         waiting = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
         if self.minutes is None or waiting or trainer.is_last_batch:
             return
@@ -76,11 +75,11 @@ class SaveLast(Checkpoint):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves after the callbacks that keep the best, whose findings are part of it."""
+        """Saves after the callbacks that keep the best, whose state is part of it."""
         self._save(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Fits a checkpoint to another number of ranks, and to a run folder that was moved."""
+        """Adapts a checkpoint to another number of ranks and to a moved run folder."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, NoisePairDataModule):
             self._position = fit_position(checkpoint["loops"]["fit_loop"], data.train_dataloader())
@@ -96,13 +95,11 @@ class SaveLast(Checkpoint):
 
 
 def fit_position(loop: dict[str, Any], loader: NoisePairLoader) -> dict[str, int] | None:
-    """Make Lightning's count of an epoch's batches agree with the loader's count of its pairs.
-
-    Lightning counts the batches of a rank. On another number of ranks these are others, while the pairs stay.
+    """Make Lightning's count of batches agree with the loader's count of pairs on another number of ranks.
 
     Args:
         loop: the stored state of the fit loop, changed in place.
-        loader: as the training goes on with it.
+        loader: of the resumed training.
 
     Returns:
         The loader's position, if it was stored.
@@ -124,7 +121,7 @@ def fit_position(loop: dict[str, Any], loader: NoisePairLoader) -> dict[str, int
 
 
 def move_paths(state: dict[str, Any], folder: str) -> None:
-    """Let the state of a ModelCheckpoint name the files of the folder in which they are now."""
+    """Point the state of a ModelCheckpoint to the folder in which its files are now."""
     state["dirpath"] = folder
     for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
         state[name] = _moved(state.get(name), folder)
@@ -138,17 +135,17 @@ def _moved(path: str | None, folder: str) -> str:
 def resumable(
     folder: Path, module: LightningModule, max_epochs: int | None, max_steps: int | None = None
 ) -> Path | None:
-    """The checkpoint from which a training goes on; None if there is none.
+    """The checkpoint from which a training resumes; None if there is none.
 
     Raises:
-        UserError: it is damaged, of another network, or has trained more epochs or steps than are wanted, or the best
+        UserError: it is damaged, of another network, or has trained more epochs or steps than the limits, or the best
             checkpoint is lost.
     """
     path = folder / LAST
     if not path.exists():
         return None
     best = folder / "best.ckpt"
-    instead = f"put {best} in its place to go on from there, or delete" if best.is_file() else "delete"
+    instead = f"put {best} in its place to resume from there, or delete" if best.is_file() else "delete"
     checkpoint = load(path, f"{instead} {folder.parent} to start again")
     have = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
     want = {name: tuple(value.shape) for name, value in module.state_dict().items()}
@@ -158,18 +155,14 @@ def resumable(
             f"{path} is of another network ({name} has shape {have.get(name)}, not {want.get(name)}): "
             f"{instead} {folder.parent} to start again"
         )
-    done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-    if max_epochs is not None and 0 <= max_epochs < done:
-        raise UserError(
-            f"{folder.parent} has trained {done} epochs, more than trainer.max_epochs={max_epochs}: "
-            "raise it, or give another name=NAME"
-        )
-    steps = checkpoint.get("global_step", 0)
-    if max_steps is not None and 0 <= max_steps < steps:
-        raise UserError(
-            f"{folder.parent} has trained {steps} steps, more than trainer.max_steps={max_steps}: "
-            "raise it, or give another name=NAME"
-        )
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    limits = {"epochs": (epochs, max_epochs), "steps": (checkpoint.get("global_step", 0), max_steps)}
+    for unit, (done, limit) in limits.items():
+        if limit is not None and 0 <= limit < done:
+            raise UserError(
+                f"{folder.parent} has trained {done} {unit}, more than trainer.max_{unit}={limit}: "
+                "raise it, or give another name=NAME"
+            )
     for state in checkpoint.get("callbacks", {}).values():
         if isinstance(state, dict) and state.get("best_model_path"):
             load(folder / Path(state["best_model_path"]).name, f"delete {folder.parent} to start again")
@@ -177,17 +170,13 @@ def resumable(
 
 
 def load(path: Path, advice: str) -> dict[str, Any]:
-    """The content of a checkpoint; nothing of its tensors is read into memory.
-
-    Raises:
-        UserError: it is damaged or no checkpoint.
-    """
+    """The content of a checkpoint, whose tensors are not read into memory."""
     try:
         with ZipFile(path) as file:  # as torch.save writes it, with checksums that torch.load does not look at
             damaged = file.testzip()
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         if damaged is None and {"state_dict", "loops", "optimizer_states"} <= checkpoint.keys():
             return checkpoint
-    except Exception:  # damaged and foreign files fail in every way
+    except Exception:  # damaged and foreign files raise anything
         pass
-    raise UserError(f"{path} is damaged or no checkpoint: {advice}")
+    raise UserError(f"{path} is damaged or not a checkpoint: {advice}")

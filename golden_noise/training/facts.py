@@ -1,4 +1,4 @@
-"""What a finished training records of itself, for the tables that compare runs."""
+"""The record of a finished training, for tables that compare runs."""
 
 import time
 from typing import Any
@@ -47,7 +47,7 @@ def run_facts(config: DictConfig, trainer: Trainer, npnet: AnyNPNet) -> dict[str
 
 @torch.inference_mode()
 def forward_ms(npnet: Any, batch: int, latent_shape: Any, embeds_shape: Any, pooled_shape: Any = None) -> float:
-    """Milliseconds of one forward pass of a batch of noises: the best of 10, which other work disturbs least."""
+    """Milliseconds of one forward pass of a batch of noises: the best of 10, least disturbed by other work."""
     generator = torch.Generator().manual_seed(0)
     noise, embeds = (torch.randn(batch, *shape, generator=generator) for shape in (latent_shape, embeds_shape))
     pooled = None if pooled_shape is None else torch.randn(batch, *pooled_shape, generator=generator)

@@ -1,6 +1,5 @@
 """The train job: noise pairs become an NPNet, which is then compared on held-out prompts."""
 
-import json
 import signal
 import sys
 from collections.abc import Callable
@@ -13,7 +12,6 @@ import torch
 from hydra.utils import instantiate
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
@@ -24,8 +22,7 @@ from golden_noise.collecting.job import collect, pipeline_identity, provenance
 from golden_noise.collecting.report import folder_artifact
 from golden_noise.device import device_kind
 from golden_noise.errors import UserError
-from golden_noise.evaluation.job import check_choices, evaluate
-from golden_noise.files import write_atomically
+from golden_noise.evaluation.job import check_prompts, evaluate
 from golden_noise.generation.network import load_npnet, trained_folder
 from golden_noise.noise import sampler_generators
 from golden_noise.npnet import AnyNPNet
@@ -65,11 +62,11 @@ def train(config: DictConfig) -> None:
     """Train, from the run folder's last checkpoint if there is one, save NPNet, and evaluate it.
 
     Raises:
-        UserError: no pairs, pairs of another pipeline, a precision that cannot be trained in, an evaluation that
-            cannot follow, or a folder with a training of other settings, a damaged checkpoint, or another process.
+        UserError: no pairs, pairs of another pipeline, an unsuitable precision, an evaluation that cannot follow, or a
+            folder with a training of other settings, a damaged checkpoint, or another process.
     """
     if config.evaluate:
-        check_choices(config)  # now rather than after the training
+        check_prompts(config)  # now rather than after the training
     folder = Path(config.folder)
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder, "training") if is_first() else nullcontext():
@@ -78,7 +75,7 @@ def train(config: DictConfig) -> None:
 
 
 def train_alone(config: DictConfig, folder: Path) -> None:
-    """`train` in a folder that no other process uses."""
+    """`train`, in a folder that no other process uses."""
     log_in(config)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
@@ -86,17 +83,16 @@ def train_alone(config: DictConfig, folder: Path) -> None:
 
     pipeline = LazyPipeline(config.pipeline.model)
     data = build_data(config, pipeline)
-    module = NPNetModule(
-        build_npnet(config, pipeline),
-        instantiate(config.model.optimizer),
-        instantiate(config.model.scheduler),
-    )
+    npnet = build_npnet(config, pipeline)
+    module = NPNetModule(npnet, instantiate(config.model.optimizer), instantiate(config.model.scheduler))
     checkpoints = Path(OmegaConf.select(config, "callbacks.last.dirpath") or folder / "checkpoints")
     last = resumable(checkpoints, module, config.trainer.max_epochs, config.trainer.get("max_steps"))
     if last is None and (folder / "npnet").exists():
-        raise UserError(f"{folder} holds a network, but no checkpoint {checkpoints / LAST} to go on from: {ADVICE}")
+        raise UserError(f"{folder} holds a network, but no checkpoint {checkpoints / LAST} to resume from: {ADVICE}")
     loggers = build_loggers(config)
-    trainer = build_trainer(config, loggers, data, pipeline)
+    callbacks = build_callbacks(config, data, pipeline, logs=bool(loggers))
+    plugins = [AtomicCheckpointIO(), *instantiate(config.trainer.get("plugins") or [])]
+    trainer: Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks, plugins=plugins)
     # Before the Trainer does the same for all ranks, so that a run is not logged where the pairs do not fit.
     rank_zero_only(data.prepare_data)()
     rank_zero_only(data.setup)("fit")
@@ -106,7 +102,7 @@ def train_alone(config: DictConfig, folder: Path) -> None:
         trainer.callbacks.append(LambdaCallback(setup=lambda *_, **__: timer.cancel()))  # type: ignore[attr-defined]
         try:
             trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
-        except SIGTERMException:  # a SystemExit that says that all is well
+        except SIGTERMException:  # a SystemExit with code 0
             sys.exit(128 + signal.SIGTERM)
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return  # Lightning saves nothing then
@@ -114,21 +110,8 @@ def train_alone(config: DictConfig, folder: Path) -> None:
         finish(config, folder, trainer, data, pipeline)
 
 
-def build_trainer(
-    config: DictConfig, loggers: list[Logger], data: NoisePairDataModule, pipeline: LazyPipeline
-) -> Trainer:
-    """The Trainer of the config, whose checkpoints are written whole or not at all."""
-    callbacks = build_callbacks(config, data, pipeline, logs=bool(loggers))
-    plugins = [AtomicCheckpointIO(), *instantiate(config.trainer.get("plugins") or [])]
-    return instantiate(config.trainer, logger=loggers, callbacks=callbacks, plugins=plugins)
-
-
 def check_settings(config: DictConfig, folder: Path) -> None:
-    """Compare the settings with those of the training in the folder, if there is one, before any work.
-
-    Raises:
-        UserError: they are others.
-    """
+    """Refuse to mix with a training of other settings in the folder, before any work."""
     if (old := made_by(folder)) is None:
         return
     pairs = old.get("pairs", {})
@@ -138,11 +121,7 @@ def check_settings(config: DictConfig, folder: Path) -> None:
 
 
 def begin(config: DictConfig, folder: Path, data: NoisePairDataModule, trainer: Trainer) -> None:
-    """Record what decides the training in its folder, unless the folder holds another.
-
-    Raises:
-        UserError: it does.
-    """
+    """Record in the folder what decides the training; refuse a folder with another."""
     if not trainer.is_global_zero:
         return  # only the first rank has looked at the pairs
     index: ShardIndex | None = getattr(data, "index", None)
@@ -152,7 +131,7 @@ def begin(config: DictConfig, folder: Path, data: NoisePairDataModule, trainer: 
         identity.check(folder, old, new, ADVICE)
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-        write_atomically(folder / IDENTITY, json.dumps(new, indent=2) + "\n")
+        record.write(folder, new, IDENTITY)
 
 
 def run_identity(config: DictConfig, pairs: dict[str, Any]) -> dict[str, Any]:
@@ -163,27 +142,18 @@ def run_identity(config: DictConfig, pairs: dict[str, Any]) -> dict[str, Any]:
 
 
 def made_by(folder: Path) -> dict[str, Any] | None:
-    """The identity of the training in a folder; None if nothing was trained there.
-
-    Raises:
-        UserError: it does not say what made it.
-    """
+    """The identity of the training in a folder; None if nothing was trained there."""
     if not any((folder / name).exists() for name in ("checkpoints/last.ckpt", "npnet")):
         return None
-    try:
-        found = json.loads((folder / IDENTITY).read_text("utf-8"))
-        if isinstance(found, dict):
-            return found
-        reason = "is damaged"
-    except FileNotFoundError:
-        reason = "is missing, which earlier versions did not write"
-    except (OSError, ValueError):
-        reason = "is damaged"
-    raise UserError(f"{folder / IDENTITY} {reason}: what trained {folder} is not known; {ADVICE}")
+    if (stored := record.read(folder, IDENTITY)) is not None:
+        return stored
+    exists = (folder / IDENTITY).exists()
+    reason = "is damaged" if exists else "is missing, which earlier versions did not write"
+    raise UserError(f"{folder / IDENTITY} {reason}: what trained {folder} is unknown; {ADVICE}")
 
 
 def build_npnet(config: DictConfig, pipeline: LazyPipeline) -> AnyNPNet:
-    """The network of the config, on the pipeline's own denoiser if it is one that shares it."""
+    """The network of the config, on the pipeline's own denoiser if it shares that."""
     if config.get("npnet") is not None:
         return trained_before(config, pipeline)
     check_new(config)
@@ -209,14 +179,7 @@ def build_data(config: DictConfig, pipeline: LazyPipeline) -> NoisePairDataModul
 def build_callbacks(
     config: DictConfig, data: NoisePairDataModule, pipeline: LazyPipeline, logs: bool
 ) -> list[Callback]:
-    """The callbacks of the config.
-
-    Args:
-        logs: whether there is a logger, without which Lightning refuses to monitor learning rates.
-
-    Raises:
-        UserError: none of them saves the network.
-    """
+    """The callbacks of the config; without a logger Lightning refuses to monitor learning rates."""
     chosen = [callback for callback in instantiate(config.callbacks).values() if callback is not None]
     callbacks = [c for c in chosen if logs or not isinstance(c, LearningRateMonitor)]
     if not config.trainer.get("fast_dev_run") and not any(isinstance(callback, SaveNPNet) for callback in callbacks):
@@ -228,12 +191,12 @@ def build_callbacks(
 
 
 def learnt_prompts(config: DictConfig, data: NoisePairDataModule, split: Split, count: int) -> list[Prompt]:
-    """Prompts of one side of the pairs, with noises that do not depend on how these were collected."""
+    """Prompts of one split of the pairs, with seeds that do not depend on how these were collected."""
     return [Prompt(i, text, config.data_seed + i) for i, text in enumerate(data.prompts(split, count))]
 
 
 def grid_prompts(config: DictConfig, data: NoisePairDataModule) -> list[Prompt]:
-    """Prompts that are not trained on: the evaluation's, or the pairs' own where those are the miniature's."""
+    """Held-out prompts: the evaluation's, or the validation pairs' if those are of another pipeline."""
     chosen = config.evaluation.prompts
     if chosen is None or of_another_pipeline(config, chosen):
         return learnt_prompts(config, data, "val", GRID_PROMPTS)
@@ -243,7 +206,7 @@ def grid_prompts(config: DictConfig, data: NoisePairDataModule) -> list[Prompt]:
 def grid_sampler(
     config: DictConfig, data: NoisePairDataModule, pipeline: LazyPipeline
 ) -> Callable[[AnyNPNet | None], Tensor]:
-    """Draws the first held-out prompts, always from the same noise, through an NPNet or (None) as it is."""
+    """Draws the first held-out prompts, always from the same noise, with an NPNet or (None) without."""
     known = cache(partial(grid_prompts, config, data))  # once the pairs are there
 
     def sample(npnet: AnyNPNet | None) -> Tensor:
@@ -261,20 +224,20 @@ def grid_sampler(
 def finish(
     config: DictConfig, folder: Path, trainer: Trainer, data: NoisePairDataModule, pipeline: LazyPipeline
 ) -> None:
-    """Evaluate the best NPNet, record what the run was, and say where everything is."""
+    """Evaluate the best NPNet, write its card and the run's record, and report to W&B."""
     run = wandb_run(trainer.loggers)
     best = folder / "npnet/best"
     if not best.is_dir():
         raise UserError(f"nothing was trained in {folder}: check trainer.max_epochs={config.trainer.max_epochs}")
-    # What may be published with the weights says nothing about the machine.
+    # Published with the weights, so without this machine's paths.
     settings = (folder / "config.yaml").read_text().replace(f"{Path.cwd()}/", "")
     (best / "training.yaml").write_text(settings)
     network = config.model.npnet._target_
     source = str(best) if network.startswith("golden_noise.npnet.") else f"{network}:{best}"
     npnet = load_npnet(config, source, pipeline)
     index: ShardIndex | None = getattr(data, "index", None)
-    search = index.config.get("search") if index else None  # which pairs are read, whatever the config searches with
-    write_card(best, npnet, config, None, search)  # there is one even if the evaluation is interrupted
+    search = index.config.get("search") if index else None  # of the pairs, whatever the config's search is
+    write_card(best, npnet, config, None, search)  # now, in case the evaluation is interrupted
     if config.evaluate:
         learning = partial(learnt_prompts, config, data, "train")
         summary = evaluate(config, npnet, folder / "evaluation", pipeline, lambda: run, learning)

@@ -23,9 +23,8 @@ from golden_noise.pipelines.base import PromptEmbedding
 class ExplainedVariance(Metric):
     """The explained variance: the share of the target's move that is predicted, over all pairs and ranks.
 
-    `1 - sum |phi(x) - x'|^2 / sum |x - x'|^2`: 1 is perfect, 0 is no better than the plain noise, negative
-    is worse. The sums are kept apart until the end, since a mean of the batches' ratios would be another
-    number.
+    `1 - sum |phi(x) - x'|^2 / sum |x - x'|^2`: 1 is perfect, 0 is no better than the plain noise, negative is worse.
+    The sums stay apart until the end: a mean of the batches' ratios would be another number.
     """
 
     full_state_update = False
@@ -44,17 +43,16 @@ class ExplainedVariance(Metric):
         self.move += (noise - golden).float().square().sum()
 
     def compute(self) -> Tensor:
-        """Returns the share as a scalar in (-inf, 1]."""
+        """The share, a scalar in (-inf, 1]."""
         return 1 - self.error / self.move
 
 
 class NPNetModule(LightningModule):
     """Regresses the golden noise with a mean squared error (arXiv 2411.09502).
 
-    Logs `train/loss` and `train/pairs_per_second` (all ranks together) per step, `val/loss` and
-    `val/explained` per validation. Nothing is stored as a hyperparameter: checkpoints hold tensors and
-    plain values only, so that they load with `weights_only=True`, and the network's configuration is saved
-    with the NPNet.
+    Logs `train/loss` and `train/pairs_per_second` (all ranks together) per step, `val/loss` and `val/explained` per
+    validation. It stores no hyperparameters, so that checkpoints load with `weights_only=True`; the network's
+    configuration is saved with the NPNet.
 
     Args:
         npnet: the network to train.
@@ -64,10 +62,7 @@ class NPNetModule(LightningModule):
     """
 
     def __init__(
-        self,
-        npnet: AnyNPNet,
-        optimizer: Callable[..., Optimizer],
-        scheduler: Callable[..., LRScheduler] | None = None,
+        self, npnet: AnyNPNet, optimizer: Callable[..., Optimizer], scheduler: Callable[..., LRScheduler] | None = None
     ):
         super().__init__()
         self.npnet = npnet
@@ -81,7 +76,7 @@ class NPNetModule(LightningModule):
         return self.npnet.golden(noise, PromptEmbedding(embeds, pooled=pooled))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Returns the batch's loss."""
+        """The batch's loss."""
         loss = F.mse_loss(self(batch["noise"], batch["embeds"], batch.get("pooled")), batch["golden"])
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["noise"]))
         return loss
@@ -109,7 +104,7 @@ class NPNetModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:
-        """Forgets the time, so that no validation counts as training."""
+        """Restarts the clock, so that no validation counts as training."""
         self._last_batch_end = None
 
     def on_train_batch_end(self, outputs: Any, batch: dict[str, Any], batch_idx: int) -> None:

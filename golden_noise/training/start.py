@@ -22,29 +22,27 @@ BUILDING = {
     "pipeline.conv_in": "backbone_args",
     "recipe.lora_rank": "rank",
 }
-TOLD = ("attention", "target")  # of a file that does not tell
-NEVER_SAVED = ("gradient_checkpointing",)  # what training on may choose anew
+UNRECORDED = ("attention", "target")  # options that a published file does not record
+CHANGEABLE = ("gradient_checkpointing",)  # options that may change from one training to the next
 
 
 def trained_before(config: DictConfig, pipeline: Pipeline | LazyPipeline) -> AnyNPNet:
     """The network of `config.npnet`, in training mode.
 
-    What it is made of counts; the optimizer is that of the config's model.
-
     Raises:
-        UserError: there is none, it does not fit the pipeline, or it is not what the config's model or a setting of the
-            command line says.
+        UserError: there is none, it does not fit the pipeline, or the config's model or a setting of the command line
+            describes another one.
     """
     source = config.npnet
     new: Any = OmegaConf.to_container(config.model.npnet, resolve=True)
     want = variant(get_object(new["_target_"]), new)
     denoiser = pipeline if want == "denoiser_lora" else None  # refused without loading the pipeline
-    npnet = checkpoint.load(source, "npnet", denoiser, **{name: config.get(name) for name in TOLD})
+    npnet = checkpoint.load(source, "npnet", denoiser, **{name: config.get(name) for name in UNRECORDED})
     have = variant(type(npnet), npnet.config)
     if have != want:
-        raise UserError(f"npnet={source} is a network of model={have}, this is model={want}: add model={have}")
+        raise UserError(f"npnet={source} is a network of model={have}, not model={want}: add model={have}")
     for option, setting in _set_by_hand().items():
-        if option not in NEVER_SAVED and npnet.config.get(option) != new.get(option):
+        if option not in CHANGEABLE and npnet.config.get(option) != new.get(option):
             built = f"was built with {option}={npnet.config[option]}" if option in npnet.config else "is built already"
             raise UserError(f"{setting}: npnet={source} {built}; leave this setting out, or npnet for a new network")
     for shape in ("latent_shape", "embeds_shape"):
@@ -57,17 +55,13 @@ def trained_before(config: DictConfig, pipeline: Pipeline | LazyPipeline) -> Any
         check_precision(pipeline.loaded)
         if new.get("gradient_checkpointing"):
             npnet.twin.denoiser.enable_gradient_checkpointing()
-    rank_zero_info(f"training on from {source}")
+    rank_zero_info(f"training starts from {source}")
     return npnet.train()
 
 
 def check_new(config: DictConfig) -> None:
-    """Check that nothing is told of a file where there is none.
-
-    Raises:
-        UserError: there is.
-    """
-    for name in TOLD:
+    """Refuse options that describe a file where there is none."""
+    for name in UNRECORDED:
         if config.get(name) is not None:
             raise UserError(
                 f"{name}={config[name]}: it describes the file of npnet=; for a new network: model.npnet.{name}"
@@ -75,17 +69,13 @@ def check_new(config: DictConfig) -> None:
 
 
 def check_precision(pipeline: Pipeline) -> None:
-    """Check that a network that shares the pipeline's denoiser can be trained.
-
-    Raises:
-        UserError: its gradients would vanish.
-    """
+    """Refuse to train a network that shares the pipeline's denoiser in float16."""
     if pipeline.dtype == torch.float16:
         raise UserError("in float16 the gradients of a denoiser vanish: add pipeline.model.dtype=bfloat16 (or float32)")
 
 
 def variant(network: Any, options: Mapping[str, Any]) -> str:
-    """The `model=` that a network class with some options belongs to; the name of a class of one's own."""
+    """The `model=` of a network class with these options; for another class, its name."""
     if network is DenoiserNPNet:
         return "denoiser_lora"
     if network is not NPNet:
@@ -99,12 +89,12 @@ def variant(network: Any, options: Mapping[str, Any]) -> str:
 
 
 def _set_by_hand() -> dict[str, str]:
-    """Options of a new network that the command line sets -> how it does."""
-    found = {}
+    """Options of a new network that the command line sets -> the override."""
+    options = {}
     for override in HydraConfig.get().overrides.task if HydraConfig.initialized() else ():
         name = override.partition("=")[0].lstrip("+~").partition("@")[0]
         if name.startswith("model.npnet."):
-            found[name.split(".")[2]] = override
+            options[name.split(".")[2]] = override
         elif option := BUILDING.get(".".join(name.split(".")[:2])):
-            found[option] = override
-    return found
+            options[option] = override
+    return options

@@ -1,4 +1,4 @@
-"""The launcher of golden_noise.sweeps at the place where Hydra looks for plugins."""
+"""The launcher of golden_noise.sweeps where Hydra looks for plugins."""
 
 from golden_noise.sweeps.launcher import ProcessLauncher as _ProcessLauncher
 

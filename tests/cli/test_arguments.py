@@ -134,7 +134,7 @@ def test_what_could_be_either_is_shown_in_quotation_marks():
 
 @pytest.mark.parametrize("argument", ["a b", "red", "=3", "a b=3"])
 def test_what_is_no_setting_is_named(argument):
-    with pytest.raises(UserError, match="is no setting: give KEY=VALUE") as raised:
+    with pytest.raises(UserError, match="is not a setting: give KEY=VALUE") as raised:
         prepare(["seed=1", argument])
     assert argument in str(raised.value)
 

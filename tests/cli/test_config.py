@@ -45,7 +45,7 @@ def test_every_group_of_every_job_may_be_null_or_one_line_says_no(job, group):
         found = checked(job, *arguments)
     except UserError as error:
         name = group.replace("prompts@", "").replace("evaluation", "evaluation(.batch_size)?")
-        assert re.match(f"{name} is missing: {job}.py cannot do without", str(error))
+        assert re.match(f"{name} is missing: {job}.py needs it", str(error))
         assert group not in ("logger", "callbacks", "metric", "debug", "experiment", "local")
     else:
         assert not found.get(group)

@@ -109,23 +109,23 @@ print(*({{"torch", "lightning", "diffusers", "transformers", "wandb", "numpy"}} 
         ("generate", ["prompt=a circle", "model=unet"], ["model=unet: generate.py does not read model, only train.py"]),
         ("evaluate", ["model.npnet.rank=3"], ["model.npnet.rank=3: evaluate.py does not read model"]),
         ("generate", ["prompt="], ["no prompt"]),
-        ("generate", ["a", "red", "circle"], ["'a' is no setting: give KEY=VALUE"]),
+        ("generate", ["a", "red", "circle"], ["'a' is not a setting: give KEY=VALUE"]),
         ("generate", ["prompt=a", "seeds=[1,2"], ["seeds=[1,2 must be a list, each an integer"]),
         ("generate", ["experiment=published_sdxl", "prompt="], ["no prompt"]),
         ("generate", ["experiment=shapes_variants"], ["no prompt"]),
         ("generate", ["logger=csv", "prompt=a"], ["logger=csv: generate.py does not read logger"]),
         ("evaluate", ["trainer=ddp"], ["trainer=ddp: evaluate.py does not read trainer"]),
-        ("evaluate", ["search=null"], ["search is missing: evaluate.py cannot do without", "zigzag"]),
+        ("evaluate", ["search=null"], ["search is missing: evaluate.py needs it", "zigzag"]),
         ("train", ["search=5"], ["search=5 is none of the choices", "redenoise"]),
         ("train", ["+sede=3"], ["no setting sede: did you mean seed?"]),
         ("train", ["+pipeline.heigth=3"], ["no setting pipeline.heigth: did you mean pipeline.height?"]),
         ("generate", ["prompt=a, (b)", "npnet=/nowhere"], ["/nowhere"]),
         ("evaluate", ["npnet=/nowhere/npnet"], ["/nowhere/npnet"]),
-        ("evaluate", ["~search"], ["search is missing: evaluate.py cannot do without"]),
+        ("evaluate", ["~search"], ["search is missing: evaluate.py needs it"]),
         ("generate", ["prompt=null"], ["no prompt"]),
         ("generate", ["prompt=a", "device=3"], ["device=3 must be auto, cpu"]),
         ("generate", ["prompt=a", "name=../x"], ["name=../x must be a name"]),
-        ("generate", ["prompt=a", "pipeline.negative_prompt=null"], ["pipeline.negative_prompt=null must be a text"]),
+        ("generate", ["prompt=a", "pipeline.negative_prompt=null"], ["pipeline.negative_prompt=null must be text"]),
         (
             "generate",
             ["prompt=a", "pipeline.batch_size=2"],
@@ -253,7 +253,7 @@ def test_an_interrupted_job_says_how_to_go_on(way, code_of, tmp_path):
     code = STOPPED.format(way, tmp_path)
     done = subprocess.run([sys.executable, "-c", code], cwd=CONF.parent, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (code_of, "begun\n")
-    assert done.stderr == "interrupted: run the same command again with name=1e5 to go on\n"
+    assert done.stderr == "interrupted: resume by rerunning the same command with name=1e5\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -55,7 +55,7 @@ def test_a_folder_of_the_users_own_has_more_choices(app, tmp_path):
     (tmp_path / "recipe/mine.yaml").write_text("epochs: 7")
     with app("--config-dir", str(tmp_path), "recipe=mine") as found:
         assert found.compose().recipe == {"epochs": 7}
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         app("--config-dir", str(tmp_path / "nowhere"))
 
 

@@ -179,7 +179,7 @@ def test_pairs_are_not_overwritten_under_a_collector_or_an_import(compose_job, t
 def test_urls_are_not_collected_into(compose_job, tmp_path, monkeypatch, url):
     monkeypatch.chdir(tmp_path)
     for job in (collect, collect_job):
-        with pytest.raises(UserError, match="is no folder"):
+        with pytest.raises(UserError, match="is not a folder"):
             job(compose_job("collect", *SMALL, f"data_dir={url}"))
     assert list(tmp_path.iterdir()) == []
 

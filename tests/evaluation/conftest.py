@@ -26,6 +26,7 @@ def make_scores():
         ]
         soft = {method: np.round(rng.random(n), 3) for method in methods}
         strict = {method: (soft[method] > 0.5).astype(float) for method in methods}
-        return Scores(items, methods, ["strict", "soft"], {"strict": strict, "soft": soft})
+        files = {method: [f"images/{method}/{100 + i:06d}.png" for i in range(n)] for method in methods}
+        return Scores(items, methods, ["strict", "soft"], {"strict": strict, "soft": soft}, files)
 
     return build

@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from golden_noise.cli.validation import check
 from golden_noise.errors import UserError
 from golden_noise.evaluation.cache import Cache
-from golden_noise.evaluation.choices import check_methods
+from golden_noise.evaluation.choices import check_evaluation
 from golden_noise.evaluation.constant import choose_constant, learning_prompts, mean_scores
 from golden_noise.evaluation.job import evaluate
 from golden_noise.evaluation.shuffling import other_prompts
@@ -165,7 +165,7 @@ def test_a_factor_that_is_not_searched_needs_none_to_try(compose_job):
 
 def test_a_training_names_it_before_it_begins(compose_job):
     with pytest.raises(UserError, match=r"evaluation.constant.factors=\[\] must be a list"):
-        check(compose_job("train", "evaluation.constant.factors=[]"))
+        check(compose_job("train", "evaluate=true", "evaluation.constant.factors=[]"))
 
 
 @pytest.mark.parametrize("option", ["count=0", "count=-1", "count=abc"])
@@ -190,7 +190,7 @@ def test_one_method_needs_no_brackets(compose_job):
 )
 def test_methods_that_are_none(compose_job, methods, words):
     with pytest.raises(UserError, match=words):
-        check_methods(compose_job("evaluate", f"evaluation.methods={methods}"))
+        check_evaluation(compose_job("evaluate", f"evaluation.methods={methods}"))
 
 
 def test_controls_that_need_a_network_are_named_where_there_is_none(compose_job):

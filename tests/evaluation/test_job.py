@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from golden_noise.cli.validation import check
 from golden_noise.errors import UserError
 from golden_noise.evaluation.job import evaluate, evaluate_job
 from golden_noise.npnet import NPNet
@@ -194,18 +195,18 @@ def test_a_damaged_image_is_named(compose_job, tmp_path):
         (["evaluation.methods=[search]"], "lack 'standard'"),
         (["evaluation.methods=[standard,standard]"], "twice"),
         (["+evaluation.checkpoints.npnet=x"], "a name of its own"),
-        (["evaluation.checkpoints={other: 5}"], "checkpoints.other must be a folder"),
+        (["+evaluation.checkpoints.other=null"], "checkpoints.other=null must be text"),
         (["+search@evaluation.searches.search=zigzag"], "a name of its own"),
-        (["+evaluation.searches.other=zigzag"], "searches.other must be a search with its _target_"),
+        (["+evaluation.searches.other=zigzag"], "searches.other=zigzag must be settings"),
         (["+evaluation.checkpoints.a=x", "+search@evaluation.searches.a=zigzag"], "twice"),
-        (["evaluation.best_of.metric=nonsense"], "among the chosen ones: strict, soft"),
-        (["evaluation.best_of.count=1"], "count >= 2"),
+        (["evaluation.best_of.metric=nonsense"], "one of the chosen metrics: strict, soft"),
+        (["evaluation.best_of.count=1"], "count=1 must be an integer >= 2"),
         (["~metric.strict", "~metric.soft"], "no metric is left"),
     ],
 )
 def test_mistakes_in_the_choice_of_methods(compose_job, options, words):
     with pytest.raises(UserError, match=words):
-        evaluate(compose_job("evaluate", *SMALL, *options))
+        check(compose_job("evaluate", *SMALL, *options))
 
 
 @pytest.fixture

@@ -318,5 +318,5 @@ def test_urls_are_not_written_to(tmp_path, monkeypatch, capsys):
     for command in ("import", "export"):
         with pytest.raises(SystemExit):
             main([command, "pairs", "https://host/pairs"])
-        assert "https://host/pairs is no folder" in capsys.readouterr().err
+        assert "https://host/pairs is not a folder" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

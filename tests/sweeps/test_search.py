@@ -130,7 +130,7 @@ def test_trials_that_fail_stop_no_other(start, tmp_path):
     backbones = {"recipe.backbone": "choice(vit_tiny_patch16_224,nonsense)"}
     output = ended(start(4, "hydra.sweeper.n_jobs=2", "hydra.launcher.halving=null", space=backbones))
     assert "failed with exit code" in output
-    assert "output.txt): the same command tries it again" in output
+    assert "output.txt): rerun the same command to try it again" in output
     assert 1 <= len(records(tmp_path)) < 4
     process = start(1, space={"recipe.backbone": "choice(nonsense)"})
     output, _ = process.communicate(timeout=280)

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from golden_noise.cli.conf import CONF
+from golden_noise.cli.validation import check
 from golden_noise.collecting.job import collect
 from golden_noise.errors import UserError
 from golden_noise.generation.job import generate
@@ -159,7 +160,7 @@ def test_pairs_that_do_not_fit_are_refused_before_a_run_is_logged(compose_job, t
 
 def test_an_evaluation_that_cannot_follow_is_refused_before_the_training(compose_job, tmp_path):
     with pytest.raises(UserError, match="unknown method 'nonsense'"):
-        train(compose_job("train", *SMALL, "evaluate=true", "evaluation.methods=[standard,nonsense]"))
+        check(compose_job("train", *SMALL, "evaluate=true", "evaluation.methods=[standard,nonsense]"))
     assert not (tmp_path / "pairs").exists()
 
 

@@ -157,7 +157,7 @@ def test_a_damaged_checkpoint_is_refused_with_what_to_do(start, tmp_path):
     for name, damage in DAMAGE.items():
         damage(last)
         with pytest.raises(
-            UserError, match=r"last\.ckpt is damaged or no checkpoint: put .*best\.ckpt in its"
+            UserError, match=r"last\.ckpt is damaged or not a checkpoint: put .*best\.ckpt in its"
         ) as error:
             start()
         assert "\n" not in str(error.value), name
@@ -166,7 +166,7 @@ def test_a_damaged_checkpoint_is_refused_with_what_to_do(start, tmp_path):
     last.write_bytes((last.parent / "best.ckpt").read_bytes())  # as the message says
     start("trainer.max_epochs=2")
     flip(last.parent / "best.ckpt")
-    with pytest.raises(UserError, match=r"best\.ckpt is damaged or no checkpoint: delete .*/run to start again"):
+    with pytest.raises(UserError, match=r"best\.ckpt is damaged or not a checkpoint: delete .*/run to start again"):
         start("trainer.max_epochs=3")
 
 
@@ -197,7 +197,7 @@ def test_neither_fewer_steps_nor_a_lost_checkpoint_go_unnoticed(start, tmp_path)
         start("+trainer.max_steps=1")
     (tmp_path / "run/checkpoints/last.ckpt").unlink()
     before = content(tmp_path / "run")
-    with pytest.raises(UserError, match=r"holds a network, but no checkpoint .*last.ckpt to go on from"):
+    with pytest.raises(UserError, match=r"holds a network, but no checkpoint .*last.ckpt to resume from"):
         start()
     assert content(tmp_path / "run") == before
 
