@@ -5,22 +5,20 @@ injection), `alpha` and `beta`. The community's `.safetensors` files flatten it 
 `text_embedding.*`, `alpha` and `beta`, the names used here. Both hold the variant `svd_unet+unet` on a whole Swin-T.
 
 The authors' training code writes the same for that variant, and `unet` and `embeeding` for the others, with `alpha` for
-`svd_unet`. What such a file cannot tell, `load` has to be told.
+`svd_unet`. What such a file does not hold, the caller of `load` must give.
 """
 
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from huggingface_hub import hf_hub_download
 from torch import Tensor
 
 from golden_noise.errors import UserError
 from golden_noise.files import atomic_file
-from golden_noise.hub import damage, hub_problem, looks_local, why_missing
+from golden_noise.hub import fetch_file, read_tensors
 from golden_noise.npnet.npnet import NPNet
 
 Weights = dict[str, Tensor]
@@ -72,9 +70,9 @@ UNUSED = re.compile(r"unet_embedding\.swin\.head\.|unet_svd\.bn\.|.*\.(relative_
 WRAPPERS = ("module", "_orig_mod")  # what DistributedDataParallel and torch.compile put into names
 
 
-def is_published(place: str) -> bool:
-    """Whether a place is named as published weights are."""
-    return Path(place).suffix.lower() in (*AUTHORS, COMMUNITY)
+def is_published(source: str) -> bool:
+    """Whether a source is named as published weights are."""
+    return Path(source).suffix.lower() in (*AUTHORS, COMMUNITY)
 
 
 def load(source: str, option: str = "npnet", **options: Any) -> NPNet:
@@ -90,7 +88,7 @@ def load(source: str, option: str = "npnet", **options: Any) -> NPNet:
     Raises:
         UserError: no such file, it holds anything else, or an option has to be given.
     """
-    file = _find(source, option)
+    file = fetch_file(source, option)
     parts, weights = _by_part(_read(file, source))
     config = _architecture(parts, weights, source, options)
     ours = _our_weights(weights, config["attention"])
@@ -99,10 +97,10 @@ def load(source: str, option: str = "npnet", **options: Any) -> NPNet:
     for name in [*expected, *ours]:
         have, want = (tuple(part[name].shape) if name in part else None for part in (ours, expected))
         if have != want:
-            raise UserError(f"{source} is no published NPNet: {name} has shape {have} and should have {want}")
+            raise UserError(f"{source} is not a published NPNet: {name} has shape {have} and should have {want}")
         counts = not expected[name].is_floating_point()  # of BatchNorm
         if not (counts or (ours[name].is_floating_point() and ours[name].isfinite().all())):
-            raise UserError(f"{source} is damaged: {name} holds something else than finite numbers")
+            raise UserError(f"{source} is damaged: {name} does not hold finite floating point numbers")
     npnet = NPNet(**config).eval()
     npnet.load_state_dict(ours)
     return npnet
@@ -126,37 +124,9 @@ def save(npnet: NPNet, target: Path) -> None:
             torch.save(_nested(weights), file)
 
 
-def _find(source: str, option: str) -> Path:
-    file = Path(source).expanduser()
-    if file.is_file():
-        return file
-    org, _, rest = source.partition("/")
-    name, _, inside = rest.partition("/")
-    if not inside or looks_local(source):
-        raise UserError(f"no file {file}: give {option} an existing file or ORG/NAME/FILE on the hub")
-    problem = hub_problem(source)
-    try:
-        return Path(hf_hub_download(f"{org}/{name}", inside, local_files_only=problem is not None))
-    except (OSError, ValueError) as error:
-        reason = why_missing(error, problem)
-        raise UserError(f"cannot load {source} ({reason}): give {option} another file") from error
-
-
 def _read(file: Path, source: str) -> Weights:
     """The weights under the community's names, but `unet.*` as the authors' training code calls it."""
-    too_large = UserError(f"{source} is no published NPNet: its tensors are larger than the file")
-    try:
-        if file.suffix.lower() == COMMUNITY:
-            content = safetensors.torch.load_file(file)
-        elif _unpacked_size(file) > file.stat().st_size:  # PyTorch does not compress
-            raise too_large
-        else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except Exception as error:  # damaged or hostile files fail in every way
-        reason = f": {fault}" if (fault := damage(file)) else ", or more than tensors: it is not loaded"
-        raise UserError(f"{source} holds no tensors{reason}") from error
+    content = read_tensors(file, source)
     if isinstance(content, dict) and "pytorch-lightning_version" in content:
         raise UserError(_whose_checkpoint(file, source))
     weights: Weights = {}
@@ -164,20 +134,13 @@ def _read(file: Path, source: str) -> Weights:
         for key, tensor in value.items() if isinstance(value, dict) else [("", value)]:
             name = _plain_name(f"{part}.{key}" if key else f"{part}")
             if name in weights:
-                raise UserError(f"{source} is no published NPNet: it holds {name} twice")
+                raise UserError(f"{source} is not a published NPNet: it holds {name} twice")
             weights[name] = tensor
     if not all(isinstance(value, Tensor) and _is_plain(value) for value in weights.values()):
-        raise UserError(f"{source} is no published NPNet: it holds more than tensors")
-    if sum(tensor.nbytes for tensor in weights.values()) > file.stat().st_size:
-        raise too_large
+        raise UserError(f"{source} is not a published NPNet: it holds more than tensors")
+    if sum(tensor.nbytes for tensor in weights.values()) > file.stat().st_size:  # repeated by strides
+        raise UserError(f"{source} is not a published NPNet: its tensors are larger than the file")
     return weights
-
-
-def _unpacked_size(file: Path) -> int:
-    if not zipfile.is_zipfile(file):
-        return 0
-    with zipfile.ZipFile(file) as archive:
-        return sum(record.file_size for record in archive.infolist())
 
 
 def _whose_checkpoint(file: Path, source: str) -> str:
@@ -201,8 +164,8 @@ def _by_part(weights: Weights) -> tuple[set[str], Weights]:
     names = [name.removeprefix("unet.") for name in weights if name.startswith("unet.")]
     if not names:
         return {"unet_embedding", "unet_svd"}, weights
-    kinds = {"conv1.": "conv", "swin.": "unet_embedding"}
-    part = next((kinds[kind] for kind in kinds if any(name.startswith(kind) for name in names)), "unet_svd")
+    layers = {"conv1.": "conv", "swin.": "unet_embedding"}
+    part = next((part for layer, part in layers.items() if any(n.startswith(layer) for n in names)), "unet_svd")
     return {part}, {re.sub(r"^unet\.", f"{part}.", name): value for name, value in weights.items()}
 
 
@@ -233,7 +196,7 @@ def _shapes(parts: set[str], weights: Weights, source: str, attention: bool) -> 
     for name, axes in MEASURED.items():
         if name.split(".")[0] in (*parts, "text_embedding") and (attention or name != QKV):
             if name not in weights or weights[name].ndim != axes or weights[name].numel() == 0:
-                raise UserError(f"{source} is no published NPNet: it has no {name}, or an odd one")
+                raise UserError(f"{source} is not a published NPNet: it has no {name}, or an odd one")
             sizes[name] = weights[name].shape
     (first, *_), (rows, numbers) = next(iter(sizes.values())), sizes["text_embedding.linear.weight"]
     channels, m, n = (rows // 2 if parts == {"unet_svd"} else first), 2 * SIDE, 2 * SIDE
@@ -245,7 +208,7 @@ def _shapes(parts: set[str], weights: Weights, source: str, attention: bool) -> 
         fits, shape = True, [channels, SIDE, SIDE]
     if numbers % TOKENS or not fits:
         raise UserError(
-            f"{source} is no published NPNet: its shapes fit no noise and no prompts of {TOKENS} tokens "
+            f"{source} is not a published NPNet: its shapes fit no noise and no prompts of {TOKENS} tokens "
             f"({channels} channels, matrices of {m}x{n}, {numbers} numbers per prompt)"
         )
     return {"latent_shape": shape, "embeds_shape": [TOKENS, numbers // TOKENS]}
