@@ -99,10 +99,6 @@ class CLIP:
         )
         return tokens.to(self.device)
 
-    def cut(self, prompts: Sequence[str]) -> int:
-        """How many prompts are longer than `limit` tokens."""
-        return count_cut(self.tokenizer, prompts, self.limit)
-
 
 class ReadsCLIPTokens:
     """A metric that reads as much of a prompt as its CLIP does; see `CutsPrompts`."""
@@ -116,7 +112,7 @@ class ReadsCLIPTokens:
 
     def cut(self, prompts: Sequence[str]) -> int:
         """How many prompts are longer."""
-        return self.clip.cut(prompts)
+        return count_cut(self.clip.tokenizer, prompts, self.limit)
 
 
 def clip_pixels(images: Tensor, size: int) -> Tensor:

@@ -13,12 +13,12 @@ from golden_noise.device import pick_device
 from golden_noise.errors import UserError
 from golden_noise.images import from_pil, to_pil
 from golden_noise.metrics.clip import CLIP, clip_pixels
-from golden_noise.metrics.geneval_tasks import COLORS, NAMES, Detection, fulfils, parse
+from golden_noise.metrics.geneval_tasks import COLORS, NAMES, Instance, fulfils, parse
 from golden_noise.metrics.loading import load, pick_dtype, version_of
 
 TEMPLATES = ("a photo of a {color} {name}", "a photo of a {color}-colored {name}", "a photo of a {color} object")
 LOWEST_CONFIDENCE = 0.3
-GREY = "#999999"  # around an object whose color is asked for
+GREY = "#999999"  # around an object whose color is judged
 
 
 class GenEval:
@@ -71,7 +71,7 @@ class GenEval:
         return torch.tensor([float(fulfils(task, seen, partial(self.color_of, image))) for task, image, seen in cases])
 
     @torch.inference_mode()
-    def detect(self, pictures: Sequence[Image.Image]) -> list[list[Detection]]:
+    def detect(self, pictures: Sequence[Image.Image]) -> list[list[Instance]]:
         """What the detector finds with confidence above `LOWEST_CONFIDENCE` in pictures of one size."""
         segmented = []
         for start in range(0, len(pictures), self.batch_size):
@@ -88,12 +88,12 @@ class GenEval:
             )
         return [
             list(
-                map(as_detection, picture["segments_info"], picture["segmentation"])
+                map(as_instance, picture["segments_info"], picture["segmentation"])
             )  # without any, the second is longer
             for picture in segmented
         ]
 
-    def color_of(self, picture: Image.Image, detected: Detection) -> str:
+    def color_of(self, picture: Image.Image, detected: Instance) -> str:
         """The color that CLIP sees in an object, cut out along its mask."""
         alone = Image.composite(picture, Image.new("RGB", picture.size, GREY), Image.fromarray(detected.mask))
         features = self.clip.images(clip_pixels(from_pil([alone.crop(detected.box)]), self.clip.size))
@@ -108,9 +108,9 @@ class GenEval:
         return self._palettes[name]
 
 
-def as_detection(segment: dict, mask: Tensor) -> Detection:
+def as_instance(segment: dict, mask: Tensor) -> Instance:
     """A segment of the detector with its mask (H, W) of 0 and 1; the box is the smallest that holds the mask."""
     inside = mask.bool()
     rows, columns = (inside.any(dim=axis).nonzero().flatten().tolist() for axis in (1, 0))
     box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-    return Detection(NAMES[segment["label_id"]], segment["score"], box, inside.numpy())
+    return Instance(NAMES[segment["label_id"]], segment["score"], box, inside.numpy())

@@ -1,4 +1,4 @@
-"""GenEval's prompts and rules (Ghosh et al. 2023, arXiv 2310.11513): what is asked for, and whether it was found."""
+"""GenEval's prompts and rules (Ghosh et al. 2023, arXiv 2310.11513): what a prompt wants, and what an image shows."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +38,7 @@ class Task:
 
     Attributes:
         position: where the first object has to be, seen from the second.
-        exact: whether more objects than asked for are wrong: only where they are counted.
+        exact: whether more objects than wanted are wrong: only where they are counted.
     """
 
     requests: tuple[Request, ...]
@@ -52,7 +52,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Detection:
+class Instance:
     """An object that the detector found: box (left, top, right, bottom) in pixels and mask (H, W) bool."""
 
     name: str
@@ -86,16 +86,16 @@ def parse(prompt: str) -> Task:
     raise UserError(f"the geneval metric cannot judge {prompt!r}: it knows GenEval's prompts, 'a photo of a dog'")
 
 
-def fulfils(task: Task, detections: Sequence[Detection], color_of: Callable[[Detection], str]) -> bool:
+def fulfils(task: Task, instances: Sequence[Instance], color_of: Callable[[Instance], str]) -> bool:
     """Whether an image does what its prompt asks for.
 
     Of every class only the most certain detections count, as many as the prompt wants; their colors and boxes decide.
 
     Args:
-        detections: all of the detector; those of too low confidence are ignored here.
+        instances: all of the detector; those of too low confidence are ignored here.
         color_of: names the color of a detection, one of `COLORS`.
     """
-    by_class = sort_detections(task, detections)
+    by_class = confident_instances(task, instances)
     for request in task.requests:
         best = by_class.get(request.name, [])[: request.count]
         if len(best) < request.count:
@@ -110,10 +110,10 @@ def fulfils(task: Task, detections: Sequence[Detection], color_of: Callable[[Det
     return True
 
 
-def sort_detections(task: Task, detections: Sequence[Detection]) -> Mapping[str, list[Detection]]:
+def confident_instances(task: Task, instances: Sequence[Instance]) -> Mapping[str, list[Instance]]:
     """The detections by class that are certain enough for the task, the most certain ones first."""
-    by_class: dict[str, list[Detection]] = {}
-    for each in sorted(detections, key=lambda each: -each.score):
+    by_class: dict[str, list[Instance]] = {}
+    for each in sorted(instances, key=lambda each: -each.score):
         same = by_class.setdefault(each.name, [])
         if each.score > task.confidence and len(same) < MAX_OBJECTS:
             same.append(each)

@@ -17,7 +17,7 @@ from golden_noise.metrics.loading import build, find_file, load, part, pick_dtyp
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the raw scores, as published
 TOKENS = 35
-HEAD_WIDTH = 64  # of attention, in both halves: the one size that the tensors' shapes do not tell
+HEAD_WIDTH = 64  # of attention, in both halves: the one size that the tensors' shapes do not give
 
 # BLIP's own names for the image half and those of transformers, applied in this order.
 RENAMED = (

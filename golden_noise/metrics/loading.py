@@ -30,7 +30,7 @@ def version_of(source: str, revision: str | None) -> str:
     return f"{Path(source).name}@{revision or 'main'}"
 
 
-def load(kind: Any, source: str, revision: str | None = None, **options: Any) -> Any:
+def load(part_class: Any, source: str, revision: str | None = None, **options: Any) -> Any:
     """`from_pretrained` of a transformers class: a model, tokenizer, config or processor.
 
     Args:
@@ -43,14 +43,14 @@ def load(kind: Any, source: str, revision: str | None = None, **options: Any) ->
     options |= {"revision": revision, "local_files_only": bool(hub.hub_problem(folder))}
     hub.hide_reading()
     try:
-        if not issubclass(kind, PreTrainedModel):
-            return kind.from_pretrained(folder, **options)
-        model, report = kind.from_pretrained(folder, output_loading_info=True, **options)
+        if not issubclass(part_class, PreTrainedModel):
+            return part_class.from_pretrained(folder, **options)
+        model, report = part_class.from_pretrained(folder, output_loading_info=True, **options)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot load the metric's weights {source}: {hub.why_missing(error, folder)}") from error
     except Exception as error:
         raise UserError(f"cannot load the metric's weights {source}: damaged, or more than plain tensors") from error
-    _refuse_misfits(source, kind.__name__, {*report["missing_keys"]})  # transformers would make them up
+    _refuse_misfits(source, part_class.__name__, {*report["missing_keys"]})  # transformers would make them up
     return model
 
 

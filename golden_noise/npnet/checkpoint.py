@@ -27,7 +27,7 @@ def load(
     attention: bool | None = None,
     target: str | None = None,
 ) -> NPNet | DenoiserNPNet:
-    """Loads any kind of NPNet, in evaluation mode, from wherever it is.
+    """Loads an NPNet, in evaluation mode, from wherever it is.
 
     Args:
         source: a folder written by training (a whole run's stands for its `npnet/best`, a file in it for the folder)
@@ -40,7 +40,7 @@ def load(
         target: likewise.
 
     Raises:
-        UserError: there is no NPNet, or it was built otherwise.
+        UserError: there is no NPNet, or it was built with other options.
     """
     if not source:
         raise UserError(f"{option} is empty: leave it out, or say where a network is")
@@ -82,7 +82,7 @@ def _load_folder(
     options: dict[str, Any],
     network: Any = NPNet,
 ) -> Any:
-    """Loads a network from a folder or the hub. A saved DenoiserNPNet may stand in the place of an NPNet."""
+    """Loads a network from a folder or the hub. The files say whether an NPNet is a DenoiserNPNet."""
     file, name = Path(source).expanduser(), network.__name__
     folder = str(file.parent) if file.is_file() else best_of_run(locate(source, option))
     for part in IN_FOLDER:

@@ -106,16 +106,7 @@ class NPNet(StrictModel):
 
     @classmethod
     def from_single_file(cls, source: str, dtype: torch.dtype | None = None, **options: Any) -> "NPNet":
-        """Loads published weights: a `.pth` or `.safetensors` file, or ORG/NAME/FILE on the hub.
-
-        Args:
-            dtype: of the parameters, float32 by default whatever the file has.
-            options: those of NPNet that have no weights, such as `fit`, and those that no file tells, see
-                `golden_noise.npnet.published.load`.
-
-        Raises:
-            UserError: no such file, or it holds anything else.
-        """
+        """Loads published weights in a dtype; see `golden_noise.npnet.published.load`."""
         from golden_noise.npnet import published  # which itself builds NPNets
 
         npnet = published.load(source, **options)

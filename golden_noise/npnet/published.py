@@ -25,7 +25,7 @@ Weights = dict[str, Tensor]
 
 AUTHORS, COMMUNITY = (".pth", ".pt"), ".safetensors"
 TOKENS = 77  # CLIP's; the files hold the product of tokens and width only
-SIDE = 128  # of the noise, where no shape in a file tells it: the authors train on 1024 x 1024 pixels
+SIDE = 128  # of the noise, where no shape in a file gives it: the authors train on 1024 x 1024 pixels
 # What a whole published NPNet is, beside its shapes.
 PUBLISHED: dict[str, Any] = {
     "svd": True,
@@ -55,7 +55,7 @@ NAMES = {
 }
 QKV, TO_QKV = "unet_svd.attention.qkv.weight", [f"svd_branch.attention.to_{part}.weight" for part in "qkv"]
 ATTENTION = "unet_svd.attention."
-# Whose shapes tell the sizes, and how many axes they have.
+# The weights whose shapes give the sizes, and how many axes they have.
 MEASURED = {
     "unet_embedding.upconv.weight": 4,
     "conv.conv1.weight": 4,
@@ -81,7 +81,7 @@ def load(source: str, option: str = "npnet", **options: Any) -> NPNet:
     Args:
         source: a file, whatever its name, or ORG/NAME/FILE on the hub.
         option: the setting that gave `source`, for errors.
-        options: those of NPNet that have no weights, and those that no file tells. `attention=False`: trained by the
+        options: those of NPNet that have no weights, and those that no file holds. `attention=False`: trained by the
             authors' code for `svd_unet+unet`, which leaves attention out yet stores it. `target`: trained by that code
             for `vit` (`absolute`) or for `e_unet` (`difference`). `latent_shape`: not 1024 x 1024 pixels.
 
@@ -160,7 +160,7 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def _by_part(weights: Weights) -> tuple[set[str], Weights]:
-    """The parts that there are, and the weights with the name of their part in place of the training code's `unet`."""
+    """The parts that there are, and the weights with the name of their part instead of the training code's `unet`."""
     names = [name.removeprefix("unet.") for name in weights if name.startswith("unet.")]
     if not names:
         return {"unet_embedding", "unet_svd"}, weights
@@ -170,7 +170,7 @@ def _by_part(weights: Weights) -> tuple[set[str], Weights]:
 
 
 def _architecture(parts: set[str], weights: Weights, source: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Options of NPNet: what parts and shapes tell, and what was given."""
+    """Options of NPNet: from the parts and shapes, and those that were given."""
     svd = "unet_svd" in parts
     attention = any(name.startswith(ATTENTION) for name in weights)
     config = PUBLISHED | {"svd": svd, "gates": svd, "attention": attention} | options
@@ -184,7 +184,7 @@ def _architecture(parts: set[str], weights: Weights, source: str, options: dict[
         config |= {"backbone": "conv", "backbone_args": {"width": width}, "target": "absolute"}
     elif not svd and "target" not in options:
         raise UserError(
-            f"{source} does not tell what its network predicts: add target=absolute if it was trained as 'vit', "
+            f"{source} does not say what its network predicts: add target=absolute if it was trained as 'vit', "
             "target=difference if as 'e_unet'"
         )
     return config | options

@@ -16,7 +16,7 @@ class FluxPipeline(Pipeline):
     """Any `FluxPipeline`. Loaded and set as `Pipeline` says.
 
     Its denoiser takes patches of 2x2 latents as tokens. That stays inside: noise is (16, H, W) here, as NPNet sees it.
-    Guidance is a number that the denoiser is told, so every guidance costs one call, and none needs a negative prompt.
+    Guidance is an input of the denoiser, so every guidance costs one call, and none needs a negative prompt.
 
     Raises:
         UserError: a negative prompt, which distilled guidance does not have.

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -138,9 +139,8 @@ def complete(source: str) -> Iterator[None]:
     Raises:
         UserError: weights are missing.
     """
-    said: list[str] = []
-    listener = logging.Handler(logging.WARNING)
-    listener.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    listener = BufferingHandler(capacity=sys.maxsize)
+    listener.setLevel(logging.WARNING)
     loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -152,11 +152,12 @@ def complete(source: str) -> Iterator[None]:
         for logger, level in zip(loggers, levels, strict=True):
             logger.removeHandler(listener)
             logger.setLevel(level)
-    if missing := [name for message in said for name in _missing(COLOR.sub("", message))]:
+    if missing := [name for record in listener.buffer for name in _missing(record.getMessage())]:
         raise UserError(f"{source} lacks {len(missing)} of its weights, such as {missing[0]}: is it complete?")
 
 
 def _missing(message: str) -> list[str]:
+    message = COLOR.sub("", message)
     names = [*REPORTED.findall(message), *(name for list_ in MADE_UP.findall(message) for name in list_.split(", "))]
     return [name.strip("'") for name in names if "pooler" not in name]  # which no pipeline here reads
 

@@ -1,4 +1,4 @@
-"""Images whose pixels are no numbers, which a VAE gives that overflows in half precision. Saved they would be black."""
+"""Images with pixels that are not finite: the VAE overflows in half precision. Saved, they would be black."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Parts that a config puts in the place of a pipeline's own: a scheduler, a denoiser's weights, a VAE, adapters."""
+"""Parts that a config gives a pipeline instead of its own: a scheduler, a denoiser's weights, a VAE, adapters."""
 
 import copy
 from inspect import Parameter, signature
@@ -41,7 +41,7 @@ def set_scheduler(pipe: DiffusionPipeline, name: str, **arguments: Any) -> None:
         own.pop(default, None)
     try:
         pipe.scheduler = scheduler.from_config(own | arguments)
-    except Exception as error:  # arguments of any kind fail in any way
+    except Exception as error:  # wrong arguments fail in any way
         raise UserError(f"{option}.name={name} cannot be used here: {first_line(error)}") from error
 
 
@@ -83,7 +83,7 @@ def _samples_flow(scheduler: Any, shifted: bool) -> bool:
 
 
 def _samples_diffusion(scheduler: Any) -> bool:
-    """Whether a scheduler goes from noise to an image along a diffusion's levels, told nothing but the prediction."""
+    """Whether a scheduler goes from noise to an image along a diffusion's levels, given nothing but the prediction."""
     if not all(hasattr(scheduler, name) for name in ("init_noise_sigma", "scale_model_input", "alphas_cumprod")):
         return False
     needed = [p for p in signature(scheduler.step).parameters.values() if p.default is Parameter.empty]
@@ -121,7 +121,7 @@ def load_unet(pipe: DiffusionPipeline, source: str, weight_name: str, revision: 
         UserError: there is no such file, or it holds another model's weights.
     """
     if not hasattr(pipe, "unet"):
-        raise UserError(f"pipeline.model.unet: the denoiser of a {type(pipe).__name__} is no U-Net")
+        raise UserError(f"pipeline.model.unet: the denoiser of a {type(pipe).__name__} is not a U-Net")
     file = find_weights("pipeline.model.unet", source, weight_name, revision)
     check_floats(file, f"{source}: {weight_name}")
     tensors = load_file(file)
@@ -175,7 +175,7 @@ def load_vae(pipe: DiffusionPipeline, source: str, revision: str | None = None) 
 
 def upcast_vae(vae: AutoencoderKL) -> None:
     """Let a VAE decode in float32, whatever the dtype of the latents that it is given."""
-    nn.Module.to(vae, torch.float32)  # diffusers' own warns of modules that are no concern here
+    nn.Module.to(vae, torch.float32)  # diffusers' own warns of modules that do not matter here
     for part in (vae.post_quant_conv, vae.decoder):
         if isinstance(part, nn.Module):
             part.register_forward_pre_hook(

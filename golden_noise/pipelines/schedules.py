@@ -1,6 +1,6 @@
 """Deterministic samplers as searches see them: noise levels, and moves between two of them, either way.
 
-A level is named by its timestep, which is also what the denoiser is told; every path ends at timestep 0.
+A level is named by its timestep, which is also an input of the denoiser; every path ends at timestep 0.
 """
 
 from typing import Any, Protocol
