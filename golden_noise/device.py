@@ -4,41 +4,38 @@ import torch
 
 from golden_noise.errors import UserError, first_line
 
+DTYPES = ("float16", "bfloat16", "float32")
+
 
 def pick_device(device: str) -> torch.device:
-    """ "auto" is the first CUDA GPU, else Apple's, else the CPU; anything else is taken as given.
+    """The device of a setting; "auto" is the first CUDA GPU, else Apple's, else the CPU.
 
     Raises:
         UserError: there is no such device here.
     """
     try:
-        return torch.empty(0, device=device_kind(device) if device == "auto" else device).device
+        return torch.empty(0, device=device_type(device) if device == "auto" else device).device
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"device={device} cannot be used ({first_line(error)}): try device=auto or device=cpu"
         ) from error
 
 
-def device_kind(device: str) -> str:
-    """What kind of device a setting means here, such as cuda; nothing is started on it."""
+def device_type(device: str) -> str:
+    """The type of device that a setting means here, such as cuda; nothing is started on it."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     return device.partition(":")[0]
 
 
-def pick_dtype(dtype: str, device: torch.device, half: str) -> torch.dtype:
-    """ "auto" is `half` on a GPU and float32 elsewhere.
+def dtype_name(dtype: str, device_type: str, half: str) -> str:
+    """The dtype of a setting; "auto" is `half` on a CUDA GPU and float32 elsewhere.
 
     Raises:
-        UserError: it is none that a pipeline can run in.
+        UserError: no pipeline runs in it.
     """
-    return getattr(torch, dtype_name(dtype, device.type, half))
-
-
-def dtype_name(dtype: str, kind: str, half: str) -> str:
-    """The name of what `pick_dtype` gives on a kind of device."""
     if dtype == "auto":
-        dtype = half if kind == "cuda" else "float32"
-    if dtype not in ("float16", "bfloat16", "float32"):
-        raise UserError(f"pipeline.model.dtype={dtype} must be auto, float16, bfloat16 or float32")
+        return half if device_type == "cuda" else "float32"
+    if dtype not in DTYPES:
+        raise UserError(f"pipeline.model.dtype={dtype} must be auto, {', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
     return dtype

@@ -1,4 +1,4 @@
-"""Where weights are: a folder, a hub id, or a folder that ships with this package."""
+"""Where weights are: a folder, a hub id, or a folder of this package; and what is wrong with their files."""
 
 import contextlib
 import json
@@ -8,8 +8,10 @@ import zipfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE, HF_HUB_OFFLINE
+from safetensors import SafetensorError, safe_open
 
 from golden_noise.errors import UserError, first_line
 
@@ -44,54 +46,107 @@ def locate(source: str, option: str) -> str:
     return source
 
 
-def damage(place: str | Path, weights: bool = True) -> str | None:
-    """What makes the files of a model useless at first sight; None if nothing does, or if there are none here.
+def fetch_file(source: str, option: str, revision: str | None = None) -> Path:
+    """The file that `source` names: a path, or ORG/NAME/FILE on the hub.
+
+    Raises:
+        UserError: there is no such file, or it cannot be downloaded.
+    """
+    path, parts = Path(source).expanduser(), source.split("/", 2)
+    if path.is_file():
+        return path
+    if looks_local(source) or len(parts) < 3 or not parts[2]:
+        raise UserError(f"no file {path}: give {option} an existing file or ORG/NAME/FILE on the hub")
+    return download("/".join(parts[:2]), parts[2], option, revision)
+
+
+def download(repository: str, file: str, option: str, revision: str | None = None) -> Path:
+    """A file of a hub repository, in the cache of downloads.
+
+    Raises:
+        UserError: it cannot be downloaded.
+    """
+    from huggingface_hub import hf_hub_download  # takes a second
+
+    source = f"{repository}/{file}"
+    try:
+        cached_only = bool(hub_problem(source))
+        return Path(hf_hub_download(repository, file, revision=revision, local_files_only=cached_only))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{option}: cannot load {source}: {why_missing(error, source)}") from error
+
+
+def read_tensors(file: Path, source: str) -> Any:
+    """The content of a .safetensors file or a torch checkpoint, on the CPU. Nothing in the file is executed.
+
+    Raises:
+        UserError: the file is damaged, compressed, or holds other objects than tensors and containers.
+    """
+    import torch  # these take seconds
+    from safetensors.torch import load_file
+
+    try:
+        if file.suffix.lower() == ".safetensors":
+            return load_file(file)
+        if not _is_compressed(file):  # PyTorch does not compress, and a small file could fill the memory
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged or hostile files fail in every way
+        reason = f": {fault}" if (fault := damage(file)) else ", or more than tensors: it is not loaded"
+        raise UserError(f"{source} holds no tensors{reason}") from error
+    raise UserError(f"{source} is not loaded: its tensors are larger than the file")
+
+
+def _is_compressed(file: Path) -> bool:
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return sum(record.file_size for record in archive.infolist()) > file.stat().st_size
+
+
+def damage(source: str | Path, weights: bool = True) -> str | None:
+    """What visibly makes the files of a model useless; None if nothing does, or if there are none.
 
     Args:
-        place: a file of weights, or a folder of such files and configs (its subfolders count, too).
-        weights: whether to look at files of weights: a folder may hold some that nobody reads.
+        source: a file of weights, or a folder of such files and configs, with its subfolders.
+        weights: whether to check files of weights: a folder may hold some that nobody reads.
 
     Returns:
         The file's name and what is wrong, such as "model.safetensors is empty".
     """
-    found = Path(place).expanduser()
-    files = sorted(found.rglob("*")) if found.is_dir() else [found]
-    for file in files:
+    path = Path(source).expanduser()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         fault = None
         with contextlib.suppress(OSError):
             if file.name in CONFIGS:
                 fault = _config_fault(file)
-            elif file == found or (weights and file.suffix.lower() in WEIGHTS):
-                fault = _weights_fault(file) if file.is_file() else None
+            elif file.is_file() and (file == path or (weights and file.suffix.lower() in WEIGHTS)):
+                fault = _weights_fault(file)
         if fault:
-            return f"{file.relative_to(found) if found.is_dir() else file.name} {fault}"
+            return f"{file.name if file == path else file.relative_to(path)} {fault}"
     return None
 
 
 def _config_fault(file: Path) -> str | None:
+    content = file.read_bytes()
     try:
-        content = json.loads(file.read_bytes())
+        return None if isinstance(json.loads(content), dict) else "is damaged: it holds no JSON object"
     except (ValueError, RecursionError):
-        return _stand_in(file.read_bytes()) or "is damaged: it is no JSON"
-    return None if isinstance(content, dict) else "is damaged: it holds no JSON object"
+        return _stand_in(content) or "is damaged: it is not JSON"
 
 
 def _weights_fault(file: Path) -> str | None:
     with file.open("rb") as opened:
         start = opened.read(1024)
-        if fault := _stand_in(start):
-            return fault
-        if start[8:9] == b"{":  # safetensors: the header's length, the header, the tensors
-            header, size = int.from_bytes(start[:8], "little"), file.stat().st_size
-            opened.seek(8)
-            whole = 8 + header
-            with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError, AttributeError):
-                if whole <= size:
-                    tensors = json.loads(opened.read(header)).items()
-                    whole += max((entry["data_offsets"][1] for name, entry in tensors if name[:2] != "__"), default=0)
-            return f"is cut off: {size:,} of {whole:,} bytes are there" if whole > size else None
+    if fault := _stand_in(start):
+        return fault
     if start.startswith(b"PK") and not zipfile.is_zipfile(file):
         return "is cut off: its end is missing"
+    if start[8:9] == b"{":  # safetensors: the header's length, the header, the tensors
+        try:
+            with safe_open(file, framework="np"):
+                return None
+        except SafetensorError as error:
+            return f"is cut off or damaged: {first_line(error)}"
     return None
 
 
@@ -102,7 +157,7 @@ def _stand_in(start: bytes) -> str | None:
     if start.startswith(POINTER):
         return "is a Git LFS pointer and not the file itself: run `git lfs pull` where it was cloned"
     if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:10].lower().startswith(PAGES):
-        return "is a web page and not the file itself: download it anew"
+        return "is a web page and not the file itself: download it again"
     return None
 
 
@@ -119,9 +174,24 @@ def hub_problem(source: str) -> str | None:
     return None if answers(ENDPOINT) else f"{ENDPOINT} does not answer"
 
 
+def why_missing(error: Exception, source: str) -> str:
+    """Why loading a folder, a hub id or ORG/NAME/FILE failed with `error`."""
+    from huggingface_hub.errors import GatedRepoError
+
+    if problem := hub_problem(source):
+        return f"{problem}, and it was not downloaded before"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, GatedRepoError):
+            page = f"https://huggingface.co/{'/'.join(source.split('/')[:2])}"
+            return f"it is gated: accept its licence at {page} and log in (hf auth login)"
+        cause = cause.__cause__ or cause.__context__
+    return damage(source) or first_line(error)
+
+
 @cache
 def hub_commit(source: str, revision: str | None) -> str | None:
-    """The commit that a revision (None: main) of a hub id stands for, as the hub says or else the last download.
+    """The commit of a revision (None: main) of a hub id, from the hub or else from the last download.
 
     None where neither knows it, and for what is on this machine.
     """
@@ -144,7 +214,7 @@ def hub_commit(source: str, revision: str | None) -> str | None:
 
 @cache
 def answers(url: str, seconds: float = 10) -> bool:
-    """Whether there is a server behind a URL, whatever it says, for the hub's library."""
+    """Whether a server answers at a URL, whatever it says, as the hub's library would ask it."""
     from huggingface_hub import get_session
 
     try:
@@ -152,11 +222,6 @@ def answers(url: str, seconds: float = 10) -> bool:
     except Exception:  # of whichever client the library uses
         return False
     return True
-
-
-def why_missing(error: Exception, problem: str | None) -> str:
-    """Why weights cannot be had; `problem` is what `hub_problem` said of them."""
-    return f"{problem}, and it was not downloaded before" if problem else first_line(error)
 
 
 def hide_reading() -> None:
@@ -174,7 +239,7 @@ def hide_reading() -> None:
 
 @contextlib.contextmanager
 def quiet(*names: str) -> Iterator[None]:
-    """No word of some loggers and those below them, in a block that says itself what is wrong."""
+    """Silences loggers and those below them, in a block that reports errors itself."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -38,7 +38,7 @@ class Paths(Settings):
     outputs: Text
 
 
-class Memory(Part):
+class Memory(Settings):
     offload: Literal["none", "model", "sequential"] = OPEN
     vae_slicing: bool = OPEN
     vae_tiling: bool = OPEN
@@ -48,11 +48,28 @@ class Memory(Part):
     channels_last: bool = OPEN
 
 
+class Scheduler(Part):
+    name: Text
+
+
+class Weights(Settings):
+    source: Text
+    revision: Text | None = None
+
+
+class WeightsFile(Weights):
+    weight_name: Text
+
+
 class DiffusionModel(Part):
     source: Text = OPEN
     steps: Steps = OPEN
     dtype: Literal["auto", "float16", "bfloat16", "float32"] = OPEN
-    memory: Memory = OPEN
+    memory: Memory | None = None
+    scheduler: Scheduler | None = None
+    vae: Weights | None = None
+    unet: WeightsFile | None = None
+    lora: WeightsFile | None = None
 
 
 class BatchSizes(Settings):

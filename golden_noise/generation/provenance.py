@@ -12,7 +12,7 @@ from torch import nn
 
 import golden_noise
 from golden_noise import identity
-from golden_noise.device import device_kind
+from golden_noise.device import device_type
 from golden_noise.generation.names import BEST_OF_N, NETWORK_CONTROLS, NPNET, SEARCH
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.loading import model_dtype
@@ -30,7 +30,7 @@ def drawing_settings(
         networks: the network of each method that has one of its own.
     """
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    device = device_kind(config.device)
+    device = device_type(config.device)
     model = identity.model(plain["pipeline"]["model"], model_dtype(plain["pipeline"]["model"], config.device))
     digests = {name: weights_digest(network) for name, network in networks.items()}
     searches = {SEARCH: plain.get("search"), **plain.get("evaluation", {}).get("searches", {})}

@@ -9,7 +9,6 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from transformers import AutoTokenizer, BatchEncoding, CLIPConfig, CLIPModel
 
-from golden_noise.hub import locate
 from golden_noise.images import to_pil
 from golden_noise.metrics.limits import count_cut
 from golden_noise.metrics.loading import build, load
@@ -43,8 +42,6 @@ class CLIP:
     Args:
         model: folder or hub id in the layout of transformers.
         tokenizer: folder or hub id of its tokenizer, the model's own by default.
-        revision: commit or tag of the model on the hub.
-        tokenizer_revision: likewise of a tokenizer that lies elsewhere.
         tensors: weights to use instead of the model's, of which then only the config is loaded.
 
     Raises:
@@ -61,14 +58,12 @@ class CLIP:
         tokenizer_revision: str | None = None,
         tensors: dict[str, Tensor] | None = None,
     ):
-        model, words = (locate(source, "metric.*.model") for source in (model, tokenizer or model))
-        self.tokenizer = load(AutoTokenizer, words, revision=tokenizer_revision if tokenizer else revision)
+        self.tokenizer = load(AutoTokenizer, tokenizer or model, tokenizer_revision if tokenizer else revision)
         if tensors is None:
-            self.model = load(CLIPModel, model, revision=revision, dtype=torch.float32)
+            self.model = load(CLIPModel, model, revision, dtype=torch.float32)
         else:
-            self.model = build(
-                CLIPModel, load(CLIPConfig, model, revision=revision), tensors, "the metric's file of weights"
-            )
+            config = load(CLIPConfig, model, revision)
+            self.model = build(CLIPModel, config, tensors, "the metric's file of weights")
         self.device, self.dtype = device, dtype
         self.size: int = self.model.config.vision_config.image_size
         self.limit: int = self.model.config.text_config.max_position_embeddings
@@ -104,10 +99,6 @@ class CLIP:
         )
         return tokens.to(self.device)
 
-    def cut(self, prompts: Sequence[str]) -> int:
-        """How many prompts are longer than the model's length of `limit` tokens."""
-        return count_cut(self.tokenizer, prompts, self.limit)
-
 
 class ReadsCLIPTokens:
     """A metric that reads as much of a prompt as its CLIP does; see `CutsPrompts`."""
@@ -121,7 +112,7 @@ class ReadsCLIPTokens:
 
     def cut(self, prompts: Sequence[str]) -> int:
         """How many prompts are longer."""
-        return self.clip.cut(prompts)
+        return count_cut(self.clip.tokenizer, prompts, self.limit)
 
 
 def clip_pixels(images: Tensor, size: int) -> Tensor:

@@ -16,8 +16,6 @@ class CLIPScore(ReadsCLIPTokens):
         model: folder or hub id of a CLIP in the layout of transformers.
         prefix: put before every prompt. The CLIPScore paper uses "A photo depicts "; tables of text-to-image models,
             Golden Noise's among them, do without.
-        revision: commit or tag of the model on the hub.
-        dtype: float32, or float16 or bfloat16 to save memory.
     """
 
     range = (0.0, 2.5)
@@ -34,7 +32,6 @@ class CLIPScore(ReadsCLIPTokens):
         self.clip = CLIP(model, pick_device(device), pick_dtype(dtype), revision=revision)
 
     def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
-        """Scores (B,) float32; see `Metric`."""
         return 2.5 * self.clip.cosine(self._texts(prompts), clip_pixels(images, self.clip.size)).clamp(min=0)
 
     def cut(self, prompts: Sequence[str]) -> int:

@@ -11,15 +11,14 @@ from transformers import Mask2FormerForUniversalSegmentation, Mask2FormerImagePr
 
 from golden_noise.device import pick_device
 from golden_noise.errors import UserError
-from golden_noise.hub import locate
 from golden_noise.images import from_pil, to_pil
 from golden_noise.metrics.clip import CLIP, clip_pixels
-from golden_noise.metrics.geneval_tasks import COLORS, NAMES, Detection, fulfils, parse
+from golden_noise.metrics.geneval_tasks import COLORS, NAMES, Instance, fulfils, parse
 from golden_noise.metrics.loading import load, pick_dtype, version_of
 
 TEMPLATES = ("a photo of a {color} {name}", "a photo of a {color}-colored {name}", "a photo of a {color} object")
 LOWEST_CONFIDENCE = 0.3
-GREY = "#999999"  # around an object whose color is asked for
+GREY = "#999999"  # around an object whose color is judged
 
 
 class GenEval:
@@ -32,8 +31,6 @@ class GenEval:
     Args:
         detector: folder or hub id of a Mask2Former for COCO's 80 classes.
         clip: folder or hub id of the CLIP that names colors.
-        revision: commit or tag of the detector on the hub.
-        clip_revision: likewise of CLIP.
         side: shortest side of the images that the detector sees; the longest is at most 5/3 of it.
         batch_size: images that the detector sees at once.
         dtype: of CLIP; float32, float16 or bfloat16. The detector always runs in float32.
@@ -53,58 +50,54 @@ class GenEval:
         dtype: str = "float32",
     ):
         self.version = version_of(detector, revision)
-        self.device, kind = pick_device(device), pick_dtype(dtype)
-        detector, clip = locate(detector, "metric.*.detector"), locate(clip, "metric.*.clip")
+        self.device, clip_dtype = pick_device(device), pick_dtype(dtype)
         self.size, self.batch_size = {"shortest_edge": side, "longest_edge": side * 5 // 3}, batch_size
-        self.processor = load(Mask2FormerImageProcessorPil, detector, revision=revision)
-        self.detector = load(Mask2FormerForUniversalSegmentation, detector, revision=revision, dtype=torch.float32)
+        self.processor = load(Mask2FormerImageProcessorPil, detector, revision)
+        self.detector = load(Mask2FormerForUniversalSegmentation, detector, revision, dtype=torch.float32)
         if self.detector.config.num_labels != len(NAMES):
             raise UserError(f"{detector} knows {self.detector.config.num_labels} classes, GenEval needs COCO's 80")
         self.detector.eval().to(self.device)
-        self.clip = CLIP(clip, self.device, kind, revision=clip_revision)
+        self.clip = CLIP(clip, self.device, clip_dtype, revision=clip_revision)
         self._palettes: dict[str, Tensor] = {}
 
     def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
-        """Scores (B,) float32; see `Metric`.
+        """See `Metric`.
 
         Raises:
-            UserError: a prompt is none of GenEval's.
+            UserError: a prompt is not one of GenEval's.
         """
         tasks, pictures = [parse(prompt) for prompt in prompts], to_pil(images)
-        judged = zip(tasks, pictures, self.detect(pictures), strict=True)
-        return torch.tensor(
-            [float(fulfils(task, found, partial(self.color_of, image))) for task, image, found in judged]
-        )
+        cases = zip(tasks, pictures, self.detect(pictures), strict=True)
+        return torch.tensor([float(fulfils(task, seen, partial(self.color_of, image))) for task, image, seen in cases])
 
     @torch.inference_mode()
-    def detect(self, pictures: Sequence[Image.Image]) -> list[list[Detection]]:
+    def detect(self, pictures: Sequence[Image.Image]) -> list[list[Instance]]:
         """What the detector finds with confidence above `LOWEST_CONFIDENCE` in pictures of one size."""
-        found = []
+        segmented = []
         for start in range(0, len(pictures), self.batch_size):
             batch = pictures[start : start + self.batch_size]
             inputs = self.processor(list(batch), size=self.size, return_tensors="pt").to(self.device)
             outputs = self.detector(pixel_values=inputs.pixel_values, pixel_mask=inputs.pixel_mask)
             for name in ("class_queries_logits", "masks_queries_logits"):
                 outputs[name] = outputs[name].cpu()  # what follows mixes them with tensors on the CPU
-            found += self.processor.post_process_instance_segmentation(
+            segmented += self.processor.post_process_instance_segmentation(
                 outputs,
                 threshold=LOWEST_CONFIDENCE,
                 target_sizes=[picture.size[::-1] for picture in batch],
                 return_binary_maps=True,
             )
         return [
-            [
-                as_detection(segment, mask)
-                for segment, mask in zip(each["segments_info"], each["segmentation"], strict=False)
-            ]
-            for each in found
+            list(
+                map(as_instance, picture["segments_info"], picture["segmentation"])
+            )  # without any, the second is longer
+            for picture in segmented
         ]
 
-    def color_of(self, picture: Image.Image, found: Detection) -> str:
+    def color_of(self, picture: Image.Image, detected: Instance) -> str:
         """The color that CLIP sees in an object, cut out along its mask."""
-        alone = Image.composite(picture, Image.new("RGB", picture.size, GREY), Image.fromarray(found.mask))
-        features = self.clip.images(clip_pixels(from_pil([alone.crop(found.box)]), self.clip.size))
-        return COLORS[int((features @ self._palette(found.name).T).argmax())]
+        alone = Image.composite(picture, Image.new("RGB", picture.size, GREY), Image.fromarray(detected.mask))
+        features = self.clip.images(clip_pixels(from_pil([alone.crop(detected.box)]), self.clip.size))
+        return COLORS[int((features @ self._palette(detected.name).T).argmax())]
 
     def _palette(self, name: str) -> Tensor:
         """Unit vectors (10, D) of the colors of one class of objects: the mean over all templates."""
@@ -115,9 +108,9 @@ class GenEval:
         return self._palettes[name]
 
 
-def as_detection(segment: dict, mask: Tensor) -> Detection:
+def as_instance(segment: dict, mask: Tensor) -> Instance:
     """A segment of the detector with its mask (H, W) of 0 and 1; the box is the smallest that holds the mask."""
     inside = mask.bool()
     rows, columns = (inside.any(dim=axis).nonzero().flatten().tolist() for axis in (1, 0))
     box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-    return Detection(NAMES[segment["label_id"]], segment["score"], box, inside.numpy())
+    return Instance(NAMES[segment["label_id"]], segment["score"], box, inside.numpy())

@@ -1,4 +1,4 @@
-"""GenEval's prompts and rules (Ghosh et al. 2023, arXiv 2310.11513): what is asked for, and whether it was found."""
+"""GenEval's prompts and rules (Ghosh et al. 2023, arXiv 2310.11513): what a prompt wants, and what an image shows."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +38,7 @@ class Task:
 
     Attributes:
         position: where the first object has to be, seen from the second.
-        exact: whether more objects than asked for are wrong: only where they are counted.
+        exact: whether more objects than wanted are wrong: only where they are counted.
     """
 
     requests: tuple[Request, ...]
@@ -52,7 +52,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Detection:
+class Instance:
     """An object that the detector found: box (left, top, right, bottom) in pixels and mask (H, W) bool."""
 
     name: str
@@ -74,50 +74,50 @@ def parse(prompt: str) -> Task:
     """What a prompt of GenEval asks for.
 
     Raises:
-        UserError: it is no such prompt.
+        UserError: it is not such a prompt.
     """
-    if found := SEVERAL.fullmatch(prompt):
-        return Task((Request(PLURALS[found["plural"]], NUMBERS[found["number"]]),), exact=True)
-    if found := ONE.fullmatch(prompt):
-        return Task((Request(found["name0"], color=found["color0"]),))
-    if found := TWO.fullmatch(prompt):
-        requests = tuple(Request(found[f"name{i}"], color=found[f"color{i}"]) for i in (0, 1))
-        return Task(requests, position=None if found["relation"] == "and" else found["relation"])
+    if match := SEVERAL.fullmatch(prompt):
+        return Task((Request(PLURALS[match["plural"]], NUMBERS[match["number"]]),), exact=True)
+    if match := ONE.fullmatch(prompt):
+        return Task((Request(match["name0"], color=match["color0"]),))
+    if match := TWO.fullmatch(prompt):
+        requests = tuple(Request(match[f"name{i}"], color=match[f"color{i}"]) for i in (0, 1))
+        return Task(requests, position=None if match["relation"] == "and" else match["relation"])
     raise UserError(f"the geneval metric cannot judge {prompt!r}: it knows GenEval's prompts, 'a photo of a dog'")
 
 
-def fulfils(task: Task, detections: Sequence[Detection], color_of: Callable[[Detection], str]) -> bool:
+def fulfils(task: Task, instances: Sequence[Instance], color_of: Callable[[Instance], str]) -> bool:
     """Whether an image does what its prompt asks for.
 
-    Of every class only the most certain detections count, as many as are asked for; their colors and places decide.
+    Of every class only the most certain detections count, as many as the prompt wants; their colors and boxes decide.
 
     Args:
-        detections: everything that was found; those of too low confidence are ignored here.
+        instances: all of the detector; those of too low confidence are ignored here.
         color_of: names the color of a detection, one of `COLORS`.
     """
-    found = sort_detections(task, detections)
+    by_class = confident_instances(task, instances)
     for request in task.requests:
-        best = found.get(request.name, [])[: request.count]
+        best = by_class.get(request.name, [])[: request.count]
         if len(best) < request.count:
             return False
         if request.color and any(color_of(each) != request.color for each in best):
             return False
-    if task.exact and any(len(found[request.name]) > request.count for request in task.requests):
+    if task.exact and any(len(by_class[request.name]) > request.count for request in task.requests):
         return False
     if task.position:
-        first, second = (found[request.name][0].box for request in task.requests)
+        first, second = (by_class[request.name][0].box for request in task.requests)
         return task.position in relations(first, second)
     return True
 
 
-def sort_detections(task: Task, detections: Sequence[Detection]) -> Mapping[str, list[Detection]]:
+def confident_instances(task: Task, instances: Sequence[Instance]) -> Mapping[str, list[Instance]]:
     """The detections by class that are certain enough for the task, the most certain ones first."""
-    found: dict[str, list[Detection]] = {}
-    for each in sorted(detections, key=lambda each: -each.score):
-        same = found.setdefault(each.name, [])
+    by_class: dict[str, list[Instance]] = {}
+    for each in sorted(instances, key=lambda each: -each.score):
+        same = by_class.setdefault(each.name, [])
         if each.score > task.confidence and len(same) < MAX_OBJECTS:
             same.append(each)
-    return found
+    return by_class
 
 
 def relations(first: Sequence[float], second: Sequence[float]) -> set[str]:

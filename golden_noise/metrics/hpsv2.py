@@ -8,7 +8,6 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import normalize, resize
 
 from golden_noise.device import pick_device
-from golden_noise.hub import locate
 from golden_noise.images import from_pil, to_pil
 from golden_noise.metrics.clip import CLIP, MEAN, STD, ReadsCLIPTokens, from_open_clip
 from golden_noise.metrics.loading import find_file, pick_dtype, read_tensors, version_of
@@ -23,11 +22,8 @@ class HPSv2(ReadsCLIPTokens):
     Args:
         weights: the published file, in open_clip's layout: a path, or ORG/NAME/FILE on the hub.
         model: folder or hub id of the CLIP whose config and tokenizer belong to it.
-        revision: commit or tag of the weights on the hub.
-        model_revision: likewise of the model.
         antialias: whether images are smoothed as they shrink. The published code leaves that to torchvision, which has
             done so since 0.17 and did not when the first scores were published.
-        dtype: float32, or float16 or bfloat16 to save memory.
     """
 
     range = (-100.0, 100.0)
@@ -43,12 +39,11 @@ class HPSv2(ReadsCLIPTokens):
         dtype: str = "float32",
     ):
         self.version, self.antialias = version_of(weights, revision), antialias
-        place, kind, model = pick_device(device), pick_dtype(dtype), locate(model, "metric.*.model")
+        torch_device, torch_dtype = pick_device(device), pick_dtype(dtype)
         tensors = from_open_clip(read_tensors(find_file(weights, revision)))
-        self.clip = CLIP(model, place, kind, revision=model_revision, tensors=tensors)
+        self.clip = CLIP(model, torch_device, torch_dtype, revision=model_revision, tensors=tensors)
 
     def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
-        """Scores (B,) float32; see `Metric`."""
         return 100 * self.clip.cosine(prompts, hps_pixels(images, self.clip.size, self.antialias))
 
 

@@ -10,7 +10,6 @@ from transformers import AutoTokenizer, BlipTextConfig, BlipTextModel, BlipVisio
 
 from golden_noise.device import pick_device
 from golden_noise.errors import UserError
-from golden_noise.hub import locate
 from golden_noise.metrics.clip import clip_pixels
 from golden_noise.metrics.head import fold_head
 from golden_noise.metrics.limits import count_cut
@@ -18,7 +17,7 @@ from golden_noise.metrics.loading import build, find_file, load, part, pick_dtyp
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the raw scores, as published
 TOKENS = 35
-HEAD_WIDTH = 64  # of attention, in both halves: the one size that the tensors' shapes do not tell
+HEAD_WIDTH = 64  # of attention, in both halves: the one size that the tensors' shapes do not give
 
 # BLIP's own names for the image half and those of transformers, applied in this order.
 RENAMED = (
@@ -39,9 +38,6 @@ class ImageReward:
     Args:
         weights: the published file: a path, or ORG/NAME/FILE on the hub.
         tokenizer: folder or hub id of BERT's uncased tokenizer.
-        revision: commit or tag of the weights on the hub.
-        tokenizer_revision: likewise of the tokenizer.
-        dtype: float32, or float16 or bfloat16 to save memory.
     """
 
     range = (-float("inf"), float("inf"))
@@ -58,7 +54,7 @@ class ImageReward:
     ):
         self.version = version_of(weights, revision)
         self.device, self.dtype = pick_device(device), pick_dtype(dtype)
-        self.tokenizer = load(AutoTokenizer, locate(tokenizer, "metric.*.tokenizer"), revision=tokenizer_revision)
+        self.tokenizer = load(AutoTokenizer, tokenizer, tokenizer_revision)
         tensors = read_tensors(find_file(weights, revision))
         image, text, head = (part(tensors, prefix) for prefix in ("blip.visual_encoder.", "blip.text_encoder.", "mlp."))
         text.pop("embeddings.position_ids", None)  # only counts from 0
@@ -75,7 +71,6 @@ class ImageReward:
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
-        """Scores (B,) float32; see `Metric`."""
         tokens = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
         ).to(self.device)
@@ -87,7 +82,6 @@ class ImageReward:
         return (judged.float().cpu() @ self.weight + self.bias - MEAN) / STD
 
     def cut(self, prompts: Sequence[str]) -> int:
-        """How many prompts are longer than `limit` tokens; see `CutsPrompts`."""
         return count_cut(self.tokenizer, prompts, self.limit)
 
 
@@ -105,13 +99,13 @@ def image_config(tensors: dict[str, Tensor]) -> BlipVisionConfig:
     """The config that fits the tensors of the image half, ViT-L/16 as published."""
     patch_embedding = tensors["embeddings.patch_embedding.weight"]
     patch = patch_embedding.shape[-1]
-    places = tensors["embeddings.position_embedding"].shape[1] - 1
+    patches = tensors["embeddings.position_embedding"].shape[1] - 1
     return BlipVisionConfig(
         hidden_size=patch_embedding.shape[0],
         intermediate_size=tensors["encoder.layers.0.mlp.fc1.weight"].shape[0],
         num_hidden_layers=_layers(tensors, "encoder.layers."),
         num_attention_heads=patch_embedding.shape[0] // HEAD_WIDTH,
-        image_size=isqrt(places) * patch,
+        image_size=isqrt(patches) * patch,
         patch_size=patch,
         layer_norm_eps=1e-6,  # BLIP's; transformers has another default
     )

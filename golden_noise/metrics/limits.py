@@ -1,4 +1,4 @@
-"""How much of a prompt a metric reads: what is longer is cut, and nobody judges the rest."""
+"""How much of a prompt a metric reads. The rest is cut and not judged."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -25,12 +25,12 @@ def count_cut(tokenizer: Any, prompts: Sequence[str], limit: int) -> int:
     """How many prompts have more tokens than `limit`, with those that mark start and end."""
     if not prompts:
         return 0
-    found = tokenizer(list(prompts), truncation=False, padding=False, verbose=False)["input_ids"]
-    return sum(len(tokens) > limit for tokens in found)
+    tokens = tokenizer(list(prompts), truncation=False, padding=False, verbose=False)["input_ids"]
+    return sum(len(each) > limit for each in tokens)
 
 
 def prompts_cut(metrics: Mapping[str, Metric], prompts: Sequence[str]) -> list[str]:
-    """A line for every metric that does not read all of these prompts to their ends."""
+    """A line for every metric that cuts some of these prompts."""
     distinct, lines = list(dict.fromkeys(prompts)), []
     for name, metric in metrics.items():
         if isinstance(metric, CutsPrompts) and (cut := metric.cut(distinct)):

@@ -10,7 +10,6 @@ from transformers import CLIPImageProcessorPil
 
 from golden_noise.device import pick_device
 from golden_noise.errors import UserError
-from golden_noise.hub import locate
 from golden_noise.images import to_pil
 from golden_noise.metrics.clip import CLIP, ReadsCLIPTokens
 from golden_noise.metrics.loading import fill, find_file, load, part, pick_dtype, read_tensors, version_of
@@ -31,9 +30,6 @@ class MPS(ReadsCLIPTokens):
         model: folder or hub id of the CLIP whose config, tokenizer and image processor belong to them.
         condition: what to judge by.
         threshold: 0.3 in the authors' evaluation, 0.01 in their training.
-        revision: commit or tag of the weights on the hub.
-        model_revision: likewise of the model.
-        dtype: float32, or float16 or bfloat16 to save memory.
     """
 
     range = (-100.0, 100.0)  # CLIP caps exp(logit_scale) at 100
@@ -50,17 +46,16 @@ class MPS(ReadsCLIPTokens):
         dtype: str = "float32",
     ):
         self.version, self.threshold = version_of(weights, revision), threshold
-        place, kind, model = pick_device(device), pick_dtype(dtype), locate(model, "metric.*.model")
-        self.processor = load(CLIPImageProcessorPil, model, revision=model_revision)
+        torch_device, torch_dtype = pick_device(device), pick_dtype(dtype)
+        self.processor = load(CLIPImageProcessorPil, model, model_revision)
         tensors = read_tensors(find_file(weights, revision))
         tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(COUNTERS)}
-        self.fusion = load_fusion(part(tensors, "cross_model."), weights).eval().to(place, kind)
-        self.clip = CLIP(model, place, kind, revision=model_revision, tensors=part(tensors, "model."))
+        self.fusion = load_fusion(part(tensors, "cross_model."), weights).eval().to(torch_device, torch_dtype)
+        self.clip = CLIP(model, torch_device, torch_dtype, revision=model_revision, tensors=part(tensors, "model."))
         self.condition = self._texts([condition])[0][0]
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
-        """Scores (B,) float32; see `Metric`."""
         pixels = self.processor(to_pil(images), return_tensors="pt").pixel_values
         seen = self.clip.model.vision_model(pixels.to(self.clip.device, self.clip.dtype)).last_hidden_state
         words, summary = self._texts(prompts)
@@ -70,9 +65,9 @@ class MPS(ReadsCLIPTokens):
     @torch.inference_mode()
     def _texts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Projected features of every token (B, L, D), padding included as in the original, and of the last (B, D)."""
-        found = self.clip.model.text_model(input_ids=self.clip.tokens(prompts).input_ids)
+        features = self.clip.model.text_model(input_ids=self.clip.tokens(prompts).input_ids)
         project = self.clip.model.text_projection
-        return project(found.last_hidden_state), project(found.pooler_output)
+        return project(features.last_hidden_state), project(features.pooler_output)
 
     def _relevant(self, words: Tensor) -> Tensor:
         """Which tokens (B, L) of (B, L, D) are about the condition."""

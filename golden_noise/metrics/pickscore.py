@@ -6,7 +6,6 @@ from torch import Tensor
 from transformers import CLIPImageProcessorPil
 
 from golden_noise.device import pick_device
-from golden_noise.hub import locate
 from golden_noise.images import to_pil
 from golden_noise.metrics.clip import CLIP, ReadsCLIPTokens
 from golden_noise.metrics.loading import load, pick_dtype, version_of
@@ -18,9 +17,6 @@ class PickScore(ReadsCLIPTokens):
     Args:
         model: folder or hub id of the CLIP weights.
         processor: folder or hub id of its tokenizer and image processor, the model's own by default.
-        revision: commit or tag of the model on the hub.
-        processor_revision: likewise of a processor that lies elsewhere.
-        dtype: float32, or float16 or bfloat16 to save memory.
     """
 
     range = (-100.0, 100.0)  # CLIP caps exp(logit_scale) at 100
@@ -35,16 +31,14 @@ class PickScore(ReadsCLIPTokens):
         dtype: str = "float32",
     ):
         self.version = version_of(model, revision)
-        place, kind = pick_device(device), pick_dtype(dtype)
+        torch_device, torch_dtype = pick_device(device), pick_dtype(dtype)
         if processor is None:
             processor, processor_revision = model, revision
-        model, processor = (locate(source, "metric.*.model") for source in (model, processor))
         # PIL's resize is the one the published scores were made with; torchvision's differs by up to 0.015.
-        self.processor = load(CLIPImageProcessorPil, processor, revision=processor_revision)
-        self.clip = CLIP(model, place, kind, processor, revision, processor_revision)
+        self.processor = load(CLIPImageProcessorPil, processor, processor_revision)
+        self.clip = CLIP(model, torch_device, torch_dtype, processor, revision, processor_revision)
 
     def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
-        """Scores (B,) float32; see `Metric`."""
         return self.clip.logit_scale * self.clip.cosine(prompts, self._pixels(images))
 
     def embed(self, images: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from golden_noise.npnet.denoiser import DenoiserNPNet
 from golden_noise.npnet.npnet import NPNet
 from golden_noise.npnet.svd import decompose
 
-#: Every kind has `golden(noise, prompt)` and is saved by `save_pretrained`.
+#: Both have `golden(noise, prompt)` and `save_pretrained`.
 AnyNPNet = NPNet | DenoiserNPNet
 
 __all__ = ["AnyNPNet", "DenoiserNPNet", "NPNet", "decompose"]

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from golden_noise.errors import UserError
-from golden_noise.hub import hub_problem, locate, why_missing
+from golden_noise.errors import UserError, first_line
+from golden_noise.hub import download, locate
 
 Pretrained = bool | str | Mapping[str, Any]
 
@@ -51,12 +50,12 @@ class ConvBranch(nn.Module):
         hidden = self.norm(self.conv1(self.conv_in(x_BCHW).relu()))
         return self.conv3(self.conv2(hidden).relu())
 
-    def _copy_conv_in(self, place: Mapping[str, Any]) -> None:
-        weights = denoiser_conv_in(**place)
+    def _copy_conv_in(self, pipeline: Mapping[str, Any]) -> None:
+        weights = denoiser_conv_in(**pipeline)
         have, want = tuple(weights["weight"].shape), tuple(self.conv_in.weight.shape)
         if have != want:
             raise UserError(
-                f"backbone_args.width: the conv_in of {place['source']} has shape {have}, this branch {want}"
+                f"backbone_args.width: the conv_in of {pipeline['source']} has shape {have}, this branch {want}"
             )
         self.conv_in.load_state_dict(weights)
 
@@ -78,19 +77,17 @@ def denoiser_conv_in(
     names: tuple[str, ...] = DENOISER_FILES
     if unet is not None:
         source, names, revision = unet["source"], (unet["weight_name"],), unet.get("revision")
-    place = locate(source, "pretrained")
-    local, problem = Path(place).is_dir(), hub_problem(place)
-    cached = problem is not None
+    folder = locate(source, "pretrained")
     reason = ""
     for name in names:
         try:
-            found = (
-                f"{place}/{name}" if local else hf_hub_download(place, name, revision=revision, local_files_only=cached)
-            )
-            file = Path(found)
-            if file.is_file():
-                with safe_open(file, framework="pt") as weights:
-                    return {part: weights.get_tensor(f"conv_in.{part}") for part in ("weight", "bias")}
-        except (OSError, ValueError, SafetensorError) as error:
-            reason = f" ({why_missing(error, problem)})"
+            local = Path(folder).is_dir()
+            with safe_open(
+                Path(folder, name) if local else download(folder, name, "pretrained", revision), "pt"
+            ) as file:
+                return {part: file.get_tensor(f"conv_in.{part}") for part in ("weight", "bias")}
+        except FileNotFoundError:
+            continue
+        except (UserError, OSError, SafetensorError) as error:
+            reason = f" ({first_line(error)})"
     raise UserError(f"pretrained: {source} has no {names[-1]}{reason}; give a pipeline with a UNet, or false")

@@ -21,9 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("source", metavar="IN")
     parser.add_argument("target", metavar="OUT")
-    told = parser.add_argument_group("what a file of the authors' training code does not tell")
-    told.add_argument("--attention", choices=["true", "false"], help="false: trained as svd_unet+unet")
-    told.add_argument("--target", dest="predicts", help="absolute: trained as vit; difference: as e_unet")
+    built = parser.add_argument_group("what a file of the authors' training code does not say")
+    built.add_argument("--attention", choices=["true", "false"], help="false: trained as svd_unet+unet")
+    built.add_argument("--target", dest="predicts", help="absolute: trained as vit; difference: as e_unet")
     options = parser.parse_args(arguments)
     try:
         attention = None if options.attention is None else options.attention == "true"

@@ -55,10 +55,10 @@ class DenoiserNPNet(StrictModel):
         if any(parameter.is_meta for parameter in pipeline.denoiser.parameters()):
             raise UserError(
                 "a denoiser that is offloaded layer by layer has no weights to share: choose "
-                "pipeline.model.memory.offload=model (or none), or an NPNet that is no denoiser_lora"
+                "pipeline.model.memory.offload=model (or none), or another model than denoiser_lora"
             )
         if rank is not None and rank < 1:
-            raise UserError(f"rank={rank} must be a whole number >= 1, or null for a full copy of the denoiser")
+            raise UserError(f"rank={rank} must be an integer >= 1, or null for a full copy of the denoiser")
         self.pipeline, self.twin = pipeline, _with_own_denoiser(pipeline, share_weights=rank is not None)
         denoiser, output = self.twin.denoiser, _output(pipeline)
         self.tied = [] if rank is None else _tied_modules(denoiser, pipeline.denoiser, output)
@@ -71,7 +71,7 @@ class DenoiserNPNet(StrictModel):
         trained = {name: parameter for name, parameter in denoiser.named_parameters() if parameter.requires_grad}
         for parameter in trained.values():
             parameter.data = parameter.data.float()
-        # The denoiser itself is no submodule: its frozen weights belong into no checkpoint.
+        # The denoiser itself is not a submodule: its frozen weights belong in no checkpoint.
         self.trained = nn.ParameterDict({name.replace(".", "/"): value for name, value in trained.items()})
 
     @classmethod
@@ -103,14 +103,14 @@ class DenoiserNPNet(StrictModel):
             raise UserError(
                 f"noise: {batch} prompts need shape ({batch}, {channels}, height, width), got {tuple(noise.shape)}"
             )
-        place = (self.device, self.twin.dtype)
-        move = self.twin.denoise(noise.to(*place), self.twin.schedule.noisiest, prompt.to(*place))
+        device, dtype = self.device, self.twin.dtype
+        move = self.twin.denoise(noise.to(device, dtype), self.twin.schedule.noisiest, prompt.to(device, dtype))
         if self._is_offloaded:
             _tie(self.tied)  # its hook moved the weights to the GPU: the pipeline's own will come there next
         return (noise + move.to(noise.device)).to(noise.dtype)
 
     def golden(self, noise: Tensor, prompt: PromptEmbedding) -> Tensor:
-        """Golden noise in the dtype and on the device of the noise: the method that every kind of NPNet has."""
+        """As `forward`: the method that every NPNet has."""
         return self(noise, prompt)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

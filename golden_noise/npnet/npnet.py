@@ -46,8 +46,9 @@ class NPNet(StrictModel):
         layout: how the timm model's features are read, `map`, or `rows` for weights published by the paper's authors.
         gates: alpha and beta. Without them the move is `g(x + t)`, plus f's if there is f.
         target: what the parts add up to: x' - x (`golden`), x - x' (`difference`), or x' itself (`absolute`), which
-            weights of the published training code for `unet` and `vit` need. Such a network is new no identity.
-        unit_variance: scale every golden noise to the standard deviation of its noise.
+            weights of the published training code for `unet` and `vit` need. Then a new network is not the identity.
+        unit_variance: scale every golden noise to the standard deviation of its noise: a control, which shows how much
+            of a gain comes from smaller noise (experiments/guidance_free). It scores no better than none.
         fit: what to do with noise of another H x W: refuse it (`exact`), or `tile`, `crop` or `resize` it, which
             also keeps its standard deviation (golden_noise.npnet.sizes).
         long_prompt: what to do with more than L tokens: `truncate`, `average` or `chain` (golden_noise.npnet.text).
@@ -105,16 +106,7 @@ class NPNet(StrictModel):
 
     @classmethod
     def from_single_file(cls, source: str, dtype: torch.dtype | None = None, **options: Any) -> "NPNet":
-        """Loads published weights: a `.pth` or `.safetensors` file, or ORG/NAME/FILE on the hub.
-
-        Args:
-            dtype: of the parameters, float32 by default whatever the file has.
-            options: those of NPNet that have no weights, such as `fit`, and those that no file tells, see
-                `golden_noise.npnet.published.load`.
-
-        Raises:
-            UserError: no such file, or it holds anything else.
-        """
+        """Loads published weights in a dtype; see `golden_noise.npnet.published.load`."""
         from golden_noise.npnet import published  # which itself builds NPNets
 
         npnet = published.load(source, **options)
@@ -171,7 +163,7 @@ class NPNet(StrictModel):
         return noise + move if self.target == "golden" else noise - move
 
     def golden(self, noise: Tensor, prompt: PromptEmbedding) -> Tensor:
-        """Golden noise in the dtype and on the device of the noise: the method that every kind of NPNet has."""
+        """Golden noise in the dtype and on the device of the noise: the method that every NPNet has."""
         embeds = prompt.embeds.to(self.device, torch.float32)
         return self(noise.to(self.device), embeds).to(noise)
 

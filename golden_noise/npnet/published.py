@@ -5,29 +5,27 @@ injection), `alpha` and `beta`. The community's `.safetensors` files flatten it 
 `text_embedding.*`, `alpha` and `beta`, the names used here. Both hold the variant `svd_unet+unet` on a whole Swin-T.
 
 The authors' training code writes the same for that variant, and `unet` and `embeeding` for the others, with `alpha` for
-`svd_unet`. What such a file cannot tell, `load` has to be told.
+`svd_unet`. What such a file does not hold, the caller of `load` must give.
 """
 
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from huggingface_hub import hf_hub_download
 from torch import Tensor
 
 from golden_noise.errors import UserError
 from golden_noise.files import atomic_file
-from golden_noise.hub import damage, hub_problem, looks_local, why_missing
+from golden_noise.hub import fetch_file, read_tensors
 from golden_noise.npnet.npnet import NPNet
 
 Weights = dict[str, Tensor]
 
 AUTHORS, COMMUNITY = (".pth", ".pt"), ".safetensors"
 TOKENS = 77  # CLIP's; the files hold the product of tokens and width only
-SIDE = 128  # of the noise, where no shape in a file tells it: the authors train on 1024 x 1024 pixels
+SIDE = 128  # of the noise, where no shape in a file gives it: the authors train on 1024 x 1024 pixels
 # What a whole published NPNet is, beside its shapes.
 PUBLISHED: dict[str, Any] = {
     "svd": True,
@@ -57,7 +55,7 @@ NAMES = {
 }
 QKV, TO_QKV = "unet_svd.attention.qkv.weight", [f"svd_branch.attention.to_{part}.weight" for part in "qkv"]
 ATTENTION = "unet_svd.attention."
-# Whose shapes tell the sizes, and how many axes they have.
+# The weights whose shapes give the sizes, and how many axes they have.
 MEASURED = {
     "unet_embedding.upconv.weight": 4,
     "conv.conv1.weight": 4,
@@ -72,9 +70,9 @@ UNUSED = re.compile(r"unet_embedding\.swin\.head\.|unet_svd\.bn\.|.*\.(relative_
 WRAPPERS = ("module", "_orig_mod")  # what DistributedDataParallel and torch.compile put into names
 
 
-def is_published(place: str) -> bool:
-    """Whether a place is named as published weights are."""
-    return Path(place).suffix.lower() in (*AUTHORS, COMMUNITY)
+def is_published(source: str) -> bool:
+    """Whether a source is named as published weights are."""
+    return Path(source).suffix.lower() in (*AUTHORS, COMMUNITY)
 
 
 def load(source: str, option: str = "npnet", **options: Any) -> NPNet:
@@ -83,14 +81,14 @@ def load(source: str, option: str = "npnet", **options: Any) -> NPNet:
     Args:
         source: a file, whatever its name, or ORG/NAME/FILE on the hub.
         option: the setting that gave `source`, for errors.
-        options: those of NPNet that have no weights, and those that no file tells. `attention=False`: trained by the
+        options: those of NPNet that have no weights, and those that no file holds. `attention=False`: trained by the
             authors' code for `svd_unet+unet`, which leaves attention out yet stores it. `target`: trained by that code
             for `vit` (`absolute`) or for `e_unet` (`difference`). `latent_shape`: not 1024 x 1024 pixels.
 
     Raises:
         UserError: no such file, it holds anything else, or an option has to be given.
     """
-    file = _find(source, option)
+    file = fetch_file(source, option)
     parts, weights = _by_part(_read(file, source))
     config = _architecture(parts, weights, source, options)
     ours = _our_weights(weights, config["attention"])
@@ -99,10 +97,10 @@ def load(source: str, option: str = "npnet", **options: Any) -> NPNet:
     for name in [*expected, *ours]:
         have, want = (tuple(part[name].shape) if name in part else None for part in (ours, expected))
         if have != want:
-            raise UserError(f"{source} is no published NPNet: {name} has shape {have} and should have {want}")
+            raise UserError(f"{source} is not a published NPNet: {name} has shape {have} and should have {want}")
         counts = not expected[name].is_floating_point()  # of BatchNorm
         if not (counts or (ours[name].is_floating_point() and ours[name].isfinite().all())):
-            raise UserError(f"{source} is damaged: {name} holds something else than finite numbers")
+            raise UserError(f"{source} is damaged: {name} does not hold finite floating point numbers")
     npnet = NPNet(**config).eval()
     npnet.load_state_dict(ours)
     return npnet
@@ -126,37 +124,9 @@ def save(npnet: NPNet, target: Path) -> None:
             torch.save(_nested(weights), file)
 
 
-def _find(source: str, option: str) -> Path:
-    file = Path(source).expanduser()
-    if file.is_file():
-        return file
-    org, _, rest = source.partition("/")
-    name, _, inside = rest.partition("/")
-    if not inside or looks_local(source):
-        raise UserError(f"no file {file}: give {option} an existing file or ORG/NAME/FILE on the hub")
-    problem = hub_problem(source)
-    try:
-        return Path(hf_hub_download(f"{org}/{name}", inside, local_files_only=problem is not None))
-    except (OSError, ValueError) as error:
-        reason = why_missing(error, problem)
-        raise UserError(f"cannot load {source} ({reason}): give {option} another file") from error
-
-
 def _read(file: Path, source: str) -> Weights:
     """The weights under the community's names, but `unet.*` as the authors' training code calls it."""
-    too_large = UserError(f"{source} is no published NPNet: its tensors are larger than the file")
-    try:
-        if file.suffix.lower() == COMMUNITY:
-            content = safetensors.torch.load_file(file)
-        elif _unpacked_size(file) > file.stat().st_size:  # PyTorch does not compress
-            raise too_large
-        else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except Exception as error:  # damaged or hostile files fail in every way
-        reason = f": {fault}" if (fault := damage(file)) else ", or more than tensors: it is not loaded"
-        raise UserError(f"{source} holds no tensors{reason}") from error
+    content = read_tensors(file, source)
     if isinstance(content, dict) and "pytorch-lightning_version" in content:
         raise UserError(_whose_checkpoint(file, source))
     weights: Weights = {}
@@ -164,20 +134,13 @@ def _read(file: Path, source: str) -> Weights:
         for key, tensor in value.items() if isinstance(value, dict) else [("", value)]:
             name = _plain_name(f"{part}.{key}" if key else f"{part}")
             if name in weights:
-                raise UserError(f"{source} is no published NPNet: it holds {name} twice")
+                raise UserError(f"{source} is not a published NPNet: it holds {name} twice")
             weights[name] = tensor
     if not all(isinstance(value, Tensor) and _is_plain(value) for value in weights.values()):
-        raise UserError(f"{source} is no published NPNet: it holds more than tensors")
-    if sum(tensor.nbytes for tensor in weights.values()) > file.stat().st_size:
-        raise too_large
+        raise UserError(f"{source} is not a published NPNet: it holds more than tensors")
+    if sum(tensor.nbytes for tensor in weights.values()) > file.stat().st_size:  # repeated by strides
+        raise UserError(f"{source} is not a published NPNet: its tensors are larger than the file")
     return weights
-
-
-def _unpacked_size(file: Path) -> int:
-    if not zipfile.is_zipfile(file):
-        return 0
-    with zipfile.ZipFile(file) as archive:
-        return sum(record.file_size for record in archive.infolist())
 
 
 def _whose_checkpoint(file: Path, source: str) -> str:
@@ -197,17 +160,17 @@ def _is_plain(tensor: Tensor) -> bool:
 
 
 def _by_part(weights: Weights) -> tuple[set[str], Weights]:
-    """The parts that there are, and the weights with the name of their part in place of the training code's `unet`."""
+    """The parts that there are, and the weights with the name of their part instead of the training code's `unet`."""
     names = [name.removeprefix("unet.") for name in weights if name.startswith("unet.")]
     if not names:
         return {"unet_embedding", "unet_svd"}, weights
-    kinds = {"conv1.": "conv", "swin.": "unet_embedding"}
-    part = next((kinds[kind] for kind in kinds if any(name.startswith(kind) for name in names)), "unet_svd")
+    layers = {"conv1.": "conv", "swin.": "unet_embedding"}
+    part = next((part for layer, part in layers.items() if any(n.startswith(layer) for n in names)), "unet_svd")
     return {part}, {re.sub(r"^unet\.", f"{part}.", name): value for name, value in weights.items()}
 
 
 def _architecture(parts: set[str], weights: Weights, source: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Options of NPNet: what parts and shapes tell, and what was given."""
+    """Options of NPNet: from the parts and shapes, and those that were given."""
     svd = "unet_svd" in parts
     attention = any(name.startswith(ATTENTION) for name in weights)
     config = PUBLISHED | {"svd": svd, "gates": svd, "attention": attention} | options
@@ -221,7 +184,7 @@ def _architecture(parts: set[str], weights: Weights, source: str, options: dict[
         config |= {"backbone": "conv", "backbone_args": {"width": width}, "target": "absolute"}
     elif not svd and "target" not in options:
         raise UserError(
-            f"{source} does not tell what its network predicts: add target=absolute if it was trained as 'vit', "
+            f"{source} does not say what its network predicts: add target=absolute if it was trained as 'vit', "
             "target=difference if as 'e_unet'"
         )
     return config | options
@@ -233,7 +196,7 @@ def _shapes(parts: set[str], weights: Weights, source: str, attention: bool) -> 
     for name, axes in MEASURED.items():
         if name.split(".")[0] in (*parts, "text_embedding") and (attention or name != QKV):
             if name not in weights or weights[name].ndim != axes or weights[name].numel() == 0:
-                raise UserError(f"{source} is no published NPNet: it has no {name}, or an odd one")
+                raise UserError(f"{source} is not a published NPNet: it has no {name}, or an odd one")
             sizes[name] = weights[name].shape
     (first, *_), (rows, numbers) = next(iter(sizes.values())), sizes["text_embedding.linear.weight"]
     channels, m, n = (rows // 2 if parts == {"unet_svd"} else first), 2 * SIDE, 2 * SIDE
@@ -245,7 +208,7 @@ def _shapes(parts: set[str], weights: Weights, source: str, attention: bool) -> 
         fits, shape = True, [channels, SIDE, SIDE]
     if numbers % TOKENS or not fits:
         raise UserError(
-            f"{source} is no published NPNet: its shapes fit no noise and no prompts of {TOKENS} tokens "
+            f"{source} is not a published NPNet: its shapes fit no noise and no prompts of {TOKENS} tokens "
             f"({channels} channels, matrices of {m}x{n}, {numbers} numbers per prompt)"
         )
     return {"latent_shape": shape, "embeds_shape": [TOKENS, numbers // TOKENS]}

@@ -15,7 +15,7 @@ from golden_noise.npnet.conv import Pretrained
 class ResidualBranch(nn.Module):
     """`g`: 1x1 conv -> features of a timm model -> 1x1 conv -> nearest resize to the noise's size.
 
-    The published network resizes before the last conv. That is the same function, since a 1x1 conv treats every place
+    The published network resizes before the last conv. That is the same function, since a 1x1 conv treats every pixel
     alike, but it resizes hundreds of channels instead of a few. The last conv starts at zero, so that a new branch
     changes nothing.
 

@@ -1,4 +1,4 @@
-"""What every kind of NPNet is in diffusers' terms: a model that is loaded whole or not at all."""
+"""A diffusers model that is loaded whole or not at all: the base of every NPNet."""
 
 from os import PathLike
 from typing import Any, Self
@@ -11,13 +11,13 @@ from golden_noise.hub import quiet
 
 
 class _NotFloats(ValueError):
-    """A tensor of whole numbers in the place of floating point numbers, or the reverse."""
+    """A tensor of integers instead of floating point numbers, or the reverse."""
 
 
 class StrictModel(ModelMixin, ConfigMixin):
-    """diffusers' model, but weights that are missing, unknown, of another shape or kind or not finite are an error.
+    """diffusers' model, but weights that are missing, unknown, of another shape or not finite are an error.
 
-    diffusers itself fills what is missing with random numbers, and casts whole numbers.
+    diffusers itself fills what is missing with random numbers, and casts integers.
     """
 
     config_name = "config.json"
@@ -39,7 +39,7 @@ class StrictModel(ModelMixin, ConfigMixin):
         options = {"low_cpu_mem_usage": False, "use_safetensors": True, **kwargs, "output_loading_info": True}
         try:
             with quiet("diffusers"):  # it warns of keys before they are refused here
-                model, found = super().from_pretrained(source, **options)
+                model, report = super().from_pretrained(source, **options)
         except UserError:
             raise
         except _NotFloats as error:
@@ -47,8 +47,8 @@ class StrictModel(ModelMixin, ConfigMixin):
         except (RuntimeError, TypeError, ValueError) as error:  # another class's config, or a layer of another shape
             raise cls._misfit(source, " ".join(str(error).split())[:200]) from error
         for what in ("missing_keys", "unexpected_keys"):
-            if found[what]:
-                raise cls._misfit(source, f"{what.replace('_', ' ')}: {found[what][0]}")
+            if report[what]:
+                raise cls._misfit(source, f"{what.replace('_', ' ')}: {report[what][0]}")
         for name, parameter in model.named_parameters():
             if not parameter.isfinite().all():
                 raise UserError(f"{source} is damaged: {name} is not finite")

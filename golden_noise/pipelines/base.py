@@ -14,20 +14,29 @@ from diffusers import DiffusionPipeline
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from torch import Tensor
 
-from golden_noise.device import pick_device, pick_dtype
+from golden_noise.device import dtype_name, pick_device
 from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
 from golden_noise.pipelines.loading import load_diffusers
 from golden_noise.pipelines.lora import load_lora
-from golden_noise.pipelines.memory import place
+from golden_noise.pipelines.memory import to_device
 from golden_noise.pipelines.overflow import keep_overflow
-from golden_noise.pipelines.parts import check_options, check_scheduler, load_unet, load_vae, set_scheduler
+from golden_noise.pipelines.parts import check_scheduler, load_unet, load_vae, set_scheduler
 from golden_noise.pipelines.schedules import DDIM, Schedule
+
+# The parts of a PromptEmbedding as diffusers' calls name them.
+ARGUMENTS = {
+    "embeds": "prompt_embeds",
+    "pooled": "pooled_prompt_embeds",
+    "mask": "prompt_attention_mask",
+    "embeds_2": "prompt_embeds_2",
+    "mask_2": "prompt_attention_mask_2",
+}
 
 
 @dataclass(frozen=True)
 class PromptEmbedding:
-    """Encoded prompts: all that a denoiser is told of them. Parts that a family does not have are None."""
+    """Encoded prompts: all that a denoiser sees of them. Parts that a family does not have are None."""
 
     embeds: Tensor  # (B, L, D), what NPNet sees
     pooled: Tensor | None = None  # (B, P)
@@ -42,8 +51,7 @@ class PromptEmbedding:
 
     def __getitem__(self, index: slice | Tensor | list[int]) -> "PromptEmbedding":
         """The same for a part of the batch, or for the batch in another order."""
-        places = torch.arange(len(self))[index].tolist()
-        texts = tuple(self.texts[i] for i in places) if self.texts else ()
+        texts = tuple(self.texts[i] for i in torch.arange(len(self))[index].tolist()) if self.texts else ()
         negative = None if self.negative is None else self.negative[index]
         chosen: dict[str, Any] = {name: part[index] for name, part in self.tensors.items()}
         return PromptEmbedding(**chosen, negative=negative, texts=texts)
@@ -82,6 +90,9 @@ class Pipeline(ABC):
         guidance_rescale: Lin et al. 2305.08891 section 3.4; 0 switches it off.
         negative_prompt: what guidance leads away from, instead of the family's empty prompt.
 
+    Raises:
+        UserError: a guidance rescale for flow matching, for which diffusers has none.
+
     Attributes:
         diffusers_class: the pipelines of diffusers that a family reads.
         denoiser_name: their part that predicts the noise.
@@ -112,6 +123,8 @@ class Pipeline(ABC):
         self.height, self.width = height, width
         self.steps, self.guidance, self.guidance_rescale = steps, guidance, guidance_rescale
         self.negative_prompt = negative_prompt
+        if self.flow and guidance_rescale:
+            raise UserError(f"pipeline.guidance_rescale={guidance_rescale} must be 0: flow matching has no such option")
 
     @classmethod
     def load(
@@ -141,24 +154,16 @@ class Pipeline(ABC):
             unet: weights of a distilled denoiser: `source` (folder or hub id), `weight_name` (the file inside), and
                 `revision`.
             lora: likewise adapters, which are merged into the models.
-            memory: options of `golden_noise.pipelines.memory.place`.
+            memory: options of `golden_noise.pipelines.memory.to_device`.
             settings: height, width, steps, guidance, guidance_rescale, negative_prompt.
 
         Raises:
             UserError: a source is missing or holds something else, no such device, dtype or scheduler, or a memory
                 option that cannot be used.
         """
-        for option, value, function in (
-            ("scheduler", scheduler, set_scheduler),
-            ("vae", vae, load_vae),
-            ("unet", unet, load_unet),
-            ("lora", lora, load_lora),
-        ):
-            check_options(f"pipeline.model.{option}", value, function)
-        check_options("pipeline.model.memory", memory, place, own=3)
         target = pick_device(device)
-        kind = pick_dtype(dtype, target, cls.half)
-        pipe = load_diffusers(cls.diffusers_class, source, kind, variant, revision, **cls.parts)
+        precision = getattr(torch, dtype_name(dtype, target.type, cls.half))
+        pipe = load_diffusers(cls.diffusers_class, source, precision, variant, revision, **cls.parts)
         if scheduler is not None:
             set_scheduler(pipe, **scheduler)
         check_scheduler(pipe, cls.flow, settings["steps"])
@@ -168,14 +173,14 @@ class Pipeline(ABC):
             load_unet(pipe, **unet)
         if lora is not None:
             load_lora(pipe, **lora)
-        place(pipe, getattr(pipe, cls.denoiser_name), target, **(memory or {}))
+        to_device(pipe, getattr(pipe, cls.denoiser_name), target, **(memory or {}))
         keep_overflow(pipe)
         pipe.set_progress_bar_config(disable=True)
         return cls(pipe, **settings)
 
     @property
     def loaded(self) -> Self:
-        """Itself, so that it can be passed in the place of a `LazyPipeline`."""
+        """Itself: a `Pipeline` can be passed as a `LazyPipeline`."""
         return self
 
     @property
@@ -298,13 +303,13 @@ class Pipeline(ABC):
 
     def prompt_arguments(self, prompt: PromptEmbedding) -> dict[str, Tensor | None]:
         """The prompt as arguments of the diffusers call."""
-        negative = prompt.negative
-        return {
-            "prompt_embeds": prompt.embeds,
-            "negative_prompt_embeds": None if negative is None else negative.embeds,
-        }
+        arguments: dict[str, Tensor | None] = {}
+        for prefix, part in {"": prompt, "negative_": prompt.negative}.items():
+            if part is not None:
+                arguments |= {prefix + ARGUMENTS[name]: tensor for name, tensor in part.tensors.items()}
+        return arguments
 
     @property
     def call_arguments(self) -> dict[str, Any]:
         """Further arguments of the family's diffusers call."""
-        return {"guidance_rescale": self.guidance_rescale}
+        return {} if self.flow else {"guidance_rescale": self.guidance_rescale}

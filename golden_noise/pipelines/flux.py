@@ -16,10 +16,10 @@ class FluxPipeline(Pipeline):
     """Any `FluxPipeline`. Loaded and set as `Pipeline` says.
 
     Its denoiser takes patches of 2x2 latents as tokens. That stays inside: noise is (16, H, W) here, as NPNet sees it.
-    Guidance is a number that the denoiser is told, so every guidance costs one call, and none needs a negative prompt.
+    Guidance is an input of the denoiser, so every guidance costs one call, and none needs a negative prompt.
 
     Raises:
-        UserError: a guidance rescale or a negative prompt, which distilled guidance does not have.
+        UserError: a negative prompt, which distilled guidance does not have.
     """
 
     diffusers_class = DiffusersFlux
@@ -30,9 +30,10 @@ class FluxPipeline(Pipeline):
 
     def __init__(self, *args: Any, **settings: Any):
         super().__init__(*args, **settings)
-        for option in ("guidance_rescale", "negative_prompt"):
-            if value := getattr(self, option):
-                raise UserError(f"pipeline.{option}={value}: Flux has no such option, as its guidance is distilled")
+        if self.negative_prompt:
+            raise UserError(
+                f"pipeline.negative_prompt={self.negative_prompt}: Flux has none, as its guidance is distilled"
+            )
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -61,7 +62,7 @@ class FluxPipeline(Pipeline):
         tokens = self.denoiser(
             self.pack(latents),
             timestep=torch.full((count,), timestep, dtype=dtype, device=device) / 1000,
-            guidance=torch.full((count,), strength, device=device) if self._takes_guidance else None,
+            guidance=torch.full((count,), strength, device=device) if self.denoiser.config.guidance_embeds else None,
             encoder_hidden_states=prompt.embeds,
             pooled_projections=prompt.pooled,
             txt_ids=torch.zeros(prompt.embeds.shape[1], 3, dtype=dtype, device=device),
@@ -69,17 +70,6 @@ class FluxPipeline(Pipeline):
         ).sample
         return self.pipe._unpack_latents(tokens, self.height, self.width, self.pipe.vae_scale_factor)
 
-    @property
-    def _takes_guidance(self) -> bool:
-        return self.denoiser.config.guidance_embeds
-
     def pack(self, latents: Tensor) -> Tensor:
         """(B, C, H, W) to the tokens (B, H W / 4, 4 C)."""
         return self.pipe._pack_latents(latents, *latents.shape)
-
-    def prompt_arguments(self, prompt: PromptEmbedding) -> dict[str, Tensor | None]:
-        return {"prompt_embeds": prompt.embeds, "pooled_prompt_embeds": prompt.pooled}
-
-    @property
-    def call_arguments(self) -> dict[str, Any]:
-        return {}

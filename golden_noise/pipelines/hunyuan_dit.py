@@ -1,6 +1,6 @@
 """Hunyuan-DiT: a transformer with two text encoders that predicts the velocity (Li et al. 2024, arXiv 2405.08748)."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from diffusers import HunyuanDiTPipeline as DiffusersHunyuanDiT
@@ -9,8 +9,9 @@ from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import get_resize_crop_r
 from torch import Tensor
 
 from golden_noise.pipelines.base import Pipeline, PromptEmbedding
+from golden_noise.pipelines.stable_diffusion import SDPipeline
 
-ORIGINAL_SIZE = (1024, 1024)  # that diffusers tells versions 1.0 and 1.1, whatever the image's size
+ORIGINAL_SIZE = (1024, 1024)  # which diffusers gives versions 1.0 and 1.1, whatever the image's size
 
 
 class HunyuanDiTPipeline(Pipeline):
@@ -23,11 +24,7 @@ class HunyuanDiTPipeline(Pipeline):
     diffusers_class = DiffusersHunyuanDiT
     denoiser_name = "transformer"
     conditions = ("embeds", "mask", "embeds_2", "mask_2")
-    parts: ClassVar[dict[str, Any]] = {
-        "safety_checker": None,
-        "feature_extractor": None,
-        "requires_safety_checker": False,
-    }
+    parts = SDPipeline.parts
 
     def _encode(self, prompts: list[str], negative: list[str] | None) -> PromptEmbedding:
         embeds, negative_embeds, mask, negative_mask = self._encode_with(0, prompts, negative)
@@ -37,8 +34,9 @@ class HunyuanDiTPipeline(Pipeline):
 
     def _encode_with(self, index: int, prompts: list[str], negative: list[str] | None) -> tuple[Tensor, ...]:
         """Embeddings and masks of one text encoder: 0 is CLIP, 1 is T5."""
-        place = {"device": self.device, "dtype": self.dtype}
-        return self.pipe.encode_prompt(prompts, **place, negative_prompt=negative, text_encoder_index=index)
+        return self.pipe.encode_prompt(
+            prompts, device=self.device, dtype=self.dtype, negative_prompt=negative, text_encoder_index=index
+        )
 
     def denoise(self, latents: Tensor, timestep: float, prompt: PromptEmbedding) -> Tensor:
         count = len(latents)
@@ -62,16 +60,6 @@ class HunyuanDiTPipeline(Pipeline):
         grid = self.height // 8 // config.patch_size, self.width // 8 // config.patch_size
         frame = get_resize_crop_region_for_grid(grid, 512 // 8 // config.patch_size)
         return get_2d_rotary_pos_embed(config.attention_head_dim, frame, grid, device=device, output_type="pt")
-
-    def prompt_arguments(self, prompt: PromptEmbedding) -> dict[str, Tensor | None]:
-        arguments: dict[str, Tensor | None] = {}
-        for prefix, part in {"": prompt, "negative_": prompt.negative}.items():
-            if part is not None:
-                arguments[f"{prefix}prompt_embeds"] = part.embeds
-                arguments[f"{prefix}prompt_embeds_2"] = part.embeds_2
-                arguments[f"{prefix}prompt_attention_mask"] = part.mask
-                arguments[f"{prefix}prompt_attention_mask_2"] = part.mask_2
-        return arguments
 
     @property
     def call_arguments(self) -> dict[str, Any]:

@@ -6,17 +6,17 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from diffusers import DiffusionPipeline
-from huggingface_hub.errors import GatedRepoError
 from hydra.utils import get_method
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedTokenizerBase
 
-from golden_noise.device import device_kind, dtype_name
+from golden_noise.device import device_type, dtype_name
 from golden_noise.errors import UserError, first_line
 from golden_noise.hub import damage, hide_reading, hub_problem, locate, why_missing
 
@@ -27,7 +27,7 @@ NO_VARIANT = "no such modeling files are available"  # what diffusers says of a 
 REPORTED, MADE_UP = re.compile(r"^(\S.*?)\s*\|\s*MISSING", re.MULTILINE), re.compile(r"newly initialized: \[(.*)\]")
 PREDICTORS = ("unet", "transformer", "vae")  # models of floating point numbers alone
 COLOR = re.compile(r"\x1b\[[0-9;]*m")
-Kind = TypeVar("Kind", bound=DiffusionPipeline)
+Loaded = TypeVar("Loaded", bound=DiffusionPipeline)
 
 
 def model_dtype(model: Mapping[str, Any], device: str) -> str:
@@ -35,47 +35,52 @@ def model_dtype(model: Mapping[str, Any], device: str) -> str:
 
     `auto` stays where the class does not say what it stands for.
     """
-    dtype, kind = model.get("dtype", "auto"), device_kind(model.get("device") or device)
+    dtype = model.get("dtype", "auto")
     half = getattr(getattr(get_method(model["_target_"]), "__self__", None), "half", None)
-    return dtype if half is None else dtype_name(dtype, kind, half)
+    return dtype if half is None else dtype_name(dtype, device_type(model.get("device") or device), half)
 
 
 def load_diffusers(
-    kind: type[Kind], source: str, dtype: torch.dtype, variant: str | None, revision: str | None = None, **parts: Any
-) -> Kind:
+    pipe_class: type[Loaded],
+    source: str,
+    dtype: torch.dtype,
+    variant: str | None,
+    revision: str | None = None,
+    **parts: Any,
+) -> Loaded:
     """Load a pipeline of a given class from a folder or the hub; `parts` replace what it has there.
 
     Raises:
-        UserError: a folder that is no pipeline or one of another class, a hub that gives nothing, or models some of
+        UserError: a folder that is not a pipeline or one of another class, a hub that gives nothing, or models some of
             whose weights are missing.
     """
-    place = locate(source, OPTION)
-    local = Path(place).is_dir()
-    if local and not (Path(place) / "model_index.json").is_file():
-        raise UserError(
-            f"{source} is no diffusers pipeline (no model_index.json): give {OPTION} another folder or a hub id"
-        )
-    if local:
-        check_files(place, source, PREDICTORS)
+    folder = locate(source, OPTION)
+    if Path(folder).is_dir():
+        if not Path(folder, "model_index.json").is_file():
+            raise UserError(
+                f"{source} is not a diffusers pipeline (no model_index.json): give {OPTION} another folder or a hub id"
+            )
+        check_files(folder, source, PREDICTORS)
     hide_reading()
-    problem = hub_problem(place)
-    cached = problem is not None
+    cached_only = bool(hub_problem(folder))
     try:
         # diffusers would load a pipeline of another class too and leave the parts it lacks empty.
-        name = kind.load_config(place, revision=revision, local_files_only=cached)["_class_name"]
-        if name == kind.__name__:
-            options = {"dtype": dtype, "revision": revision, "use_safetensors": True, "local_files_only": cached}
+        name = pipe_class.load_config(folder, revision=revision, local_files_only=cached_only)["_class_name"]
+        if name == pipe_class.__name__:
+            options = {"dtype": dtype, "revision": revision, "use_safetensors": True, "local_files_only": cached_only}
             with complete(source):
-                return say_once(_load_variant(kind, place, variant, **options, **parts))
+                return say_once(_load_variant(pipe_class, folder, variant, **options, **parts))
     except UserError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = why_unloadable(error, source, place, problem)
+        reason = why_missing(error, folder)
         raise UserError(f"cannot load {source}: {reason}; give {OPTION} another folder or hub id") from error
-    raise UserError(f"{source} holds a {name}, but this config needs a {kind.__name__}: change {OPTION} or pipeline")
+    raise UserError(
+        f"{source} holds a {name}, but this config needs a {pipe_class.__name__}: change {OPTION} or pipeline"
+    )
 
 
-def check_files(place: str, source: str, parts: Sequence[str] = ("",)) -> None:
+def check_files(path: str, source: str, parts: Sequence[str] = ("",)) -> None:
     """Check the files of models in a folder: the libraries make other errors of them, or quietly other weights.
 
     Args:
@@ -85,17 +90,15 @@ def check_files(place: str, source: str, parts: Sequence[str] = ("",)) -> None:
     Raises:
         UserError: a file is damaged, or holds integers, which would be cast.
     """
-    if fault := damage(place, weights=False):
+    if fault := damage(path, weights=False):
         raise UserError(f"{source}: {fault}")
     for part in parts:
-        folder = Path(place) / part
-        config = folder / "config.json"
+        config = Path(path, part, "config.json")
         if not config.is_file() or "quantization_config" in json.loads(config.read_bytes()):
             continue
-        for file in sorted(folder.glob("*.safetensors")):
-            if damage(file):
-                continue  # it may be another variant's, and else cannot be loaded
-            check_floats(file, f"{source}: {file.relative_to(place)}")
+        for file in sorted(config.parent.glob("*.safetensors")):
+            if not damage(file):  # else it may be another variant's, or cannot be loaded
+                check_floats(file, f"{source}: {file.relative_to(path)}")
 
 
 def check_floats(file: Path, what: str, free: str = "") -> None:
@@ -110,35 +113,34 @@ def check_floats(file: Path, what: str, free: str = "") -> None:
     """
     try:
         with safe_open(file, "pt") as tensors:
-            kinds = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118, no dict
+            dtypes = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118, no dict
     except (OSError, SafetensorError) as error:
         raise UserError(f"{what} cannot be read ({damage(file) or first_line(error)}): is it complete?") from error
-    for name, kind in kinds.items():
-        if not kind.startswith(("F", "BF")) and not (free and name.endswith(free)):
-            raise UserError(f"{what} is damaged: {name} holds {kind} and no floating point numbers")
+    for name, dtype in dtypes.items():
+        if not dtype.startswith(("F", "BF")) and not (free and name.endswith(free)):
+            raise UserError(f"{what} is damaged: {name} holds {dtype} and no floating point numbers")
 
 
-def _load_variant(kind: type[Kind], place: str, variant: str | None, **options: Any) -> Kind:
+def _load_variant(pipe_class: type[Loaded], folder: str, variant: str | None, **options: Any) -> Loaded:
     """Load the files of a variant, or the plain ones of a source that has no others."""
     try:
-        return kind.from_pretrained(place, variant=variant, **options)
+        return pipe_class.from_pretrained(folder, variant=variant, **options)
     except ValueError as error:
         if variant is None or NO_VARIANT not in str(error):
             raise
-    print(f"{place} has no {variant} files: loading its plain ones", file=sys.stderr)
-    return kind.from_pretrained(place, **options)
+    print(f"{folder} has no {variant} files: loading its plain ones", file=sys.stderr)
+    return pipe_class.from_pretrained(folder, **options)
 
 
 @contextmanager
 def complete(source: str) -> Iterator[None]:
-    """Models that are loaded in this context have all their weights: the libraries would make up what is missing.
+    """Refuse models, loaded in this context, that lack weights: the libraries would make up what is missing.
 
     Raises:
-        UserError: they have not.
+        UserError: weights are missing.
     """
-    said: list[str] = []
-    listener = logging.Handler(logging.WARNING)
-    listener.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    listener = BufferingHandler(capacity=sys.maxsize)
+    listener.setLevel(logging.WARNING)
     loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -150,66 +152,33 @@ def complete(source: str) -> Iterator[None]:
         for logger, level in zip(loggers, levels, strict=True):
             logger.removeHandler(listener)
             logger.setLevel(level)
-    if missing := [name for message in said for name in _missing(COLOR.sub("", message))]:
+    if missing := [name for record in listener.buffer for name in _missing(record.getMessage())]:
         raise UserError(f"{source} lacks {len(missing)} of its weights, such as {missing[0]}: is it complete?")
 
 
 def _missing(message: str) -> list[str]:
+    message = COLOR.sub("", message)
     names = [*REPORTED.findall(message), *(name for list_ in MADE_UP.findall(message) for name in list_.split(", "))]
     return [name.strip("'") for name in names if "pooler" not in name]  # which no pipeline here reads
 
 
-def why_unloadable(error: Exception, source: str, place: str, problem: str | None) -> str:
-    """Why models cannot be loaded from a folder or the hub.
-
-    Args:
-        source: what the user calls it.
-        place: that folder or hub id.
-        problem: what `hub_problem` said of it.
-
-    Raises:
-        UserError: the hub gives them only to those who accepted their licence.
-    """
-    _check_gate(error, source)
-    return (damage(place) if Path(place).is_dir() else None) or why_missing(error, problem)
+_said: set[tuple[str, str]] = set()
 
 
-def _check_gate(error: BaseException | None, source: str) -> None:
-    """Explain an error whose origin is a model that the hub gives only to those who accepted its licence.
-
-    Raises:
-        UserError: it is.
-    """
-    while error is not None:
-        if isinstance(error, GatedRepoError):
-            raise UserError(
-                f"{source} is gated: accept its licence at https://huggingface.co/{source} and log in (hf auth login)"
-            ) from error
-        error = error.__cause__ or error.__context__
+def _first_time(record: logging.LogRecord) -> bool:
+    """A filter that lets every message of a logger pass once."""
+    message = record.name, record.getMessage()
+    new = message not in _said
+    _said.add(message)
+    return new
 
 
-class Once(logging.Filter):
-    """Lets every message of a logger pass once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: set[str] = set()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        new = message not in self.seen
-        self.seen.add(message)
-        return new
-
-
-def say_once(pipe: Kind) -> Kind:
+def say_once(pipe: Loaded) -> Loaded:
     """The pipeline, which then says once which words of a prompt are cut off, not for every tokenizer and method.
 
-    The tokenizers, which it asks for the whole prompt first, no longer warn of errors that the cut prevents.
+    The tokenizers, which it calls with the whole prompt first, no longer warn of errors that the cut prevents.
     """
-    logger = logging.getLogger(type(pipe).__module__)
-    if not any(isinstance(each, Once) for each in logger.filters):
-        logger.addFilter(Once())
+    logging.getLogger(type(pipe).__module__).addFilter(_first_time)
     for part in pipe.components.values():
         if isinstance(part, PreTrainedTokenizerBase):
             part.deprecation_warnings[TOO_LONG] = True  # as if it had warned already

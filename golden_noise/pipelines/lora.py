@@ -38,8 +38,8 @@ def load_lora(pipe: DiffusionPipeline, source: str, weight_name: str, revision: 
     mapping = {"unet_config": pipe.unet.config} if isinstance(pipe, StableDiffusionXLLoraLoaderMixin) else {}
     try:
         with quiet("diffusers.loaders"):  # they warn of every model that a file has no adapters for
-            found = pipe.lora_state_dict(str(file.parent), **options, **mapping)
-            tensors: dict[str, Tensor] = found[0] if isinstance(found, tuple) else found  # with alphas, by family
+            state = pipe.lora_state_dict(str(file.parent), **options, **mapping)
+            tensors: dict[str, Tensor] = state[0] if isinstance(state, tuple) else state  # with alphas, by family
             pipe.load_lora_weights(str(file.parent), **options, adapter_name=ADAPTER)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{source}: {weight_name} does not fit the models ({first_line(error)})") from error
@@ -69,10 +69,10 @@ def load_lora(pipe: DiffusionPipeline, source: str, weight_name: str, revision: 
 
 
 def _check_file(file: Path, what: str) -> None:
-    """Check the names and the kinds of the tensors in a file.
+    """Check the names and dtypes of the tensors in a file.
 
     Raises:
-        UserError: it cannot be read; a tensor holds whole numbers or lacks the other half of its adapter; or adapters
+        UserError: it cannot be read; a tensor holds integers or lacks the other half of its adapter; or adapters
             have scales of their own, which diffusers drops with a warning.
     """
     check_floats(file, what, free="alpha")

@@ -1,4 +1,4 @@
-"""Where a pipeline's models lie, and what it does for less memory or more speed. conf/memory explains the options."""
+"""The devices of a pipeline's models, and how to save memory or time. conf/memory explains the options."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ OPTION = "pipeline.model.memory"
 OFFLOADS = ("none", "model", "sequential")
 
 
-def place(
+def to_device(
     pipe: DiffusionPipeline,
     denoiser: Any,
     device: torch.device,
@@ -24,7 +24,7 @@ def place(
     compile: bool = False,
     channels_last: bool = False,
 ) -> None:
-    """Bring a pipeline to its device.
+    """Move a pipeline to its device.
 
     Args:
         denoiser: the part of it that predicts the noise.
@@ -51,16 +51,14 @@ def place(
         denoiser.compile()
     if offload == "none":
         pipe.to(device)
-    elif offload == "model":
-        pipe.enable_model_cpu_offload(device=device)
     else:
-        pipe.enable_sequential_cpu_offload(device=device)
+        getattr(pipe, f"enable_{offload}_cpu_offload")(device=device)
 
 
 def _set_attention(denoiser: Any, name: str) -> None:
     """Choose the attention backend of a denoiser that goes through diffusers' dispatcher; UNets do not."""
-    kinds = {type(module.processor) for module in denoiser.modules() if hasattr(module, "processor")}
-    if not any(hasattr(kind, "_attention_backend") for kind in kinds):
+    processors = [module.processor for module in denoiser.modules() if hasattr(module, "processor")]
+    if not any(hasattr(processor, "_attention_backend") for processor in processors):
         raise UserError(
             f"{OPTION}.attention={name} has no effect on a {type(denoiser).__name__}, which always calls PyTorch's: "
             "leave it at null"

@@ -1,4 +1,4 @@
-"""Images whose pixels are no numbers, which a VAE gives that overflows in half precision. Saved they would be black."""
+"""Images with pixels that are not finite: the VAE overflows in half precision. Saved, they would be black."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ HIGHER = {torch.float16: "bfloat16 or float32", torch.bfloat16: "float32"}
 
 
 def advice(dtype: torch.dtype) -> str:
-    """What helps a pipeline of this dtype whose images are not finite."""
+    """What to do about a pipeline of this dtype whose images are not finite."""
     if dtype not in HIGHER:
         return "check the weights (pipeline.model.source, vae, unet, lora) and what made the noise"
     return (
@@ -41,11 +41,11 @@ def check_images(images: Tensor, prompts: Sequence[Prompt], noise: str, dtype: t
     """Check images (B, 3, H, W) of prompts before they are saved or scored.
 
     Args:
-        noise: the kind of noise that they were drawn from.
+        noise: what they were drawn from, such as "golden".
         dtype: of the pipeline that drew them.
 
     Raises:
-        UserError: one has pixels that are no numbers.
+        UserError: one has pixels that are not finite.
     """
     for prompt, finite in zip(prompts, are_finite(images), strict=True):
         if not finite:

@@ -1,7 +1,6 @@
-"""Parts that a config puts in the place of a pipeline's own: a scheduler, a denoiser's weights, a VAE, adapters."""
+"""Parts that a config gives a pipeline instead of its own: a scheduler, a denoiser's weights, a VAE, adapters."""
 
 import copy
-from collections.abc import Callable, Mapping
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
@@ -9,43 +8,14 @@ from typing import Any
 import diffusers
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, FluxPipeline
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from golden_noise.errors import UserError, first_line
-from golden_noise.hub import hub_problem, locate
-from golden_noise.pipelines.loading import check_files, check_floats, complete, why_unloadable
-
-
-def check_options(option: str, given: Any, function: Callable[..., Any], own: int = 1) -> None:
-    """Check that a setting of a config holds arguments of a function, all of the right kind.
-
-    Args:
-        option: name of the setting, such as "pipeline.model.vae".
-        given: its value.
-        own: how many of the function's arguments are not the config's to give: the first ones.
-
-    Raises:
-        UserError: it is not null, and no mapping; or a key is unknown, missing or holds another kind of value.
-    """
-    if given is None:
-        return
-    known = dict(list(signature(function).parameters.items())[own:])
-    free = [name for name, each in known.items() if each.kind is Parameter.VAR_KEYWORD]
-    named = {name: each for name, each in known.items() if name not in free}
-    keys = f"its keys are {', '.join(named)}" + (" and arguments of that class" if free else "")
-    if not isinstance(given, Mapping):
-        raise UserError(f"{option}={given} must be null or hold keys and values in braces: {keys}")
-    if unknown := [] if free else [key for key in given if key not in named]:
-        raise UserError(f"{option}.{unknown[0]}: no such setting, {keys}")
-    for name, each in named.items():
-        if name not in given and each.default is Parameter.empty:
-            raise UserError(f"{option} lacks {name}: {keys}")
-        if name in given and not isinstance(given[name], each.annotation):
-            kind = {bool: "true or false", str: "text"}.get(each.annotation, "text or null")
-            raise UserError(f"{option}.{name}={'null' if given[name] is None else given[name]} must be {kind}")
+from golden_noise.hub import download, hub_problem, locate, why_missing
+from golden_noise.pipelines.loading import check_files, check_floats, complete
 
 
 def set_scheduler(pipe: DiffusionPipeline, name: str, **arguments: Any) -> None:
@@ -59,30 +29,31 @@ def set_scheduler(pipe: DiffusionPipeline, name: str, **arguments: Any) -> None:
         UserError: no such scheduler, or it has no such argument.
     """
     option = "pipeline.model.scheduler"
-    kind = getattr(diffusers, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin) and hasattr(kind, "step")):
-        raise UserError(f"{option}.name={name} is no scheduler of diffusers, such as EulerDiscreteScheduler")
+    scheduler: Any = getattr(diffusers, name, None)
+    is_sampler = isinstance(scheduler, type) and issubclass(scheduler, diffusers.SchedulerMixin)
+    if not (is_sampler and hasattr(scheduler, "step")):
+        raise UserError(f"{option}.name={name} is not a scheduler of diffusers, such as EulerDiscreteScheduler")
     for argument in arguments:
-        if argument not in (*signature(kind).parameters, "timestep_spacing"):
+        if argument not in (*signature(scheduler).parameters, "timestep_spacing"):
             raise UserError(f"{option}.{argument}: a {name} has no such argument")
     own = dict(pipe.scheduler.config)
     for default in own.pop("_use_default_values", []):  # defaults of one class are not those of another
         own.pop(default, None)
     try:
-        pipe.scheduler = getattr(diffusers, name).from_config(own | arguments)
-    except Exception as error:  # arguments of any kind fail in any way
+        pipe.scheduler = scheduler.from_config(own | arguments)
+    except Exception as error:  # wrong arguments fail in any way
         raise UserError(f"{option}.name={name} cannot be used here: {first_line(error)}") from error
 
 
 def check_scheduler(pipe: DiffusionPipeline, flow: bool, steps: int) -> None:
-    """Check that a pipeline has a scheduler that can sample its kind of model in so many steps.
+    """Check that a pipeline's scheduler can sample its model in so many steps.
 
     Args:
         flow: whether the model was trained by flow matching.
         steps: of the sampler.
 
     Raises:
-        UserError: it has not.
+        UserError: it cannot.
     """
     scheduler = pipe.scheduler
     said = f"pipeline.model.scheduler.name={type(scheduler).__name__} cannot"
@@ -112,7 +83,7 @@ def _samples_flow(scheduler: Any, shifted: bool) -> bool:
 
 
 def _samples_diffusion(scheduler: Any) -> bool:
-    """Whether a scheduler goes from noise to an image along a diffusion's levels, told nothing but the prediction."""
+    """Whether a scheduler goes from noise to an image along a diffusion's levels, given nothing but the prediction."""
     if not all(hasattr(scheduler, name) for name in ("init_noise_sigma", "scale_model_input", "alphas_cumprod")):
         return False
     needed = [p for p in signature(scheduler.step).parameters.values() if p.default is Parameter.empty]
@@ -123,7 +94,7 @@ def _reaches_an_image(scheduler: Any, steps: int) -> bool:
     """Whether a scheduler goes from noise to an image; tried with a model that predicts zeros.
 
     Raises:
-        UserError: on its way numbers stop to be finite.
+        UserError: it gives numbers that are not finite.
         Exception: whatever the scheduler raises.
     """
     shift = {"mu": 1.0} if scheduler.config.get("use_dynamic_shifting") else {}  # which pipelines know
@@ -150,13 +121,13 @@ def load_unet(pipe: DiffusionPipeline, source: str, weight_name: str, revision: 
         UserError: there is no such file, or it holds another model's weights.
     """
     if not hasattr(pipe, "unet"):
-        raise UserError(f"pipeline.model.unet: the denoiser of a {type(pipe).__name__} is no U-Net")
+        raise UserError(f"pipeline.model.unet: the denoiser of a {type(pipe).__name__} is not a U-Net")
     file = find_weights("pipeline.model.unet", source, weight_name, revision)
     check_floats(file, f"{source}: {weight_name}")
     tensors = load_file(file)
     own = {name: tensor.shape for name, tensor in pipe.unet.state_dict().items()}
-    found = {name: tensor.shape for name, tensor in tensors.items()}
-    if wrong := {name for name in own.keys() | found.keys() if own.get(name) != found.get(name)}:
+    given = {name: tensor.shape for name, tensor in tensors.items()}
+    if wrong := {name for name in own.keys() | given.keys() if own.get(name) != given.get(name)}:
         raise UserError(
             f"{source}: {weight_name} does not fit the denoiser: {len(wrong)} of {len(own)} tensors are missing, "
             f"left over or of another shape, such as {min(wrong)}"
@@ -176,25 +147,23 @@ def load_vae(pipe: DiffusionPipeline, source: str, revision: str | None = None) 
         UserError: there is none, or it is made for other latents.
     """
     option = "pipeline.model.vae"
-    place = locate(source, f"{option}.source")
-    problem, own = hub_problem(place), pipe.vae
-    if local := Path(place).is_dir():
-        check_files(place, f"{option}: {source}")
+    folder, own = locate(source, f"{option}.source"), pipe.vae
+    if local := Path(folder).is_dir():
+        check_files(folder, f"{option}: {source}")
     try:
         with complete(source):
             vae = AutoencoderKL.from_pretrained(
-                place,
+                folder,
                 revision=revision,
                 dtype=own.dtype,
                 use_safetensors=True,
-                local_files_only=problem is not None,
+                local_files_only=bool(hub_problem(folder)),
             )
     except UserError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = why_unloadable(error, source, place, problem)
-        raise UserError(f"{option}: cannot load {source}: {reason}") from error
-    cached = None if local else try_to_load_from_cache(place, "config.json", revision=revision)
+        raise UserError(f"{option}: cannot load {source}: {why_missing(error, folder)}") from error
+    cached = None if local else try_to_load_from_cache(folder, "config.json", revision=revision)
     if isinstance(cached, str):
         check_files(str(Path(cached).parent), f"{option}: {source}")
     for name in ("latent_channels", "block_out_channels"):
@@ -206,27 +175,21 @@ def load_vae(pipe: DiffusionPipeline, source: str, revision: str | None = None) 
 
 def upcast_vae(vae: AutoencoderKL) -> None:
     """Let a VAE decode in float32, whatever the dtype of the latents that it is given."""
-    nn.Module.to(vae, torch.float32)  # diffusers' own warns of modules that are no concern here
+    nn.Module.to(vae, torch.float32)  # diffusers' own warns of modules that do not matter here
     for part in (vae.post_quant_conv, vae.decoder):
         if isinstance(part, nn.Module):
-            part.register_forward_pre_hook(lambda module, inputs: tuple(_as_float(each) for each in inputs))
-
-
-def _as_float(value: Any) -> Any:
-    return value.float() if isinstance(value, Tensor) else value
+            part.register_forward_pre_hook(
+                lambda module, inputs: tuple(each.float() if isinstance(each, Tensor) else each for each in inputs)
+            )
 
 
 def find_weights(option: str, source: str, weight_name: str, revision: str | None) -> Path:
+    """The file of weights in a folder or on the hub."""
     if not weight_name.endswith(".safetensors"):
         raise UserError(f"{option}.weight_name={weight_name} must be a .safetensors file")
-    place = Path(locate(source, f"{option}.source"))
-    if place.is_dir():
-        if (place / weight_name).is_file():
-            return place / weight_name
+    folder = Path(locate(source, f"{option}.source"))
+    if not folder.is_dir():
+        return download(source, weight_name, option, revision)
+    if not (folder / weight_name).is_file():
         raise UserError(f"{option}.weight_name: no file {weight_name} in {source}")
-    problem = hub_problem(source)
-    try:
-        return Path(hf_hub_download(source, weight_name, revision=revision, local_files_only=problem is not None))
-    except (OSError, ValueError) as error:
-        reason = why_unloadable(error, source, source, problem)
-        raise UserError(f"{option}: cannot load {weight_name} of {source}: {reason}") from error
+    return folder / weight_name

@@ -1,6 +1,6 @@
 """Deterministic samplers as searches see them: noise levels, and moves between two of them, either way.
 
-A level is named by its timestep, which is also what the denoiser is told; every path ends at timestep 0.
+A level is named by its timestep, which is also an input of the denoiser; every path ends at timestep 0.
 """
 
 from typing import Any, Protocol
@@ -63,11 +63,9 @@ class DDIM:
 
     @property
     def noisiest(self) -> int:
-        """See `Schedule`."""
         return len(self.alphas_cumprod) - 1
 
     def timesteps(self, steps: int) -> Tensor:
-        """See `Schedule`; int64."""
         if self._scheduler.config.timestep_spacing == "linspace":  # DDIM's own steps do not lead from one to the next
             raise UserError(
                 f"timestep_spacing=linspace cannot be inverted: {OPTION}.timestep_spacing=leading or trailing"
@@ -129,19 +127,15 @@ class Flow:
 
     @property
     def noisiest(self) -> float:
-        """See `Schedule`."""
         return float(self._scheduler.config.num_train_timesteps)
 
     def timesteps(self, steps: int) -> Tensor:
-        """See `Schedule`; float32."""
         sigmas = np.linspace(1.0, 1 / steps, steps) if self._even else None
         self._scheduler.set_timesteps(steps, sigmas=sigmas, mu=self._shift)
         return self._scheduler.timesteps
 
     def prediction(self, output: Tensor, latents: Tensor, timestep: float) -> Tensor:
-        """See `Schedule`."""
         return output
 
     def move(self, latents: Tensor, prediction: Tensor, start: float, end: float) -> Tensor:
-        """See `Schedule`."""
         return latents + (end - start) / self.noisiest * prediction

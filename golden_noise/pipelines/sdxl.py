@@ -15,11 +15,7 @@ class SDXLPipeline(Pipeline):
 
     def _encode(self, prompts: list[str], negative: list[str] | None) -> PromptEmbedding:
         embeds, negative_embeds, pooled, negative_pooled = self.pipe.encode_prompt(
-            prompts,
-            device=self.device,
-            num_images_per_prompt=1,
-            do_classifier_free_guidance=True,
-            negative_prompt=negative,
+            prompts, device=self.device, negative_prompt=negative
         )
         return PromptEmbedding(embeds, pooled, negative=PromptEmbedding(negative_embeds, negative_pooled))
 
@@ -28,10 +24,3 @@ class SDXLPipeline(Pipeline):
         time_ids = torch.tensor([sizes], dtype=self.dtype, device=self.device).expand(len(latents), -1)
         added = {"text_embeds": prompt.pooled, "time_ids": time_ids}
         return self.denoiser(latents, timestep, prompt.embeds, added_cond_kwargs=added).sample
-
-    def prompt_arguments(self, prompt: PromptEmbedding) -> dict[str, Tensor | None]:
-        negative = prompt.negative
-        return super().prompt_arguments(prompt) | {
-            "pooled_prompt_embeds": prompt.pooled,
-            "negative_pooled_prompt_embeds": None if negative is None else negative.pooled,
-        }

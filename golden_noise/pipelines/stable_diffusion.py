@@ -23,13 +23,7 @@ class SDPipeline(Pipeline):
     }
 
     def _encode(self, prompts: list[str], negative: list[str] | None) -> PromptEmbedding:
-        embeds, negative_embeds = self.pipe.encode_prompt(
-            prompts,
-            device=self.device,
-            num_images_per_prompt=1,
-            do_classifier_free_guidance=True,
-            negative_prompt=negative,
-        )
+        embeds, negative_embeds = self.pipe.encode_prompt(prompts, self.device, 1, True, negative)
         return PromptEmbedding(embeds, negative=PromptEmbedding(negative_embeds))
 
     def denoise(self, latents: Tensor, timestep: float, prompt: PromptEmbedding) -> Tensor:

@@ -1,13 +1,11 @@
 """Stable Diffusion 3 and 3.5: flow matching with three text encoders (Esser et al. 2024, arXiv 2403.03206)."""
 
 from functools import cached_property
-from typing import Any
 
 import torch
 from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
-from golden_noise.errors import UserError
 from golden_noise.pipelines.base import Pipeline, PromptEmbedding
 from golden_noise.pipelines.schedules import Flow
 
@@ -16,9 +14,6 @@ class SD3Pipeline(Pipeline):
     """Any `StableDiffusion3Pipeline`. Loaded and set as `Pipeline` says.
 
     NPNet sees what the denoiser attends to: the tokens of both CLIPs (77), and T5's (256) behind them.
-
-    Raises:
-        UserError: a guidance rescale, which diffusers has for diffusion models only.
     """
 
     diffusers_class = StableDiffusion3Pipeline
@@ -26,13 +21,6 @@ class SD3Pipeline(Pipeline):
     conditions = ("embeds", "pooled")
     flow = True
     half = "bfloat16"  # float16 overflows
-
-    def __init__(self, *args: Any, **settings: Any):
-        super().__init__(*args, **settings)
-        if self.guidance_rescale:
-            raise UserError(
-                f"pipeline.guidance_rescale={self.guidance_rescale} must be 0: flow matching has no such option"
-            )
 
     @cached_property
     def schedule(self) -> Flow:
@@ -42,27 +30,10 @@ class SD3Pipeline(Pipeline):
 
     def _encode(self, prompts: list[str], negative: list[str] | None) -> PromptEmbedding:
         embeds, negative_embeds, pooled, negative_pooled = self.pipe.encode_prompt(
-            prompts,
-            prompt_2=None,
-            prompt_3=None,
-            device=self.device,
-            num_images_per_prompt=1,
-            do_classifier_free_guidance=True,
-            negative_prompt=negative,
+            prompts, prompt_2=None, prompt_3=None, device=self.device, negative_prompt=negative
         )
         return PromptEmbedding(embeds, pooled, negative=PromptEmbedding(negative_embeds, negative_pooled))
 
     def denoise(self, latents: Tensor, timestep: float, prompt: PromptEmbedding) -> Tensor:
         timesteps = torch.full((len(latents),), timestep, dtype=torch.float32, device=latents.device)
         return self.denoiser(latents, prompt.embeds, prompt.pooled, timesteps).sample
-
-    def prompt_arguments(self, prompt: PromptEmbedding) -> dict[str, Tensor | None]:
-        negative = prompt.negative
-        return super().prompt_arguments(prompt) | {
-            "pooled_prompt_embeds": prompt.pooled,
-            "negative_pooled_prompt_embeds": None if negative is None else negative.pooled,
-        }
-
-    @property
-    def call_arguments(self) -> dict[str, Any]:
-        return {}

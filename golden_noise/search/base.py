@@ -11,5 +11,5 @@ class NoiseSearch(Protocol):
     """Finds a golden noise near a given one."""
 
     def search(self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline) -> Tensor:
-        """Golden noise of the same shape (B, C, H, W) and dtype for each noise and prompt of a batch."""
+        """Golden noise (B, C, H, W) for each noise and prompt of a batch, in the noise's dtype and on its device."""
         ...

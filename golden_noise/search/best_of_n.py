@@ -35,14 +35,13 @@ class BestOfN:
             raise UserError(f"search.n={self.n} must be >= 1")
 
     def search(self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline) -> Tensor:
-        """Golden noise (B, C, H, W) in the noise's dtype and on its device; see `NoiseSearch`."""
         return self.choose(noise, prompt, pipeline, _seeds(noise, 0))
 
     @torch.inference_mode()
     def choose(
         self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline, sampler_seeds: Sequence[int]
     ) -> Tensor:
-        """The same if the images will be drawn with these seeds, which matter to some samplers."""
+        """As `search`, if the images will be drawn with these seeds, which matter to some samplers."""
 
         def score(candidates: Tensor) -> Tensor:
             images = pipeline.sample(prompt, candidates, generator=sampler_generators(sampler_seeds))

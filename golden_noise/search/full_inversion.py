@@ -35,7 +35,6 @@ class FullInversion:
 
     @torch.inference_mode()
     def search(self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline) -> Tensor:
-        """Golden noise (B, C, H, W) in the noise's dtype and on its device; see `NoiseSearch`."""
         path = SamplerPath.of(pipeline, prompt, self.steps)
         latents = noise.to(pipeline.device, torch.float32)
         for step in range(self.steps):

@@ -38,7 +38,6 @@ class Redenoise:
 
     @torch.inference_mode()
     def search(self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline) -> Tensor:
-        """Golden noise (B, C, H, W) in the noise's dtype and on its device; see `NoiseSearch`."""
         start, following, *lower = pipeline.schedule.timesteps(self.steps).tolist()
         back_from, back_to = (following, start) if self.level == "exact" else (lower[0], following)
         latents = noise.to(pipeline.device, torch.float32)

@@ -14,5 +14,4 @@ class Rescale:
     factor: float
 
     def search(self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline) -> Tensor:
-        """Golden noise (B, C, H, W) in the noise's dtype and on its device; see `NoiseSearch`."""
         return self.factor * noise

@@ -36,7 +36,6 @@ class Zigzag:
 
     @torch.inference_mode()
     def search(self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline) -> Tensor:
-        """Golden noise (B, C, H, W) in the noise's dtype and on its device; see `NoiseSearch`."""
         path = SamplerPath.of(pipeline, prompt, self.steps)
         latents = noise.to(pipeline.device, torch.float32)
         turns = range(max(1, round(self.ratio * self.steps)))

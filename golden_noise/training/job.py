@@ -20,7 +20,7 @@ from torch import Tensor
 from golden_noise import identity
 from golden_noise.collecting.job import collect, pipeline_identity, provenance
 from golden_noise.collecting.report import folder_artifact
-from golden_noise.device import device_kind
+from golden_noise.device import device_type
 from golden_noise.errors import UserError
 from golden_noise.evaluation.job import check_prompts, evaluate
 from golden_noise.generation.network import load_npnet, trained_folder
@@ -138,7 +138,7 @@ def run_identity(config: DictConfig, pairs: dict[str, Any]) -> dict[str, Any]:
     """What decides the weights of this training, see `identity.run`."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
     dtype = model_dtype(config.pipeline.model, config.device)
-    return identity.run(plain, dtype, device_kind(config.device), pairs)
+    return identity.run(plain, dtype, device_type(config.device), pairs)
 
 
 def made_by(folder: Path) -> dict[str, Any] | None:

@@ -59,6 +59,27 @@ def test_an_impossible_value_is_named(compose_job, job, override, words):
     assert words in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("+pipeline.model.vae={sorce: X, source: X}", "no setting pipeline.model.vae.sorce"),
+        ("+pipeline.model.vae={revision: X}", "pipeline.model.vae.source is missing"),
+        ("+pipeline.model.vae=X", "pipeline.model.vae=X must be settings: source, revision or null"),
+        ("+pipeline.model.vae={source: 5}", "pipeline.model.vae.source=5 must be a text"),
+        ("+pipeline.model.vae={source: X, revision: 5}", "pipeline.model.vae.revision=5 must be a text"),
+        ("+pipeline.model.unet={source: X}", "pipeline.model.unet.weight_name is missing"),
+        ("+pipeline.model.lora={source: null, weight_name: x}", "pipeline.model.lora.source=null must be a text"),
+        ("+pipeline.model.scheduler={timestep_spacing: leading}", "pipeline.model.scheduler.name is missing"),
+        ("+pipeline.model.memory.ofload=model", "no setting pipeline.model.memory.ofload"),
+        ("pipeline.model.memory.vae_tiling=1", "pipeline.model.memory.vae_tiling=1 must be true or false"),
+    ],
+)
+def test_keys_of_a_pipelines_parts_are_checked(compose_job, override, words):
+    with pytest.raises(UserError) as raised:
+        check(compose_job("collect", f"+{override}" if override.startswith("+") else override))
+    assert str(raised.value).startswith(words)
+
+
 def test_a_schedule_that_cannot_be_inverted_is_refused_where_a_search_inverts(compose_job):
     spacing = "pipeline.model.scheduler={name: EulerDiscreteScheduler, timestep_spacing: linspace}"
     choices = ["pipeline=sdxl", "prompts=file", "prompts.path=x.txt", "metric=pickscore", spacing]

@@ -56,7 +56,7 @@ def test_missing_npnets_are_named(job, source):
     [
         ("nobody.Nothing:outputs", "No module named 'nobody'"),
         ("collections.Nothing:outputs", "no attribute 'Nothing'"),
-        ("collections.Counter:outputs", "no diffusers ModelMixin with golden"),
+        ("collections.Counter:outputs", "not a diffusers ModelMixin with golden"),
         ("golden_noise.npnet.NPNet:none", "no folder none"),
         ("golden_noise.npnet.NPNet:.", r"no golden_noise\.npnet\.NPNet in \."),
     ],

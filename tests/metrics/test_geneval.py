@@ -11,8 +11,8 @@ from transformers import CLIPModel, Mask2FormerForUniversalSegmentation
 from golden_noise.errors import UserError
 from golden_noise.images import to_pil
 from golden_noise.metrics.clip import clip_pixels
-from golden_noise.metrics.geneval import GenEval, as_detection
-from golden_noise.metrics.geneval_tasks import COLORS, NAMES, Detection, Request, Task, fulfils, parse, relations
+from golden_noise.metrics.geneval import GenEval, as_instance
+from golden_noise.metrics.geneval_tasks import COLORS, NAMES, Instance, Request, Task, fulfils, parse, relations
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_other_prompts_are_refused(prompt):
 
 
 def found(name, score=0.95, box=(0, 0, 10, 10), color="red"):
-    detection = Detection(name, score, box, np.ones((1, 1), bool))
+    detection = Instance(name, score, box, np.ones((1, 1), bool))
     COLOR_OF[id(detection)] = color
     KEPT.append(detection)
     return detection
@@ -147,7 +147,7 @@ def test_boxes_hold_their_masks():
     mask = torch.zeros(6, 9)
     mask[2:4, 3:8] = 1
     mask[3, 1] = 1
-    detection = as_detection({"label_id": 16, "score": 0.5}, mask)
+    detection = as_instance({"label_id": 16, "score": 0.5}, mask)
     assert (detection.name, detection.score, detection.box) == ("dog", 0.5, (1, 2, 8, 4))
     assert detection.mask.sum() == 11
 
@@ -195,7 +195,7 @@ def test_colors_are_clips_choice_for_the_cut_out(metric, clip):
         text = model.get_text_features(**metric.clip.tokens(texts)).pooler_output
     text = (text / text.norm(dim=-1, keepdim=True)).reshape(10, 3, -1).mean(1)
     expected = COLORS[int((text @ image / text.norm(dim=-1)).argmax())]
-    assert metric.color_of(picture, Detection("dog", 0.9, (10, 5, 25, 20), mask)) == expected
+    assert metric.color_of(picture, Instance("dog", 0.9, (10, 5, 25, 20), mask)) == expected
 
 
 def test_a_prompt_of_another_kind_costs_one_line(metric, images):

@@ -135,10 +135,10 @@ class Harmful:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "cannot read"),
-        (b"no checkpoint", "cannot read"),
+        (b"", "weights.pt is empty"),
+        (b"no checkpoint", "holds no tensors"),
         ({"state_dict": {"logit_scale": torch.ones(())}}, "do not fit"),
-        ({"state_dict": Harmful()}, "cannot read"),
+        ({"state_dict": Harmful()}, "more than tensors"),
         ({"state_dict": {"logit_scale": 1.0}}, "other things than tensors"),
     ],
 )

@@ -8,7 +8,7 @@ from golden_noise.collecting.job import provenance
 from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
 from golden_noise.pipelines.flux import FluxPipeline
-from golden_noise.pipelines.memory import place
+from golden_noise.pipelines.memory import to_device
 from golden_noise.pipelines.sdxl import SDXLPipeline
 
 SETTINGS = {"height": 32, "width": 32, "steps": 2, "guidance": 3.0}
@@ -75,7 +75,7 @@ def test_offloading_is_diffusers_own(tiny_sdxl, offload, monkeypatch):
             pipe, f"enable_{name}_cpu_offload", lambda device, name=name: calls.append((name, str(device)))
         )
     monkeypatch.setattr(pipe, "to", lambda device: calls.append(("to", device)))
-    place(pipe, pipe.unet, torch.device("cuda:0"), offload=offload)
+    to_device(pipe, pipe.unet, torch.device("cuda:0"), offload=offload)
     assert calls == [(offload, "cuda:0")]
 
 

@@ -188,25 +188,6 @@ def test_more_steps_than_levels_are_refused_by_searches(tiny_sdxl):
         pipeline.schedule.timesteps(11)
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"vae": {"sorce": "X"}}, "pipeline.model.vae.sorce: no such setting, its keys are source, revision"),
-        ({"vae": {}}, "pipeline.model.vae lacks source"),
-        ({"vae": "X"}, "pipeline.model.vae=X must be null or hold keys"),
-        ({"vae": {"source": 5}}, "pipeline.model.vae.source=5 must be text"),
-        ({"vae": {"source": "X", "revision": 5}}, "pipeline.model.vae.revision=5 must be text or null"),
-        ({"unet": {"source": "X"}}, "pipeline.model.unet lacks weight_name"),
-        ({"lora": {"source": None, "weight_name": "x"}}, "pipeline.model.lora.source=null must be text"),
-        ({"scheduler": {"timestep_spacing": "leading"}}, "pipeline.model.scheduler lacks name"),
-        ({"memory": {"ofload": "model"}}, "pipeline.model.memory.ofload: no such setting, its keys are offload"),
-        ({"memory": {"vae_tiling": 1}}, "pipeline.model.memory.vae_tiling=1 must be true or false"),
-    ],
-)
-def test_keys_of_parts_are_checked_before_anything_is_loaded(tmp_path, settings, words):
-    assert words in refusal(tmp_path / "nothing", **settings)
-
-
 def test_a_pipeline_that_takes_no_adapters_or_no_unet(tiny_hunyuan, tiny_sd3):
     source = {"source": ".", "weight_name": "w.safetensors"}
     assert "pipeline.model.lora" in refusal(tiny_hunyuan, HunyuanDiTPipeline, lora=source)

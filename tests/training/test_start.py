@@ -131,7 +131,7 @@ def test_a_denoiser_takes_gradient_checkpointing_anew(compose_job, trained, tmp_
         ([], ["model.npnet.attention=false"], r"model\.npnet\.attention=false: .* was built with attention=True"),
         ([], ["recipe.backbone_args.depth=2"], r"recipe\.backbone_args\.depth=2: .* was built with backbone"),
         ([], ["model.npnet.pretrained=true"], r"pretrained=true: .* is built already"),
-        ([], ["attention=false"], r"attention=False: .* says itself that it has attention=True"),
+        ([], ["attention=false"], r"attention=False: .* itself says attention=True"),
         ([], ["pipeline.latent_shape=[4,16,16]"], r"latent_shape \(4, 8, 8\).* needs \(4, 16, 16\)"),
         ([], ["pipeline.embeds_shape=[77,8]"], r"embeds_shape \(16, 128\).* needs \(77, 8\)"),
     ],
