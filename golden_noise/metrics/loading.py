@@ -1,5 +1,7 @@
 """Finding and reading the weights of metrics: on this machine, on the hub or behind a URL, and never as code."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -101,6 +103,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors below a prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def rename(name: str, rules: Sequence[tuple[str, str]]) -> str:
+    """A name after replacements of regular expressions, one after the other."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def build(
