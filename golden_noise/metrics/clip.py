@@ -1,6 +1,5 @@
 """CLIP (Radford et al. 2021, arXiv 2103.00020) as metrics use it: unit features of prompts and of images."""
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +10,7 @@ from transformers import AutoTokenizer, BatchEncoding, CLIPConfig, CLIPModel
 
 from golden_noise.images import to_pil
 from golden_noise.metrics.limits import count_cut
-from golden_noise.metrics.loading import build, load
+from golden_noise.metrics.loading import build, load, rename
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -136,8 +135,7 @@ def from_open_clip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weights of an open_clip model under the names and in the layout of transformers' `CLIPModel`."""
     renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        for pattern, replacement in RENAMED:
-            name = re.sub(pattern, replacement, name)
+        name = rename(name, RENAMED)
         if name.endswith("_projection.weight"):
             renamed[name] = tensor.T.contiguous()  # open_clip multiplies from the left
         elif ".in_proj_" in name:

@@ -1,6 +1,5 @@
 """ImageReward v1.0 (Xu et al. 2023, arXiv 2304.05977): BLIP, tuned on human rankings, judges image and prompt."""
 
-import re
 from collections.abc import Sequence
 from math import isqrt
 
@@ -13,7 +12,7 @@ from golden_noise.errors import UserError
 from golden_noise.metrics.clip import clip_pixels
 from golden_noise.metrics.head import fold_head
 from golden_noise.metrics.limits import count_cut
-from golden_noise.metrics.loading import build, find_file, load, part, pick_dtype, read_tensors, version_of
+from golden_noise.metrics.loading import build, find_file, load, part, pick_dtype, read_tensors, rename, version_of
 
 MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the raw scores, as published
 TOKENS = 35
@@ -58,7 +57,7 @@ class ImageReward:
         tensors = read_tensors(find_file(weights, revision))
         image, text, head = (part(tensors, prefix) for prefix in ("blip.visual_encoder.", "blip.text_encoder.", "mlp."))
         text.pop("embeddings.position_ids", None)  # only counts from 0
-        image = {rename(name): tensor for name, tensor in image.items()}
+        image = {rename(name, RENAMED): tensor for name, tensor in image.items()}
         try:
             configs = image_config(image), text_config(text)
         except KeyError as error:
@@ -83,12 +82,6 @@ class ImageReward:
 
     def cut(self, prompts: Sequence[str]) -> int:
         return count_cut(self.tokenizer, prompts, self.limit)
-
-
-def rename(name: str) -> str:
-    for pattern, replacement in RENAMED:
-        name = re.sub(pattern, replacement, name)
-    return name
 
 
 def _layers(tensors: dict[str, Tensor], prefix: str) -> int:

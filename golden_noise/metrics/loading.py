@@ -1,9 +1,14 @@
 """Finding and reading the weights of metrics: on this machine, on the hub or behind a URL, and never as code."""
 
+import re
+import struct
+from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -11,6 +16,7 @@ from golden_noise import hub
 from golden_noise.device import DTYPES
 from golden_noise.errors import UserError, first_line
 
+DAMAGED = (RuntimeError, EOFError, UnpicklingError, struct.error, SafetensorError)  # errors of files of weights
 Model = TypeVar("Model", bound=PreTrainedModel)
 
 
@@ -48,7 +54,7 @@ def load(part_class: Any, source: str, revision: str | None = None, **options: A
         model, report = part_class.from_pretrained(folder, output_loading_info=True, **options)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot load the metric's weights {source}: {hub.why_missing(error, folder)}") from error
-    except Exception as error:
+    except DAMAGED as error:
         raise UserError(f"cannot load the metric's weights {source}: damaged, or more than plain tensors") from error
     _refuse_misfits(source, part_class.__name__, {*report["missing_keys"]})  # transformers would make them up
     return model
@@ -101,6 +107,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors below a prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def rename(name: str, rules: Sequence[tuple[str, str]]) -> str:
+    """A name after replacements of regular expressions, one after the other."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def build(

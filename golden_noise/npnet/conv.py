@@ -43,21 +43,19 @@ class ConvBranch(nn.Module):
         if pretrained is True:
             raise UserError("pretrained=true: backbone=conv copies a pipeline's conv_in, give its folder or hub id")
         if pretrained:
-            self._copy_conv_in({"source": pretrained} if isinstance(pretrained, str) else pretrained)
+            pipeline = {"source": pretrained} if isinstance(pretrained, str) else pretrained
+            weights = denoiser_conv_in(**pipeline)
+            have, want = tuple(weights["weight"].shape), tuple(self.conv_in.weight.shape)
+            if have != want:
+                raise UserError(
+                    f"backbone_args.width: the conv_in of {pipeline['source']} has shape {have}, this branch {want}"
+                )
+            self.conv_in.load_state_dict(weights)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Returns g(x), shaped as x."""
         hidden = self.norm(self.conv1(self.conv_in(x_BCHW).relu()))
         return self.conv3(self.conv2(hidden).relu())
-
-    def _copy_conv_in(self, pipeline: Mapping[str, Any]) -> None:
-        weights = denoiser_conv_in(**pipeline)
-        have, want = tuple(weights["weight"].shape), tuple(self.conv_in.weight.shape)
-        if have != want:
-            raise UserError(
-                f"backbone_args.width: the conv_in of {pipeline['source']} has shape {have}, this branch {want}"
-            )
-        self.conv_in.load_state_dict(weights)
 
 
 def denoiser_conv_in(
@@ -78,13 +76,11 @@ def denoiser_conv_in(
     if unet is not None:
         source, names, revision = unet["source"], (unet["weight_name"],), unet.get("revision")
     folder = locate(source, "pretrained")
-    reason = ""
+    local, reason = Path(folder).is_dir(), ""
     for name in names:
         try:
-            local = Path(folder).is_dir()
-            with safe_open(
-                Path(folder, name) if local else download(folder, name, "pretrained", revision), "pt"
-            ) as file:
+            path = Path(folder, name) if local else download(folder, name, "pretrained", revision)
+            with safe_open(path, "pt") as file:
                 return {part: file.get_tensor(f"conv_in.{part}") for part in ("weight", "bias")}
         except FileNotFoundError:
             continue

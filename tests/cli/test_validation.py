@@ -64,7 +64,7 @@ def test_an_impossible_value_is_named(compose_job, job, override, words):
     [
         ("+pipeline.model.vae={sorce: X, source: X}", "no setting pipeline.model.vae.sorce"),
         ("+pipeline.model.vae={revision: X}", "pipeline.model.vae.source is missing"),
-        ("+pipeline.model.vae=X", "pipeline.model.vae=X must be settings: source, revision or null"),
+        ("+pipeline.model.vae=X", "pipeline.model.vae=X must be settings: source, revision"),
         ("+pipeline.model.vae={source: 5}", "pipeline.model.vae.source=5 must be a text"),
         ("+pipeline.model.vae={source: X, revision: 5}", "pipeline.model.vae.revision=5 must be a text"),
         ("+pipeline.model.unet={source: X}", "pipeline.model.unet.weight_name is missing"),

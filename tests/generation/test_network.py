@@ -58,7 +58,7 @@ def test_missing_npnets_are_named(job, source):
         ("collections.Nothing:outputs", "no attribute 'Nothing'"),
         ("collections.Counter:outputs", "not a diffusers ModelMixin with golden"),
         ("golden_noise.npnet.NPNet:none", "no folder none"),
-        ("golden_noise.npnet.NPNet:.", r"no golden_noise\.npnet\.NPNet in \."),
+        ("golden_noise.npnet.NPNet:.", r"no NPNet in \."),
     ],
 )
 def test_a_class_of_ones_own_that_cannot_be_loaded_is_named(job, source, words):

@@ -197,7 +197,7 @@ def test_a_folders_weights_are_read_as_tensors_only(choice, name, option, conten
     (tmp_path / "folder/model.safetensors").unlink()
     old = tmp_path / "folder/pytorch_model.bin"
     old.write_bytes(content) if isinstance(content, bytes) else torch.save({"logit_scale": content}, old)
-    assert f"cannot load the metric's weights {folder}" in mistake(
+    assert f"cannot load the metric's weights ./{folder}" in mistake(
         settings(choice, name, **tiny(choice) | {option: f"./{folder}"})
     )
     assert not (tmp_path / "harmed").exists()
