@@ -87,17 +87,17 @@ def work(config: DictConfig, units: Sequence[Sequence[Prompt]], quiet: bool = Fa
         UserError: the folder cannot be written, or too many prompts fail.
     """
     writer = ShardWriter(config.data_dir, provenance(config))
-    asked, total = [prompts_digest(prompts) for prompts in units], sum(map(len, units))
+    digests, total = [prompts_digest(prompts) for prompts in units], sum(map(len, units))
     if not quiet:
         announce(list(itertools.chain.from_iterable(units)), config.prompts)
-    with CollectionProgress(total, quiet) as bar, writer.taking(asked, bar.wait) as taken:
+    with CollectionProgress(total, quiet) as bar, writer.taking(digests, bar.wait) as taken:
         collector = None
         for unit in taken:
             if collector is None:
                 collector = load_collector(config, total)
                 bar.note(prompts_cut(collector.metrics, [prompt.text for prompts in units for prompt in prompts]))
             bar.look(writer.index)
-            writer.write(unit, bar.counted(collector.results(units[unit])), asked[unit])
+            writer.write(unit, bar.counted(collector.results(units[unit])), digests[unit])
         bar.look(writer.index)
     if not quiet:
         print(summary(writer.index))
