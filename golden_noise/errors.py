@@ -9,3 +9,8 @@ def first_line(error: Exception) -> str:
     """Why something failed, without the advice and traces that libraries append."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
+def one_line(text: object, most: int | None = 200) -> str:
+    """The first `most` characters of a text, on one line."""
+    return " ".join(str(text).split())[:most]

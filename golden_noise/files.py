@@ -12,10 +12,10 @@ from typing import BinaryIO
 def atomic_file(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
     """A file that appears under its name only once it is whole, whenever the process is killed.
 
-    What a killed process leaves is `.NAME.tmp`, which the next attempt at the same file overwrites.
+    A killed process leaves `.NAME.tmp`, which the next attempt at the same file overwrites.
 
     Args:
-        durable: whether it is on the disk by then, to survive a power cut. That takes milliseconds.
+        durable: whether to sync it to the disk, so that it survives a power cut. That takes milliseconds.
     """
     temporary = _temporary(path)
     with temporary.open("wb") as file:
@@ -40,7 +40,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """An empty folder that takes its name, and the place of an older one, only once it is filled."""
+    """An empty folder that takes its name, and replaces an older one, only once it is filled."""
     temporary = _temporary(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

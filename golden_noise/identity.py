@@ -2,7 +2,7 @@
 
 An identity is nested dicts of JSON values. There is one function for each kind of artefact: `pairs`, `run`, `images`
 and `scores`. An identity holds every setting that decides the result (docs/reproducibility.md lists the others), and
-what the settings do not tell: the contents of files, the commits of hub sources, the dtype that `auto` stands for, and
+what the settings leave open: the contents of files, the commits of hub sources, the dtype that `auto` stands for, and
 the version of the algorithm.
 """
 
@@ -23,25 +23,16 @@ Identity = dict[str, Any]
 ALGORITHM = {"pairs": 1, "run": 1, "images": 1, "scores": 1}
 #: Options of conf/memory that change pixels; the others change only where models lie, or rounding.
 VISIBLE = ("attention", "vae_tiling", "vae_upcast")  # but for the first those of images only
-#: Settings that name weights on the hub, and perhaps a revision in NAME_revision or revision.
+#: Settings that name weights on the hub; NAME_revision or revision beside them may name a revision.
 SOURCES = ("source", "model", "weights", "processor", "tokenizer", "detector", "clip")
-#: With these a training may go on changed; patterns of dotted names, each with all that is below it.
+#: Settings that may change when a training is resumed; patterns of dotted names, each with all that is below it.
 FREE = (
-    # Names and places.
+    # Names and paths.
     *("job", "name", "folder", "paths", "data_dir", "data.data_dir", "data.cache"),
     *("callbacks.*.dirpath", "trainer.default_root_dir"),
     # Machines, processes and memory.
-    *(
-        "device",
-        "devices",
-        "num_threads",
-        "data.num_workers",
-        "data.prefetch_factor",
-        "data.persistent_workers",
-        "data.pin_memory",
-        "data.embeds_cache",
-        "model.npnet.gradient_checkpointing",
-    ),
+    *("device", "devices", "num_threads", "model.npnet.gradient_checkpointing", "data.num_workers"),
+    *("data.embeds_cache", "data.prefetch_factor", "data.persistent_workers", "data.pin_memory"),
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"),
     # The length.
     *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time"),
@@ -55,13 +46,13 @@ FREE = (
     *("search", "prompts", "collection", "data_seed"),
     # What reaches the training through other settings, or not at all.
     *("recipe", "pipeline.conv_in", "pipeline.npnet", "pipeline.vocabulary", "pipeline.bundled"),
-    "pipeline.search_steps",
-    *("pipeline.steps", "pipeline.guidance", "pipeline.guidance_rescale", "pipeline.negative_prompt"),
+    *("pipeline.search_steps", "pipeline.steps", "pipeline.guidance", "pipeline.guidance_rescale"),
+    "pipeline.negative_prompt",
 )
 #: What earlier versions did not record.
 ADDED = ("algorithm", "files", "commits", "device")
 DTYPES = ("model.dtype", "pipeline.dtype")
-#: Settings that only a hash tells, by their names' start, and what it means if they change.
+#: What a change of settings that are recorded as hashes means, by the start of their names.
 HASHED = {
     "files.": "other files in {}",
     "npnet": "other weights of npnet",
@@ -85,9 +76,9 @@ def pairs(config: Mapping[str, Any], dtype: str) -> Identity:
         dtype: that the pipeline runs in on this device.
     """
     options = config["collection"]
-    drawn = options["select_by"] is not None
+    drawn = options["select_by"] is not None  # else no image is drawn
     settings = model(config["pipeline"]["model"], dtype, VISIBLE if drawn else VISIBLE[:1])
-    sampler = {name: settings.pop(name) for name in ("steps", "guidance")}  # no image, no influence on the pairs
+    sampler = {name: settings.pop(name) for name in ("steps", "guidance")}
     metrics = without_device(config.get("metric") or {})
     selection = {"metrics": metrics, "by": options["select_by"], "margin": options["margin"], "sampler": sampler}
     identity = {
@@ -99,8 +90,7 @@ def pairs(config: Mapping[str, Any], dtype: str) -> Identity:
         "store_embeds": options["store_embeds"],
         "selection": selection if drawn else {"by": None},
     }
-    used = {name: identity[name] for name in ("model", "search", "selection")}
-    return identity | _beside("pairs", used)
+    return identity | _weights("pairs", {name: identity[name] for name in ("model", "search", "selection")})
 
 
 def pipeline(config: Mapping[str, Any]) -> Identity:
@@ -114,7 +104,7 @@ def run(config: Mapping[str, Any], dtype: str, device: str, pairs: Identity) -> 
     Args:
         config: of the train job, in plain containers.
         dtype: that the pipeline runs in on this device.
-        device: the kind of device: cuda, mps, cpu.
+        device: cuda, mps or cpu.
         pairs: what is trained on, see `pairs_read`.
     """
     kept = _without(config, FREE)
@@ -123,11 +113,11 @@ def run(config: Mapping[str, Any], dtype: str, device: str, pairs: Identity) -> 
         kept["pipeline"]["model"] = model(kept["pipeline"]["model"], dtype)
     else:  # nothing of it takes part in the training
         del kept["pipeline"]["model"]
-    if kind := sign_device(npnet, device):
-        kept["device"] = kind
+    if sign_device(npnet, device):
+        kept["device"] = device
     start = {"pretrained": npnet.get("pretrained"), "npnet": _weights_in(kept.get("npnet"))}
     used = start | {"model": kept["pipeline"].get("model")}
-    return kept | {"pairs": pairs} | _beside("run", used)
+    return kept | {"pairs": pairs} | _weights("run", used)
 
 
 def pairs_read(made_by: Mapping[str, Any], shards: Mapping[str, str]) -> Identity:
@@ -143,12 +133,12 @@ def images(model: Mapping[str, Any], **parts: Any) -> Identity:
         parts: what the starting noise is made by, in plain containers; those that are None are left out.
     """
     own = {name: part for name, part in parts.items() if part is not None}
-    used = {"model": model, **{name: own.get(name) for name in ("search", "best_of")}}
-    return {"pipeline": dict(model), **own} | _beside("images", used, files={})
+    used = {"model": model, "search": own.get("search"), "best_of": own.get("best_of")}
+    return {"pipeline": dict(model), **own} | _weights("images", used, files={})
 
 
 def sign_device(npnet: Mapping[str, Any], device: str) -> str | None:
-    """The kind of device where it decides what a network gives: the signs of singular vectors may be its own."""
+    """The device if it decides a network's output: the signs of singular vectors may depend on it."""
     return device if npnet.get("svd") and npnet.get("signs") == "raw" else None
 
 
@@ -159,7 +149,7 @@ def scores(metric: Any, version: str) -> Identity:
         metric: its settings, in plain containers.
         version: that the metric gives itself.
     """
-    return {"metric": without_device(metric), "version": version} | _beside("scores", metric)
+    return {"metric": without_device(metric), "version": version} | _weights("scores", metric)
 
 
 def model(settings: Mapping[str, Any], dtype: str, visible: Sequence[str] = VISIBLE) -> Identity:
@@ -170,17 +160,17 @@ def model(settings: Mapping[str, Any], dtype: str, visible: Sequence[str] = VISI
 
 
 def without_device(node: Any) -> Any:
-    """The same settings on another device are the same settings; so are those of before there was a choice of VAEs."""
+    """Settings without those of the device, and as they were before there was a choice of VAEs."""
     if isinstance(node, Mapping):
         kept = {key: value for key, value in node.items() if (key, value) != ("vae", None)}
         return {key: without_device(value) for key, value in kept.items() if key not in ("device", "memory")}
     return node
 
 
-def _beside(kind: str, used: Any, **defaults: Any) -> Identity:
-    """What the settings do not tell of the weights that they name."""
-    found = {"files": local_files(used), "commits": dict(_commits(used))}
-    return {"algorithm": ALGORITHM[kind], **defaults, **{name: value for name, value in found.items() if value}}
+def _weights(artefact: str, used: Any, **defaults: Any) -> Identity:
+    """The algorithm's version, and which weights are behind the names in the settings."""
+    weights = {"files": local_files(used), "commits": dict(_commits(used))}
+    return {"algorithm": ALGORITHM[artefact], **defaults, **{name: value for name, value in weights.items() if value}}
 
 
 def _without(node: Any, free: tuple[str, ...], name: str = "") -> Any:
@@ -197,47 +187,36 @@ def _without(node: Any, free: tuple[str, ...], name: str = "") -> Any:
 # Comparing -----------------------------------------------------------------------------------------------------
 
 
-def check(place: object, old: Mapping[str, Any], new: Mapping[str, Any], advice: str) -> None:
-    """Refuse what was made otherwise.
-
-    Args:
-        place: that holds it.
-        old: its identity.
-        new: the identity that it should have.
-        advice: what to do about it.
-
-    Raises:
-        UserError: they differ; it names the settings.
-    """
-    if found := changes(old, new):
-        raise UserError(f"{place} was made with {_described(found)}: {advice}")
+def check(path: object, old: Mapping[str, Any], new: Mapping[str, Any], advice: str) -> None:
+    """Raise a UserError with the settings that differ and the advice if an artefact's identity is not the new one."""
+    if changed := changes(old, new):
+        raise UserError(f"{path} was made with {_describe(changed)}: {advice}")
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """The differences of two identities; what one of them does not know does not count.
+    """The differences of two identities; what only one of them knows does not count.
 
-    Earlier versions recorded neither what `ADDED` names nor what `dtype=auto` stood for, and the hub does not always
-    tell a commit.
+    Earlier versions recorded neither what `ADDED` names nor what `dtype=auto` stood for, and the hub may not have named
+    a commit.
     """
     old, new = plain(old), plain(new)
     if "algorithm" not in old:
         new = {name: value for name, value in new.items() if name in old or name not in ADDED}
-        found = [each for each in differences(old, new) if not (each[0] in DTYPES and each[1] in ("auto", ABSENT))]
+        changed = [each for each in differences(old, new) if not (each[0] in DTYPES and each[1] in ("auto", ABSENT))]
     else:
-        found = differences({"commits": {}, **old}, {"commits": {}, **new})
-    return [each for each in found if not (each[0].startswith("commits.") and ABSENT in each[1:])]
+        changed = differences({"commits": {}, **old}, {"commits": {}, **new})
+    return [each for each in changed if not (each[0].startswith("commits.") and ABSENT in each[1:])]
 
 
 def differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
-    """(dotted key, old value, new value) wherever two nested configurations differ."""
+    """(dotted key, old value, new value) for every difference of two nested configurations."""
     if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
         same = old == new and isinstance(old, bool) == isinstance(new, bool)  # 1 == True in Python
         return [] if same else [(key, old, new)]
-    found = []
-    for name in [*old, *(name for name in new if name not in old)]:
-        inner_key = f"{key}.{name}" if key else name
-        found += differences(old.get(name, ABSENT), new.get(name, ABSENT), inner_key)
-    return found
+    changed = []
+    for name in {**old, **new}:
+        changed += differences(old.get(name, ABSENT), new.get(name, ABSENT), f"{key}.{name}" if key else name)
+    return changed
 
 
 def plain(identity: Any) -> Any:
@@ -245,14 +224,14 @@ def plain(identity: Any) -> Any:
     return json.loads(json.dumps(identity))
 
 
-def _described(found: list[tuple[str, Any, Any]]) -> str:
-    """The first differences as `KEY=OLD, now KEY=NEW`; what only a hash tells, in words."""
-    told = [each for each in found if _in_words(each[0]) is None]
-    if not told:
-        return " and ".join(dict.fromkeys(str(_in_words(key)) for key, _, _ in found[:SHOWN]))
-    have = ", ".join(f"{key}={_shown(old)}" for key, old, _ in told[:SHOWN])
-    want = ", ".join(f"{key}={_shown(new)}" for key, _, new in told[:SHOWN])
-    more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+def _describe(changed: list[tuple[str, Any, Any]]) -> str:
+    """The first differences as `KEY=OLD, now KEY=NEW`, those of hashes in words."""
+    readable = [each for each in changed if _in_words(each[0]) is None]
+    if not readable:
+        return " and ".join(dict.fromkeys(str(_in_words(key)) for key, _, _ in changed[:SHOWN]))
+    have = ", ".join(f"{key}={_shown(old)}" for key, old, _ in readable[:SHOWN])
+    want = ", ".join(f"{key}={_shown(new)}" for key, _, new in readable[:SHOWN])
+    more = f" and {len(readable) - SHOWN} more" if len(readable) > SHOWN else ""
     return f"{have}, now {want}{more}"
 
 
@@ -286,59 +265,58 @@ def _commits(settings: Any) -> Iterator[tuple[str, str]]:
 
 
 def local_files(settings: Any) -> dict[str, str]:
-    """Digests of the files and folders on this machine that settings name: other weights may come to the same place.
+    """Digests of the files and folders on this machine that settings name, whose weights may be replaced.
 
-    They are of contents: dates change where nothing else does (a copy), and the header of a safetensors file, which
-    tells shapes only, is the same for every training of a model. So that gigabytes are not read at every start, of a
-    large file evenly spaced samples count; no training leaves all of them as they were.
+    They are of contents: a copy has another date, and the header of a safetensors file, which holds shapes only, is the
+    same for every training of a model. To avoid reading gigabytes at every start, large files are sampled at evenly
+    spaced blocks; every training changes some of them.
     """
     if isinstance(settings, Mapping):
         return {name: value for part in settings.values() for name, value in local_files(part).items()}
     if not isinstance(settings, str) or not settings:
         return {}
     bundled = settings.startswith(BUNDLED)
-    place = PACKAGE / settings.removeprefix(BUNDLED) if bundled else Path(settings).expanduser()
+    root = PACKAGE / settings.removeprefix(BUNDLED) if bundled else Path(settings).expanduser()
     try:
-        files = sorted(path for path in (place.rglob("*") if place.is_dir() else [place]) if path.is_file())
+        files = sorted(path for path in (root.rglob("*") if root.is_dir() else [root]) if path.is_file())
     except (OSError, ValueError):  # too long for a path, or with a null character
-        return {}
-    if not files:
-        return {}
-    return {settings: digest([(path.relative_to(place).as_posix(), sampled_digest(path)) for path in files])}
+        files = []
+    digests = [(path.relative_to(root).as_posix(), sampled_digest(path)) for path in files]
+    return {settings: digest(digests)} if digests else {}
 
 
 def _weights_in(npnet: str | None) -> str | None:
     """The file of weights where `npnet` is the folder of a network or a training, whose other files may change."""
-    places = [] if npnet is None else [Path(npnet).expanduser() / inside for inside in ("", "npnet/best", "best")]
-    files = [place / "diffusion_pytorch_model.safetensors" for place in places]
+    folders = [] if npnet is None else [Path(npnet).expanduser() / inside for inside in ("", "npnet/best", "best")]
+    files = [folder / "diffusion_pytorch_model.safetensors" for folder in folders]
     return next((str(file) for file in files if file.is_file()), npnet)
 
 
 def digest(*parts: Any) -> str:
-    """A short name for plain containers: a hash of them."""
+    """A short hash of plain containers."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def sampled_digest(path: Path) -> str:
-    """Hash of a file's content, or of its size and SAMPLES blocks from start to end where it is larger than these."""
+    """Hash of a file's content; of a large file, of its size and SAMPLES blocks from start to end."""
     status = path.stat()
     return _sampled_digest(path, status.st_size, status.st_mtime_ns)
 
 
 @cache
 def _sampled_digest(path: Path, size: int, changed: int) -> str:
-    """The same, read once in a process: every method of an evaluation asks for the same pipeline."""
+    """Read once in a process: every method of an evaluation uses the same pipeline."""
     if size <= SAMPLES * BLOCK:
         return file_digest(path)
-    found = hashlib.sha256(str(size).encode())
+    sha256 = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
         for i in range(SAMPLES):
             file.seek(i * (size - BLOCK) // (SAMPLES - 1))
-            found.update(file.read(BLOCK))
-    return found.hexdigest()
+            sha256.update(file.read(BLOCK))
+    return sha256.hexdigest()
 
 
 def file_digest(path: Path) -> str:
-    """Hash of a file's content."""
+    """SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

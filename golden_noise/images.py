@@ -16,8 +16,8 @@ from torch import Tensor
 from golden_noise.errors import UserError
 from golden_noise.files import atomic_file
 
-TEXT = "golden-noise"  # what a PNG's own text is filed under
-LEAST, THUMBNAIL = 256, 288  # pixels: sheets enlarge what is smaller, and a contact sheet shrinks what is higher
+TEXT = "golden-noise"  # key of a PNG's own text
+LEAST, THUMBNAIL = 256, 288  # pixels: sheets enlarge smaller images, and a contact sheet shrinks higher ones
 MARGIN = 12
 
 
@@ -25,10 +25,10 @@ def to_pil(images: Tensor) -> list[Image.Image]:
     """8-bit RGB images of a tensor (B, 3, H, W) in [0, 1].
 
     Raises:
-        UserError: a pixel is no number; it would become black.
+        UserError: a pixel is not finite; it would become black.
     """
     if not images.isfinite().all():
-        raise UserError("an image has pixels that are no numbers")
+        raise UserError("an image has pixels that are not finite")
     pixels = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(image) for image in pixels]
 
@@ -43,10 +43,10 @@ def read_image(path: Path) -> Image.Image:
     """An image file in RGB as a viewer shows it: turned upright as its EXIF data say, transparent parts on white.
 
     The published code of the metrics calls `convert("RGB")` alone. That is the same for the images of a diffusion
-    pipeline, which have neither; but it would judge a photograph lying on its side, and colours that nobody sees.
+    pipeline, which have neither; but it would judge photographs on their side, and invisible colours.
 
     Raises:
-        OSError, SyntaxError, ValueError: no image that Pillow can read.
+        OSError, SyntaxError, ValueError: Pillow cannot read the image.
     """
     with Image.open(path) as opened:
         image = ImageOps.exif_transpose(opened)
@@ -57,22 +57,22 @@ def read_image(path: Path) -> Image.Image:
 
 
 def save_png(image: Image.Image, path: Path, text: dict[str, str] | None = None) -> None:
-    """Save as an `atomic_file`. `text` goes into its metadata."""
+    """Save as an `atomic_file`, with `text` in its metadata."""
     info = PngInfo()
     for key, value in (text or {}).items():
         info.add_itxt(key, value)
-    with atomic_file(path, durable=False) as file:  # after a power cut it is drawn again
+    with atomic_file(path, durable=False) as file:  # an image that a power cut destroys is drawn again
         image.save(file, format="PNG", pnginfo=info)
 
 
 def about(path: Path) -> dict[str, Any]:
-    """What a PNG of this project tells about itself; nothing if it is no such image, or there is none."""
+    """The metadata of a PNG of this project; empty for any other file, or none."""
     try:
         with Image.open(path) as image:
-            found = json.loads(image.info.get(TEXT, "{}"))
+            metadata = json.loads(image.info.get(TEXT, "{}"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def side_by_side(images: Mapping[str, Image.Image]) -> Image.Image:
@@ -90,7 +90,7 @@ def side_by_side(images: Mapping[str, Image.Image]) -> Image.Image:
 
 
 def contact_sheet(pictures: Sequence[tuple[str, Image.Image]]) -> Image.Image:
-    """Pictures of one size in a grid, small, each above its caption."""
+    """Small pictures of one size in a grid, each above its caption."""
     thumbnails = [_enlarged(picture) for _, picture in pictures]
     for thumbnail in thumbnails:
         thumbnail.thumbnail((thumbnail.width, THUMBNAIL))
@@ -103,8 +103,8 @@ def contact_sheet(pictures: Sequence[tuple[str, Image.Image]]) -> Image.Image:
     for i, (thumbnail, caption) in enumerate(zip(thumbnails, captions, strict=True)):
         x, y = i % columns * cell[0] + MARGIN, i // columns * cell[1] + MARGIN
         sheet.paste(thumbnail, (x, y))
-        place = x + width / 2, y + height + 4
-        write.multiline_text(place, caption, "black", anchor="ma", align="center", font_size=16)
+        below = x + width / 2, y + height + 4
+        write.multiline_text(below, caption, "black", anchor="ma", align="center", font_size=16)
     return sheet
 
 

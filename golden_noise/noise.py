@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SAMPLER, SHIFT, LEARNING = 1, 2, 3  # what else a prompt's seed draws beside its starting noise
+SAMPLER, SHIFT, LEARNING = 1, 2, 3  # other uses of a prompt's seed than its starting noise
 
 
 def draw_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
@@ -22,7 +22,7 @@ def draw_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
 
 
 def derived_seed(seed: int, use: int) -> int:
-    """A seed for another use of `seed`, unrelated to it. It is hashed: of an offset, 32 bits would leave nothing."""
+    """A seed for another use of `seed`, unrelated to it. It is hashed: 32 bits would cut an offset off."""
     return int(np.random.SeedSequence((seed % 2**32, use)).generate_state(1)[0])
 
 

@@ -105,5 +105,5 @@ def test_images_without_transparency_are_read_as_the_published_code_reads_them(t
 def test_what_is_no_number_becomes_no_picture(value):
     images = torch.rand(2, 3, 8, 8)
     images[1, 2, 3, 4] = value
-    with pytest.raises(UserError, match="no numbers"):
+    with pytest.raises(UserError, match="not finite"):
         to_pil(images)

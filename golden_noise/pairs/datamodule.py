@@ -32,11 +32,11 @@ class NoisePairDataModule(LightningDataModule):
         embeds_shape: (L, D) of the pipeline's prompt embedding.
         pooled_shape: (P,) of its pooled embedding, for an NPNet that takes it.
         cache: folder for shards that are fetched from a URL.
-        embeddings: whether prompt embeddings are those stored with the pairs, or encoded when a batch needs them.
+        embeddings: "stored" reads those stored with the pairs, "encode" encodes prompts when a batch needs them.
         embeds_cache: how many prompts' embeddings to keep on the device when they are encoded.
         encode: encodes them.
         val_fraction: share of prompts kept for validation, between 0 and 1.
-        shuffle_shards: how many shards' pairs are shuffled with each other, and so read at a time.
+        shuffle_shards: shards that are read at a time and whose pairs are shuffled with each other.
         num_workers: processes per rank and split that read ahead, as torch's DataLoader takes it, like the next three.
             None of the four changes the batches.
         prefetch_factor: batches that each worker reads ahead.
@@ -48,7 +48,7 @@ class NoisePairDataModule(LightningDataModule):
         pipeline: what the folder's configuration must have under `pipeline`; not compared when None.
 
     Raises:
-        UserError: an option is none of the possible ones.
+        UserError: `data_dir` cannot be read as one, or `embeddings` is neither.
     """
 
     def __init__(
@@ -77,8 +77,7 @@ class NoisePairDataModule(LightningDataModule):
         self.prepare_data_per_node = False  # nodes share the folder: two must not collect the same units
         self.source = ShardSource(data_dir, cache)
         self.batch_size = batch_size
-        self.options: dict[str, Any] = {"num_workers": num_workers}
-        self.options["pin_memory"] = pin_memory and torch.cuda.is_available()
+        self.options = {"num_workers": num_workers, "pin_memory": pin_memory and torch.cuda.is_available()}
         if num_workers:  # else a DataLoader refuses them
             self.options |= {"prefetch_factor": prefetch_factor, "persistent_workers": persistent_workers}
         self.shapes = {"noise": tuple(latent_shape), "golden": tuple(latent_shape)}
@@ -98,11 +97,7 @@ class NoisePairDataModule(LightningDataModule):
         self._loaders: list[NoisePairLoader] = []
 
     def prepare_data(self) -> None:
-        """Collect what is missing, if `collect` was given.
-
-        Raises:
-            UserError: if it was not and there are no pairs.
-        """
+        """Collect what is missing, if `collect` was given; else there must be pairs."""
         if self.source.is_url or self.source.names is not None:
             return  # what was chosen is there, or else `setup` says so
         if self.collect is not None:
@@ -111,7 +106,7 @@ class NoisePairDataModule(LightningDataModule):
             raise UserError(f"no noise pairs in {self.source}: run `{self.collect_hint}` first")
 
     def setup(self, stage: str) -> None:
-        """Check the set before anything is trained on it.
+        """Check the pairs before training.
 
         Raises:
             UserError: if a shard is missing or truncated, the pairs are another pipeline's, or too few.
@@ -122,20 +117,20 @@ class NoisePairDataModule(LightningDataModule):
         self._check_sizes()
 
     def _load_index(self) -> ShardIndex:
-        """The first rank's: pairs may still be added, and ranks that know different ones would wait for each other."""
+        """The first rank's: if pairs are being added, ranks with different indexes would wait for each other."""
         if self.trainer is None:
             return self.source.load_index()
-        found: ShardIndex | UserError | None = None
+        index: ShardIndex | UserError | None = None
         if self.trainer.is_global_zero:
             try:
-                found = self.source.load_index()
+                index = self.source.load_index()
             except UserError as error:
-                found = error
-        found = self.trainer.strategy.broadcast(found)
-        if isinstance(found, UserError):
-            raise found
-        assert found is not None
-        return found
+                index = error
+        index = self.trainer.strategy.broadcast(index)
+        if isinstance(index, UserError):
+            raise index
+        assert index is not None
+        return index
 
     def teardown(self, stage: str) -> None:
         """End the workers."""
@@ -143,7 +138,6 @@ class NoisePairDataModule(LightningDataModule):
             self._loaders.pop().close()
 
     def on_exception(self, exception: BaseException) -> None:
-        """End the workers of a run that failed."""
         self.teardown("fit")
 
     def train_dataloader(self) -> NoisePairLoader:
@@ -208,14 +202,14 @@ class NoisePairDataModule(LightningDataModule):
         entry = next((shard for shard in self.index.shards if shard.samples), None)
         if entry is None:
             raise UserError(f"{self.source} holds no accepted pairs: run `{self.collect_hint}`")
-        with contextlib.closing(OpenShard(self.source.open(entry), entry, self.source.place(entry.name))) as shard:
-            found = shard.shapes(0)
-        if self.shapes == {name: shape for name, shape in found.items() if name in self.shapes}:
+        with contextlib.closing(OpenShard(self.source.open(entry), entry, self.source.url(entry.name))) as shard:
+            shapes = shard.shapes(0)
+        if self.shapes == {name: shape for name, shape in shapes.items() if name in self.shapes}:
             return
         advice = "choose the pipeline they were collected with or another data_dir"
-        if "embeds" not in found:
+        if "embeds" not in shapes:
             advice += ", or encode prompts with data.embeddings=encode"
-        have, want = _describe(found, self.shapes), _describe(self.shapes, self.shapes)
+        have, want = _describe(shapes, self.shapes), _describe(self.shapes, self.shapes)
         raise UserError(f"pairs in {self.source} are {have}, but this run's pipeline needs {want}: {advice}")
 
     def _check_sizes(self) -> None:

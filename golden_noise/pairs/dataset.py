@@ -43,7 +43,7 @@ class NoisePairDataset(Dataset[Batch | UserError]):
         self._epoch = 0
 
     def __getitem__(self, item: tuple[int, Order]) -> Batch | UserError:
-        """A batch, or what is wrong with it: raised in a worker, an error comes with the worker's traceback."""
+        """A batch, or its error: one raised in a worker would bring the worker's traceback."""
         try:
             return self.read(*item)
         except UserError as error:
@@ -60,19 +60,16 @@ class NoisePairDataset(Dataset[Batch | UserError]):
             self._epoch = epoch
         batch: Batch = {"key": [], "prompt": []}
         tensors = {name: torch.empty((len(order), *shape), dtype=torch.float16) for name, shape in self.shapes.items()}
-        if (
-            get_worker_info() is not None
-        ):  # else every array is written twice: here, and where the main process finds it
+        if get_worker_info() is not None:  # a worker would copy them to shared memory later
             tensors = {name: tensor.share_memory_() for name, tensor in tensors.items()}
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        for row, (shard, place) in enumerate(order.tolist()):
-            key, prompt = self._open(shard).read(place, {name: array[row] for name, array in arrays.items()})
+        for i, (shard, row) in enumerate(order.tolist()):
+            key, prompt = self._open(shard).read(row, {name: array[i] for name, array in arrays.items()})
             batch["key"].append(key)
             batch["prompt"].append(prompt)
         return batch | tensors
 
     def close(self) -> None:
-        """Close all shards."""
         for shard in self._opened.values():
             shard.close()
         self._opened.clear()
@@ -82,7 +79,7 @@ class NoisePairDataset(Dataset[Batch | UserError]):
             if len(self._opened) >= self.max_open:  # of an earlier block of shuffled shards
                 self._opened.pop(next(iter(self._opened))).close()
             entry = self.shards[shard]
-            file, url = self.source.open(entry), self.source.place(entry.name)
+            file, url = self.source.open(entry), self.source.url(entry.name)
             self._opened[shard] = OpenShard(file, entry, url, self._members.get(shard))
-            self._members[shard] = self._opened[shard].places
+            self._members[shard] = self._opened[shard].members
         return self._opened[shard]

@@ -1,29 +1,21 @@
 """Prompt embeddings that are not stored with the pairs: encoded by the batch that needs them."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from golden_noise.pipelines.base import PromptEmbedding  # loads diffusers
 
-class Embedding(Protocol):
-    """What a pipeline's `encode` returns, as far as it matters here."""
-
-    @property
-    def embeds(self) -> Tensor: ...
-
-    @property
-    def pooled(self) -> Tensor | None: ...
-
-
-Encode = Callable[[Sequence[str]], Embedding]
+Encode = Callable[[Sequence[str]], "PromptEmbedding"]
 
 
 class PromptEncoder:
-    """A frozen text encoder with a memory for the first prompts it sees.
+    """A frozen text encoder that remembers the first prompts it sees.
 
-    The latest ones would be the wrong ones to keep: when every prompt comes once per epoch, they are needed last.
+    The latest ones would be the wrong ones: where every prompt comes once per epoch, they are needed last.
 
     Args:
         encode: encodes B prompts at once.
@@ -37,7 +29,7 @@ class PromptEncoder:
         self._known: dict[str, list[Tensor]] = {}
 
     def __call__(self, prompts: Sequence[str], device: torch.device) -> dict[str, Tensor]:
-        """`embeds` (B, L, D) and perhaps `pooled` (B, P), on the device and in the encoder's dtype."""
+        """`embeds` (B, L, D) and, if wanted, `pooled` (B, P), on the device and in the encoder's dtype."""
         rows = {prompt: self._known[prompt] for prompt in prompts if prompt in self._known}
         if missing := [prompt for prompt in dict.fromkeys(prompts) if prompt not in rows]:
             encoded = self.encode(missing)

@@ -8,16 +8,16 @@ from torch.utils.data import DataLoader
 
 from golden_noise.errors import UserError
 from golden_noise.pairs.dataset import Batch, NoisePairDataset
-from golden_noise.pairs.order import Order, Split, dealt, epoch_order, steps_per_rank, stored_order
+from golden_noise.pairs.order import Order, Split, deal, epoch_order, steps_per_rank, stored_order
 
 
 class NoisePairLoader:
     """The batches that one rank sees of one split, epoch after epoch.
 
-    Each iteration is the next epoch; the first one after `load_state_dict` goes on where the state was taken. The
-    position counts the batches that were asked for, not those that workers have read ahead.
+    Each iteration is the next epoch; the first one after `load_state_dict` resumes where the state was taken. The
+    position counts the batches that were used, not those that workers have read ahead.
 
-    It holds a DataLoader and is none: into one, Lightning would put samplers of its own.
+    It holds a DataLoader instead of being one, because Lightning would replace the sampler of one.
 
     Args:
         dataset: reads the batches.
@@ -73,35 +73,32 @@ class NoisePairLoader:
         self._resumed = False
         steps = self._steps(self.epoch, self.pairs)
         self._items[:] = [(self.epoch, step[self.rank]) for step in steps]
-        self._loader = self._loader or self._open()
+        if self._loader is None:
+            self._loader = DataLoader(
+                self.dataset,
+                batch_size=None,
+                sampler=self._items,
+                generator=torch.Generator(),  # else every epoch draws a number from the global one
+                **self._options,
+            )
         for step, batch in zip(steps, self._loader, strict=True):
             if isinstance(batch, UserError):
                 raise UserError(str(batch))
             self.pairs += sum(map(len, step))
             yield batch
 
-    def _open(self) -> DataLoader:
-        return DataLoader(
-            self.dataset,
-            batch_size=None,
-            sampler=self._items,
-            collate_fn=_unchanged,
-            generator=torch.Generator(),  # else every epoch draws a number from the global one
-            **self._options,
-        )
-
     def close(self) -> None:
         """End persistent workers, which stay for some seconds if they are left to the garbage collector."""
         self._loader = None
 
     def plan(self, epoch: int) -> Sequence[Order]:
-        """The pairs of every batch of an epoch."""
+        """The pairs of every batch of this rank in an epoch."""
         return [step[self.rank] for step in self._steps(epoch)]
 
     def _steps(self, epoch: int, start: int = 0) -> Sequence[Sequence[Order]]:
         """The batches of all ranks, from the `start`th pair of an epoch on."""
         order = epoch_order(self._stored, self.shuffle_shards, self.seed, epoch)
-        return dealt(order[start:], self.split, self.batch_size, self.world_size)
+        return deal(order[start:], self.split, self.batch_size, self.world_size)
 
     @property
     def left(self) -> int:
@@ -118,13 +115,8 @@ class NoisePairLoader:
         return {"epoch": self.epoch, "pairs": self.pairs}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Make the next iteration begin at a stored position, perhaps of another number of ranks."""
+        """Make the next iteration begin at a stored position, of any number of ranks."""
         self.epoch, self.pairs = state["epoch"], state["pairs"]
         if self.left == 0:
             self.epoch, self.pairs = self.epoch + 1, 0
         self._resumed = True
-
-
-def _unchanged(batch: Any) -> Any:
-    """Batches come as they are to be; a lambda could not be sent to a worker."""
-    return batch

@@ -1,4 +1,4 @@
-"""What `mode` makes of the pairs that a folder holds already, before more are collected into it."""
+"""What `mode` does with the pairs of a folder before more are collected into it."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ def prepare(folder: Path, config: Mapping[str, Any], units: Sequence[Sequence[Pr
         config: resolved configuration, JSON values only.
         units: the prompts of every unit of work.
         mode: "resume" keeps what is there, of the same settings and prompts; "extend" too, and takes more prompts if
-            the first ones are the same; "retry" strikes off shards with failed prompts; "overwrite" deletes the pairs.
+            the first ones are the same; "retry" redoes shards with failed prompts; "overwrite" deletes the pairs.
 
     Raises:
         UserError: the folder cannot be written, or what is there does not fit.
@@ -35,17 +35,13 @@ def prepare(folder: Path, config: Mapping[str, Any], units: Sequence[Sequence[Pr
 
 
 def delete_pairs(folder: Path) -> None:
-    """Delete what was collected into a folder and nothing else.
-
-    Raises:
-        UserError: another process works there, the pairs were imported, or the folder cannot be written.
-    """
+    """Delete what was collected into a folder and nothing else. Imported pairs stay."""
     if not folder.exists():
         return
     with writing(folder), alone(folder, "pairs"):
         if _is_imported(folder):
             raise UserError(f"the pairs in {folder} were imported: choose another folder with data_dir=FOLDER")
-        (folder / INDEX_NAME).unlink(missing_ok=True)  # first: killed here, nothing lists what is left
+        (folder / INDEX_NAME).unlink(missing_ok=True)  # first: if killed here, no index lists the rest
         for path in folder.iterdir():
             if _COLLECTED.fullmatch(path.name):
                 path.unlink()
@@ -59,13 +55,14 @@ def _is_imported(folder: Path) -> bool:
 
 
 def _check_prompts(index: ShardIndex, units: Sequence[Sequence[Prompt]], grown: bool) -> None:
-    """Compare the prompts that the shards were made of with those that are asked for now."""
+    """Compare the prompts that the shards were made of with those of this run."""
     advice = "choose another folder with data_dir=FOLDER, or give mode=overwrite"
     for shard in index.shards:
         prompts = units[shard.unit] if shard.unit < len(units) else ()
-        if shard.asked and shard.asked != prompts_digest(prompts[: shard.tried]):
-            raise UserError(f"{index.folder / shard.name} was collected from other prompts than these: {advice}")
-        if grown and not shard.asked:
-            raise UserError(f"{index.folder / shard.name} does not say which prompts it was collected from: {advice}")
-        if shard.asked and shard.tried < len(prompts) and not grown:
+        path, recorded = index.folder / shard.name, shard.prompts_sha256
+        if recorded and recorded != prompts_digest(prompts[: shard.tried]):
+            raise UserError(f"{path} was collected from other prompts than these: {advice}")
+        if grown and not recorded:
+            raise UserError(f"{path} does not say which prompts it was collected from: {advice}")
+        if recorded and shard.tried < len(prompts) and not grown:
             raise UserError(f"{index.folder} was collected from fewer prompts: add mode=extend to collect the others")

@@ -1,6 +1,6 @@
 """Which pairs a rank reads, and when: pure functions of what the index says, the seed and the epoch.
 
-An order is an int32 array (pairs, 2) of shard numbers and places in the shard.
+An order is an int32 array (pairs, 2) of shard numbers and rows in the shard.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ def stored_order(prompts: Sequence[Sequence[str]], split: Split, val_fraction: f
     """The pairs of one split as they are stored, an order for each shard, from the prompts' hashes of each."""
     orders = []
     for shard, hashes in enumerate(prompts):
-        places = [place for place, prompt in enumerate(hashes) if split_of(prompt, val_fraction) == split]
-        orders.append(np.array([(shard, place) for place in places], np.int32).reshape(-1, 2))
+        rows = [(shard, row) for row, prompt in enumerate(hashes) if split_of(prompt, val_fraction) == split]
+        orders.append(np.array(rows, np.int32).reshape(-1, 2))
     return orders
 
 
@@ -49,17 +49,12 @@ def steps_per_rank(pairs: int, split: Split, batch_size: int, world_size: int) -
     return min(-(-pairs // (batch_size * world_size)), pairs // world_size)
 
 
-def deal(order: Order, split: Split, batch_size: int, rank: int, world_size: int) -> Sequence[Order]:
-    """The batches of one rank: every `world_size`th, so that the pairs of a step do not depend on the number of ranks.
+def deal(order: Order, split: Split, batch_size: int, world_size: int) -> Sequence[Sequence[Order]]:
+    """The batches of every step, one for each rank; the pairs of a step do not depend on the number of ranks.
 
     In training every batch is full, and the tail that does not fill one on each rank is dropped. In validation nothing
     is: batches are as equal as can be, which leaves each rank the same number of them, too.
     """
-    return [batches[rank] for batches in dealt(order, split, batch_size, world_size)]
-
-
-def dealt(order: Order, split: Split, batch_size: int, world_size: int) -> Sequence[Sequence[Order]]:
-    """The batches of every step, one for each rank; see `deal`."""
     steps = steps_per_rank(len(order), split, batch_size, world_size)
     if steps == 0:
         return []

@@ -1,5 +1,6 @@
 """The statistics of a folder of pairs as one HTML page that opens from disk without network."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,14 @@ from golden_noise.pairs.stats import QUANTILES, Tried, acceptance, score_rows
 from golden_noise.reporting.axis import Axis
 from golden_noise.reporting.page import render
 
-HERE = Path(__file__).parent
 BINS = 40
 
 
 def write_page(path: Path, folder: Path, tried: Sequence[Tried], failed: Mapping[str, Sequence[Failure]]) -> None:
-    """Write the page, atomically. All text from the folder is escaped, and the page runs no script.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write the page, atomically. All text from the folder is escaped, and the page runs no script."""
     index = ShardIndex.load(folder)
     html = render(
-        HERE / "page.html.jinja",
+        Path(__file__).with_suffix(".html.jinja"),
         folder=folder.name or str(folder),
         shards=len(index.shards),
         tasks=acceptance(tried),
@@ -43,21 +39,12 @@ def write_page(path: Path, folder: Path, tried: Sequence[Tried], failed: Mapping
 
 def _metrics(tried: Sequence[Tried]) -> list[dict[str, Any]]:
     """Everything the page shows on each metric."""
-    rows: dict[str, list[Any]] = {}
-    for metric, *row in score_rows(tried):
-        rows.setdefault(metric, []).append(row)
-    found = []
-    for metric, entries in rows.items():
+    metrics = []
+    for metric, rows in itertools.groupby(score_rows(tried), lambda row: row[0]):
         standard, golden = np.array([pair.scores[metric] for pair in tried if metric in pair.scores]).T
-        found.append(
-            {
-                "name": metric,
-                "rows": entries,
-                "scores": histogram({"standard": standard, "search": golden}),
-                "gains": histogram({"npnet": golden - standard}),
-            }
-        )
-    return found
+        scores, gains = histogram({"standard": standard, "search": golden}), histogram({"npnet": golden - standard})
+        metrics.append({"name": metric, "rows": [row[1:] for row in rows], "scores": scores, "gains": gains})
+    return metrics
 
 
 def histogram(samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -69,15 +56,11 @@ def histogram(samples: Mapping[str, np.ndarray]) -> dict[str, Any]:
     values = np.concatenate(list(samples.values()))
     axis = Axis.over(values.tolist())
     edges = np.linspace(axis.low, axis.high, BINS + 1)
-    counts = {name: np.histogram(sample, edges)[0] for name, sample in samples.items()}
-    largest = max(int(count.max()) for count in counts.values())
+    counts = {name: np.histogram(sample, edges)[0].tolist() for name, sample in samples.items()}
+    largest = max(map(max, counts.values()))
     width = round(92 / BINS, 3)  # the axis takes 92 percent of the figure
     bars = {
-        name: [
-            (axis.at(edge), width, round(96 * count / largest, 2))
-            for edge, count in zip(edges[:-1].tolist(), counts[name].tolist(), strict=True)
-            if count
-        ]
-        for name in samples
+        name: [(axis.at(e), width, round(96 * n / largest, 2)) for e, n in zip(edges.tolist(), each, strict=False) if n]
+        for name, each in counts.items()
     }
     return {"axis": axis, "largest": largest, "bars": bars}

@@ -20,18 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from golden_noise.errors import UserError
+from golden_noise.errors import UserError, one_line
 from golden_noise.prompts import Prompt
 
-_FIELDS = {
-    "index": int,
-    "prompt": str,
-    "seed": int,
-    "tags": dict,
-    "accepted": bool,
-    "scores": dict,
-    "search": dict,
-}
+_FIELDS = {"index": int, "prompt": str, "seed": int, "tags": dict, "accepted": bool, "scores": dict, "search": dict}
 _DIMENSIONS = {"noise": 3, "golden": 3, "embeds": 2, "pooled": 1}
 
 REDO = "run collect.py, or the import that made it, again"  # what to do about a bad file once it is deleted
@@ -58,21 +50,9 @@ class Failure:
 
     @classmethod
     def of(cls, prompt: Prompt, reason: object) -> "Failure":
-        """The failure of a prompt; the reason is put on one line."""
-        text = prompt.text.encode("utf-8", "replace").decode()
-        return cls(prompt.index, text[:100], " ".join(str(reason).split())[:300])
-
-    @classmethod
-    def parse(cls, entry: Mapping[str, Any]) -> "Failure":
-        """A failure from untrusted JSON.
-
-        Raises:
-            ValueError, TypeError: it is not as the writer makes it.
-        """
-        failure = cls(**entry)
-        if type(failure.index) is not int or not isinstance(failure.prompt, str) or not isinstance(failure.reason, str):
-            raise ValueError("a failure is not of index, prompt and reason")
-        return failure
+        """The failure of a prompt, on one line and in UTF-8."""
+        text, reason = (str(part).encode("utf-8", "replace").decode() for part in (prompt.text, reason))
+        return cls(prompt.index, text[:100], one_line(reason, 300))
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +81,6 @@ class NoisePair:
 
     @property
     def key(self) -> str:
-        """Name of the sample in its shard."""
         return f"{self.prompt.index:09d}"
 
     def to_sample(self) -> dict[str, str | bytes]:
@@ -125,11 +104,9 @@ class NoisePair:
         }
         if self.accepted:
             assert self.noise is not None and self.golden is not None, f"accepted pair {self.key} has no noise"
-            sample["noise.npy"] = self._encode("noise", self.noise)
-            sample["golden.npy"] = self._encode("golden", self.golden)
-            for name, embedding in {"embeds": self.embeds, "pooled": self.pooled}.items():
-                if embedding is not None:
-                    sample[f"{name}.npy"] = self._encode(name, embedding)
+            for name in _DIMENSIONS:
+                if (tensor := getattr(self, name)) is not None:
+                    sample[f"{name}.npy"] = self._encode(name, tensor)
         return sample
 
     def _encode(self, name: str, tensor: Tensor) -> bytes:
@@ -183,10 +160,9 @@ Result = NoisePair | Failure  # what becomes of a prompt
 
 
 def malformed(sample: Mapping[str, Any], problem: object) -> UserError:
-    """The error for a damaged sample, on one line whatever text the problem brings along."""
-    what = " ".join(str(problem).split())[:200]
+    """The error for a damaged sample."""
     return UserError(
-        f"{sample.get('__url__', 'shard')}: sample {sample.get('__key__')} is malformed ({what}):"
+        f"{sample.get('__url__', 'shard')}: sample {sample.get('__key__')} is malformed ({one_line(problem)}):"
         f" delete the shard and {REDO}"
     )
 
@@ -194,9 +170,9 @@ def malformed(sample: Mapping[str, Any], problem: object) -> UserError:
 def parse_meta(data: bytes) -> dict[str, Any]:
     """The fields of a sample's `KEY.json`, checked; raises many kinds of errors on damaged bytes."""
     meta = json.loads(data)
-    for name, kind in _FIELDS.items():
-        if type(meta[name]) is not kind:
-            raise ValueError(f"{name!r} in json is not of type {kind.__name__}")
+    for name, expected in _FIELDS.items():
+        if type(meta[name]) is not expected:
+            raise ValueError(f"{name!r} in json is not of type {expected.__name__}")
     if not all(isinstance(value, str) for value in meta["tags"].values()):
         raise ValueError("'tags' in json are not all text")
     scores = {name: (float(standard), float(golden)) for name, (standard, golden) in meta["scores"].items()}
@@ -209,9 +185,8 @@ def parse_meta(data: bytes) -> dict[str, Any]:
 def npy_header(shape: tuple[int, ...]) -> bytes:
     """What `numpy.save` writes before the values of a float16 array."""
     stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        stream, {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": shape}
-    )
+    header = {"descr": np.dtype(np.float16).str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
     return stream.getvalue()
 
 

@@ -2,7 +2,7 @@
 
 `arr_0` is x_T (1, C, H, W) in float16, `arr_1` is x'_T, `arr_2` the pair's integer index among the lines. A line holds
 `seed` and `caption`, after a collection also `index`, `original_score_list` and `optimized_score_list`. The name of a
-file is INDEX_SEED.npz. These sets hold no embeddings. They come from other people: nothing in them is run.
+file is INDEX_SEED.npz. These sets hold no embeddings. They come from other people: no code in them runs.
 """
 
 import hashlib
@@ -11,19 +11,20 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from golden_noise.errors import UserError
+from golden_noise.errors import UserError, one_line
 from golden_noise.files import atomic_file
+from golden_noise.pairs.embeddings import Encode
 from golden_noise.pairs.index import ShardIndex
-from golden_noise.pairs.pair import Failure, NoisePair
+from golden_noise.pairs.pair import Failure, NoisePair, Result
 from golden_noise.pairs.reader import format_shape, read_shard
 from golden_noise.pairs.writer import ShardWriter
 from golden_noise.prompts import Prompt, parse_object
@@ -31,16 +32,6 @@ from golden_noise.prompts import Prompt, parse_object
 ARRAYS = ("arr_0", "arr_1", "arr_2")
 LINES = "pairs.jsonl"  # of an exported set
 SEARCH = {"name": "published"}  # what is known of an imported pair's search
-
-
-class Encoded(Protocol):
-    """What an import needs of a pipeline's encoded prompts."""
-
-    @property
-    def embeds(self) -> Tensor: ...  # (B, L, D)
-
-    @property
-    def pooled(self) -> Tensor | None: ...  # (B, P)
 
 
 @dataclass(frozen=True)
@@ -53,16 +44,17 @@ class Line:
     scores: dict[str, tuple[float, float]]
 
 
+@dataclass
 class PublishedSet:
     """The pairs of a folder in the published form.
 
     Captions come from the `.jsonl` files in the pair's own folder or else the nearest one above it. A line belongs to
-    a pair if it has the pair's index, and the seed of its file name; a line without `index` has its place in the file.
+    a pair if it has the pair's index, and the seed of its file name; a line without `index` has its number, from 0.
 
     Args:
         folder: holds the `.npz` files.
         latent_shape: (C, H, W) that every noise must have.
-        on_bad: called with the error for each bad line and each bad file that is read; raises it to stop there.
+        on_bad: called with the error of each bad line and file; may raise it to stop.
         all_files: whether to read sub-folders too, to any depth (`--all-file` of the reference).
         discard: whether a pair is rejected unless its first score improved (`--discard`).
         captions: one file of lines for all pairs.
@@ -74,35 +66,29 @@ class PublishedSet:
         UserError: no such folder, no pairs in it, no lines for them, or shifts of sub-folders that do not exist.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        latent_shape: Sequence[int],
-        on_bad: Callable[[UserError], None],
-        all_files: bool = False,
-        discard: bool = False,
-        captions: Path | None = None,
-        shifts: Mapping[str, int] | None = None,
-        metrics: Sequence[str] = (),
-    ):
-        self.folder, self.shape, self.on_bad = folder, tuple(latent_shape), on_bad
-        self.discard, self.captions, self.metrics = discard, captions, metrics
-        self.shifts = dict(shifts or {})
+    folder: Path
+    latent_shape: Sequence[int]
+    on_bad: Callable[[UserError], None]
+    all_files: bool = False
+    discard: bool = False
+    captions: Path | None = None
+    shifts: Mapping[str, int] = field(default_factory=dict)
+    metrics: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        folder, captions = self.folder, self.captions
         self._shift_of = {folder / name: shift for name, shift in self.shifts.items()}
         if not folder.is_dir():
             raise UserError(f"no folder {folder}: give the folder of a published set")
         if captions and not captions.is_file():
             raise UserError(f"no file {captions}: give the JSON Lines file of the captions")
-        for place in self._shift_of:
-            if not place.is_dir():
-                raise UserError(f"a shift is given for {place}, but there is no such folder")
-        found = (path for path in folder.glob("**/*.npz" if all_files else "*.npz") if path.is_file())
-        #: Relative paths in an order that depends on nothing but themselves.
-        self.files = sorted(path.relative_to(folder) for path in found)
+        for shifted in self._shift_of:
+            if not shifted.is_dir():
+                raise UserError(f"a shift is given for {shifted}, but there is no such folder")
+        paths = filter(Path.is_file, folder.glob("**/*.npz" if self.all_files else "*.npz"))
+        self.files = sorted(path.relative_to(folder) for path in paths)
         if not self.files:
-            raise UserError(
-                f"no .npz files in {folder}: give the folder that holds them, or --all-file for sub-folders"
-            )
+            raise UserError(f"no .npz files in {folder}: give their folder, or --all-file for sub-folders")
         self._lines: dict[Path, dict[int, list[Line]]] = {}
 
     @property
@@ -112,31 +98,31 @@ class PublishedSet:
         return {
             "files": hashlib.sha256(names).hexdigest()[:16],
             "discard": self.discard,
-            "shifts": self.shifts,
+            "shifts": dict(self.shifts),
             "metrics": list(self.metrics),
         }
 
-    def read(self, place: int) -> NoisePair | Failure:
-        """The pair of file number `place`, without embeddings; if it is bad a failure that names it.
+    def read(self, number: int) -> Result:
+        """The pair of a file, without embeddings, or a failure that names the file.
 
-        Its index is `place`: those of the set need not be unique. Its tag "source" is the file's relative path.
+        Its index is the file's number: those of the set need not be unique. Its tag "source" is the file's path.
         """
-        name = self.files[place]
+        name = self.files[number]
         try:
-            noise, golden, index = _arrays(self.folder / name, self.shape)
+            noise, golden, index = _arrays(self.folder / name, tuple(self.latent_shape))
             line, seed = self._line(name, index)
             if self.discard and not line.scores:
                 raise ValueError("its line has no scores to discard by")
             standard, improved = next(iter(line.scores.values()), (0.0, 0.0))
             accepted = not self.discard or improved > standard
-            prompt = Prompt(place, line.caption, seed, {"source": _printable(name)})
+            prompt = Prompt(number, line.caption, seed, {"source": _printable(name)})
             return NoisePair(prompt, noise, golden, None, line.scores, accepted, SEARCH)
         except UserError:
             raise  # not about this file
         except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds on damaged bytes
             bad = _bad(self.folder / name, error)
         self.on_bad(bad)
-        return Failure(place, _printable(name), str(bad))
+        return Failure(number, _printable(name), str(bad))
 
     def _line(self, name: Path, index: int) -> tuple[Line, int]:
         """The line of a pair, and the pair's seed."""
@@ -161,35 +147,32 @@ class PublishedSet:
     def _lines_for(self, folder: Path) -> dict[int, list[Line]]:
         if folder not in self._lines:
             files = [self.captions] if self.captions else sorted(filter(Path.is_file, folder.glob("*.jsonl")))
-            if not files and folder != self.folder:
-                self._lines[folder] = self._lines_for(folder.parent)
-            elif not files:
+            if not files and folder == self.folder:
                 raise UserError(f"no .jsonl file in {folder}: give one with --captions FILE")
-            else:
-                self._lines[folder] = {}
-                for file in files:
-                    for line in self._read_lines(file):
-                        self._lines[folder].setdefault(line.index, []).append(line)
+            self._lines[folder] = {} if files else self._lines_for(folder.parent)
+            for line in (line for file in files for line in self._read_lines(file)):
+                self._lines[folder].setdefault(line.index, []).append(line)
         return self._lines[folder]
 
     def _read_lines(self, file: Path) -> Iterator[Line]:
         with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
             for number, text in enumerate(lines):
-                if text.strip():
-                    try:
-                        yield self._parse(number, parse_object(file, number + 1, text.strip()))
-                    except (ValueError, TypeError, KeyError, OverflowError) as error:
-                        self.on_bad(
-                            error if isinstance(error, UserError) else _bad(f"{file}, line {number + 1}", error)
-                        )
+                if not text.strip():
+                    continue
+                try:
+                    yield self._parse(number, parse_object(file, number + 1, text.strip()))
+                except UserError as error:
+                    self.on_bad(error)
+                except (ValueError, TypeError, KeyError, OverflowError) as error:
+                    self.on_bad(_bad(f"{file}, line {number + 1}", error))
 
     def _parse(self, number: int, row: Any) -> Line:
         if not isinstance(row, dict) or not isinstance(row.get("caption"), str) or not row["caption"].strip():
             raise ValueError("no caption")
-        row["caption"].encode()  # bytes that are no UTF-8, or half a surrogate pair: no text to a tokenizer
+        row["caption"].encode()  # bytes that are not UTF-8, or half a surrogate pair: tokenizers refuse them
         index, seed = row.get("index", number), row.get("seed")
         if type(index) is not int or type(seed) not in (int, type(None)):
-            raise ValueError("its index or seed is no whole number")
+            raise ValueError("its index or seed is not an integer")
         old, new = row.get("original_score_list", []), row.get("optimized_score_list", [])
         names = self.metrics or [f"score_{i}" for i in range(len(old))]
         if len(old) != len(new) or (old and len(old) != len(names)):
@@ -204,14 +187,14 @@ def import_set(
     published: PublishedSet,
     target: Path,
     config: Mapping[str, Any],
-    encode: Callable[[Sequence[str]], Encoded],
+    encode: Encode,
     shard_size: int,
     batch_size: int,
 ) -> ShardIndex:
     """Write a published set as shards; a restart redoes only unfinished ones.
 
     Args:
-        config: what the index says about the pairs, beside the set's own settings.
+        config: for the index, together with the set's own settings.
         encode: of the pipeline that the pairs were made with.
         shard_size: files per shard.
         batch_size: prompts encoded at once.
@@ -220,23 +203,22 @@ def import_set(
         UserError: the target cannot be written or holds other pairs; whatever the set's `on_bad` raises.
     """
     writer = ShardWriter(target, {**config, "search": SEARCH, "published": {**published.settings, "size": shard_size}})
-    places = [range(len(published.files))[i : i + shard_size] for i in range(0, len(published.files), shard_size)]
+    numbers = range(len(published.files))
+    units = [numbers[i : i + shard_size] for i in numbers[::shard_size]]
     for failure in (failure for shard in writer.index.shards for failure in shard.failures):
         published.on_bad(UserError(failure.reason))  # of what was imported before
-    bar = tqdm(desc="importing", total=len(published.files), unit="file")
-    with bar, writer.taking([""] * len(places)) as units:
+    bar = tqdm(desc="importing", total=len(numbers), unit="file")
+    with bar, writer.taking([""] * len(units)) as taken:
         bar.update(sum(shard.tried for shard in writer.index.shards))
-        for unit in units:
-            batches = (places[unit][i : i + batch_size] for i in range(0, len(places[unit]), batch_size))
+        for unit in taken:
+            batches = (units[unit][i : i + batch_size] for i in range(0, len(units[unit]), batch_size))
             writer.write(unit, (result for batch in batches for result in _encoded(published, batch, encode)))
-            bar.update(len(places[unit]))
+            bar.update(len(units[unit]))
     return writer.index
 
 
-def _encoded(
-    published: PublishedSet, places: Sequence[int], encode: Callable[[Sequence[str]], Encoded]
-) -> Iterator[NoisePair | Failure]:
-    results = [published.read(place) for place in places]
+def _encoded(published: PublishedSet, numbers: Sequence[int], encode: Encode) -> Iterator[Result]:
+    results = [published.read(number) for number in numbers]
     texts = [pair.prompt.text for pair in results if isinstance(pair, NoisePair) and pair.accepted]
     if texts:
         encoded = encode(texts)
@@ -300,7 +282,7 @@ def _arrays(path: Path, latent_shape: tuple[int, ...]) -> tuple[Tensor, Tensor, 
     with path.open("rb") as file:  # numpy leaves the files open that it cannot read
         archive = np.load(file, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("it is no .npz archive")
+            raise ValueError("it is not an .npz archive")
         assert archive.zip is not None  # until it is closed
         if missing := [name for name in ARRAYS if name not in archive.files]:
             raise ValueError(f"it has no {missing[0]}")
@@ -309,7 +291,7 @@ def _arrays(path: Path, latent_shape: tuple[int, ...]) -> tuple[Tensor, Tensor, 
         noise, golden = (_latents(archive[name], name, shape) for name in ARRAYS[:2])
         index = archive[ARRAYS[2]]
     if index.size != 1 or not np.issubdtype(index.dtype, np.integer):
-        raise ValueError("its arr_2 is not one whole number")
+        raise ValueError("its arr_2 is not one integer")
     return noise, golden, int(index.item())
 
 
@@ -323,11 +305,10 @@ def _latents(array: np.ndarray, name: str, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(half.astype(np.float32))
 
 
-def _bad(place: Path | str, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return UserError(f"{_printable(place)}: {reason}")
+def _bad(path: Path | str, error: Exception) -> UserError:
+    return UserError(f"{_printable(path)}: {one_line(error) or type(error).__name__}")
 
 
-def _printable(place: Path | str) -> str:
+def _printable(path: Path | str) -> str:
     """A path on one line, whatever bytes its name has."""
-    return " ".join(os.fsencode(place).decode("utf-8", "replace").split())
+    return one_line(os.fsencode(path).decode("utf-8", "replace"), None)

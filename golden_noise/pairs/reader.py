@@ -1,4 +1,4 @@
-"""Reading shards: whole, one sample after the other, or any pair of them by its place."""
+"""Reading shards: all samples in order, or any pair by its row."""
 
 import os
 import tarfile
@@ -42,7 +42,7 @@ def read_shard(folder: Path, entry: ShardEntry, rejected: bool = False) -> Itera
                     number += 1
                 elif not rejected:
                     continue
-                yield sample | {suffix: os.pread(file.fileno(), *place[::-1]) for suffix, place in members.items()}
+                yield sample | {name: os.pread(file.fileno(), size, start) for name, (start, size) in members.items()}
         except Exception as error:  # whatever a damaged or hostile tar makes the parser raise
             raise damaged(path, error) from error
 
@@ -59,14 +59,14 @@ def _samples(file: BinaryIO, entry: ShardEntry) -> dict[str, dict[str, tuple[int
     with tarfile.open(fileobj=file, mode="r:") as tar:  # read as a stream, a forged size can keep it busy for years
         for member in tar:
             if not member.isreg() or member.size < 0 or member.offset_data < end:
-                raise ValueError(f"member {member.name!r} is no plain file")
+                raise ValueError(f"member {member.name!r} is not a plain file")
             end = member.offset_data + member.size
             if end > entry.bytes:
                 raise ValueError(f"it ends in the middle of {member.name!r}")
             key, _, suffix = member.name.partition(".")
             members = samples.setdefault(key, {})
             if suffix in members:
-                raise ValueError(f"{member.name!r} is there twice")
+                raise ValueError(f"{member.name!r} occurs twice")
             members[suffix] = member.offset_data, member.size
     return samples
 
@@ -80,27 +80,27 @@ def locate(file: BinaryIO, entry: ShardEntry) -> NDArray[np.int64]:
     accepted = [members for members in _samples(file, entry).values() if "noise.npy" in members]
     if len(accepted) != entry.samples:
         raise ValueError(f"{len(accepted)} of {entry.samples} pairs")
-    places = [[members.get(suffix, (0, 0)) for suffix in _MEMBERS] for members in accepted]
-    return np.array(places, np.int64).reshape(-1, len(_MEMBERS), 2)
+    rows = [[members.get(suffix, (0, 0)) for suffix in _MEMBERS] for members in accepted]
+    return np.array(rows, np.int64).reshape(-1, len(_MEMBERS), 2)
 
 
 class OpenShard:
-    """A shard whose pairs are read by their place.
+    """A shard whose pairs are read by their row.
 
     Args:
         file: what `ShardSource.open` returns; closed with this.
         entry: of the index.
         name: of the file, for messages.
-        places: what `locate` returned for it earlier.
+        members: what `locate` returned for it earlier.
 
     Raises:
         UserError: it is not a tar file of the recorded pairs.
     """
 
-    def __init__(self, file: BinaryIO, entry: ShardEntry, name: str, places: NDArray[np.int64] | None = None):
+    def __init__(self, file: BinaryIO, entry: ShardEntry, name: str, members: NDArray[np.int64] | None = None):
         self.file, self.entry, self.name = file, entry, name
         try:
-            self.places = locate(file, entry) if places is None else places
+            self.members = locate(file, entry) if members is None else members
         except Exception as error:  # whatever a damaged or hostile tar makes the parser raise
             file.close()
             raise damaged(name, error) from error
@@ -108,7 +108,7 @@ class OpenShard:
     def close(self) -> None:
         self.file.close()
 
-    def read(self, place: int, out: Mapping[str, NDArray[np.float16]]) -> tuple[str, str]:
+    def read(self, row: int, out: Mapping[str, NDArray[np.float16]]) -> tuple[str, str]:
         """Read the arrays of a pair into `out`, by name, and return the pair's key and prompt.
 
         Raises:
@@ -116,40 +116,35 @@ class OpenShard:
         """
         key: str | None = None
         try:
-            meta = parse_meta(self._bytes(place, "json"))
+            meta = parse_meta(self._bytes(row, "json"))
             key = f"{meta['index']:09d}"
-            if prompt_hash(meta["prompt"]) != self.entry.prompts[place]:
+            if prompt_hash(meta["prompt"]) != self.entry.prompts[row]:
                 raise ValueError("its prompt is not the one in index.json")
             for name, array in out.items():
-                self._read_array(place, name, array)
+                self._read_array(row, name, array)
         except Exception as error:  # numpy's and json's parsers raise a dozen kinds on damaged bytes
-            sample = {"__url__": self.name, "__key__": key or f"number {place}"}
+            sample = {"__url__": self.name, "__key__": key or f"number {row}"}
             raise malformed(sample, error) from error
         return key, meta["prompt"]
 
-    def shapes(self, place: int) -> dict[str, tuple[int, ...]]:
-        """The shapes of the arrays that a pair has.
-
-        Raises:
-            UserError: they cannot be read.
-        """
+    def shapes(self, row: int) -> dict[str, tuple[int, ...]]:
+        """The shapes of the arrays that a pair has."""
         try:
-            names = [member.removesuffix(".npy") for member in _MEMBERS[1:]]
-            found = {name: self._bytes(place, f"{name}.npy") for name in names}
-            return {name: decode_array(name, data).shape for name, data in found.items() if data}
+            arrays = {member.removesuffix(".npy"): self._bytes(row, member) for member in _MEMBERS[1:]}
+            return {name: decode_array(name, data).shape for name, data in arrays.items() if data}
         except Exception as error:
-            raise malformed({"__url__": self.name, "__key__": f"number {place}"}, error) from error
+            raise malformed({"__url__": self.name, "__key__": f"number {row}"}, error) from error
 
-    def _bytes(self, place: int, member: str) -> bytes:
-        offset, size = self.places[place, _MEMBERS.index(member)].tolist()
+    def _bytes(self, row: int, member: str) -> bytes:
+        offset, size = self.members[row, _MEMBERS.index(member)].tolist()
         data = os.pread(self.file.fileno(), size, offset)
         if len(data) != size:
             raise ValueError(f"{member} is truncated")
         return data
 
-    def _read_array(self, place: int, name: str, out: NDArray[np.float16]) -> None:
+    def _read_array(self, row: int, name: str, out: NDArray[np.float16]) -> None:
         """Straight from the file into the batch, if the array's header is exactly the one that numpy writes for it."""
-        offset, size = self.places[place, _MEMBERS.index(f"{name}.npy")].tolist()
+        offset, size = self.members[row, _MEMBERS.index(f"{name}.npy")].tolist()
         expected = npy_header(out.shape)
         header = bytearray(len(expected))
         if size == len(header) + out.nbytes:
@@ -159,7 +154,7 @@ class OpenShard:
                 return
         if size == 0:
             raise ValueError(f"{name} is missing, not {format_shape(out.shape)}")
-        array = decode_array(name, self._bytes(place, f"{name}.npy"))
+        array = decode_array(name, self._bytes(row, f"{name}.npy"))
         if array.shape != out.shape:
             raise ValueError(f"{name} is {format_shape(array.shape)}, not {format_shape(out.shape)}")
         out[...] = array

@@ -17,8 +17,9 @@ import fsspec
 from braceexpand import braceexpand
 from filelock import FileLock
 
-from golden_noise.errors import UserError, first_line
+from golden_noise.errors import UserError, first_line, one_line
 from golden_noise.files import atomic_file
+from golden_noise.identity import file_digest
 from golden_noise.pairs.index import INDEX_NAME, ShardEntry, ShardIndex
 from golden_noise.pairs.pair import REDO
 
@@ -33,9 +34,9 @@ class ShardSource:
     process needs it first; without one, each process fetches it when it needs it and leaves nothing behind.
 
     Args:
-        data_dir: a folder or a URL with `index.json` in it, or shards of it by name, perhaps with braces:
+        data_dir: a folder or a URL with `index.json` in it, or shards of it by name, also with braces:
             `https://HOST/PATH/pairs-{000000..000099}.tar`, `pipe:ssh HOST cat PATH/pairs-{000000..000099}.tar`. The
-            index is then found by putting its name in the place of the shard's.
+            index is then read from the URL with its name instead of the shard's.
         cache: folder for what is fetched from a URL.
 
     Raises:
@@ -45,19 +46,15 @@ class ShardSource:
     def __init__(self, data_dir: str | Path, cache: str | Path | None = None):
         self.before, self.names, self.after = _parse(str(data_dir))
         self.is_url = is_url(self.before)
+        self.folder = Path(self.before)  # only of shards that have no URL
         self.cache = Path(cache) if cache is not None else None
         self._verified: dict[Path, tuple[int, int]] = {}
 
     def __str__(self) -> str:
         return self.before.rstrip("/")
 
-    @property
-    def folder(self) -> Path:
-        """The folder of shards that are no URL's."""
-        return Path(self.before)
-
-    def place(self, name: str) -> str:
-        """Path or URL of a file beside the shards."""
+    def url(self, name: str) -> str:
+        """URL or path of a file beside the shards."""
         return f"{self.before}{name}{self.after}"
 
     def load_index(self) -> ShardIndex:
@@ -67,14 +64,14 @@ class ShardSource:
             UserError: there is no index, or a shard is not in it, missing or truncated.
         """
         if self.is_url:
-            url = self.place(INDEX_NAME)
-            index = ShardIndex.parse(b"".join(_chunks(url)), Path(self.before), url)
+            url = self.url(INDEX_NAME)
+            index = ShardIndex.parse(b"".join(_chunks(url)), self.folder, url)
         else:
             index = ShardIndex.load(self.folder)
         if self.names is not None:
             known = {shard.name: shard for shard in index.shards}
             if unknown := [name for name in self.names if name not in known]:
-                raise UserError(f"{self.place(INDEX_NAME)} does not list {unknown[0]}: name other shards with data_dir")
+                raise UserError(f"{self.url(INDEX_NAME)} does not list {unknown[0]}: name other shards with data_dir")
             index.shards = [known[name] for name in self.names]
         if not self.is_url:
             for shard in index.shards:
@@ -113,19 +110,17 @@ class ShardSource:
         raise damaged(path, problem)
 
     def _problem(self, path: Path, shard: ShardEntry) -> str | None:
-        """What distinguishes a file from the recorded one."""
+        """How a file differs from the recorded one."""
         stamp = _stamp(path)
         if self._verified.get(path) == stamp:
             return None
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest() if stamp[0] == shard.bytes else ""
-        problem = _difference(shard, stamp[0], sha256)
+        problem = _difference(shard, stamp[0], file_digest(path) if stamp[0] == shard.bytes else "")
         if problem is None:
             self._verified[path] = stamp
         return problem
 
     def _fetch(self, shard: ShardEntry, file: BinaryIO) -> None:
-        url = self.place(shard.name)
+        url = self.url(shard.name)
         digest, size = hashlib.sha256(), 0
         for chunk in _chunks(url):
             digest.update(chunk)
@@ -138,7 +133,7 @@ class ShardSource:
 
     @contextlib.contextmanager
     def _alone(self, path: Path) -> Iterator[None]:
-        """Keeps other processes from fetching the same shard; the lock ends with its process."""
+        """Keeps other processes from fetching the same shard."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_suffix(".lock")):
@@ -166,7 +161,7 @@ def _parse(text: str) -> tuple[str, list[str] | None, str]:
 
 
 def is_url(text: str) -> bool:
-    """Whether a place is none on this machine: a URL, or a command after `pipe:`."""
+    """Whether a text is a URL or a command after `pipe:`, and not a path."""
     return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text))
 
 
@@ -182,10 +177,9 @@ def _chunks(url: str) -> Iterator[bytes]:
                 yield chunk
     except ImportError as error:
         raise UserError(f"{url} needs a package that is not installed ({first_line(error)})") from error
-    except Exception as error:  # every file system of fsspec has errors of its own
-        cause = error.__cause__ or error  # fsspec calls it FileNotFoundError, too, if nobody answers
-        reason = " ".join(str(cause).split())[:200]
-        raise UserError(f"{url} cannot be fetched ({type(cause).__name__}: {reason})") from error
+    except Exception as error:  # fsspec's file systems raise different errors
+        cause = error.__cause__ or error  # fsspec raises FileNotFoundError even if no server answers
+        raise UserError(f"{url} cannot be fetched ({type(cause).__name__}: {one_line(cause)})") from error
 
 
 @contextlib.contextmanager
@@ -208,7 +202,6 @@ def _difference(shard: ShardEntry, size: int, sha256: str) -> str | None:
     return None if sha256 == shard.sha256 else f"its checksum is not the one in {INDEX_NAME}"
 
 
-def damaged(place: object, problem: object) -> UserError:
-    """The error for a bad shard, on one line whatever text the problem brings along."""
-    reason = " ".join(str(problem).split())[:200]
-    return UserError(f"shard {place} is damaged ({reason}): delete it and {REDO}")
+def damaged(url: object, problem: object) -> UserError:
+    """The error for a bad shard."""
+    return UserError(f"shard {url} is damaged ({one_line(problem)}): delete it and {REDO}")

@@ -1,5 +1,6 @@
-"""How many pairs a folder keeps, and what their scores are."""
+"""How many pairs of a folder were accepted, and their scores."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 @dataclass(frozen=True)
 class Tried:
-    """What is known of a pair, rejected or not: `scores` are (standard, golden) per metric."""
+    """A pair without its tensors, rejected or not: `scores` are (standard, golden) per metric."""
 
     task: str
     accepted: bool
@@ -28,7 +29,7 @@ class Tried:
 
 
 def read_tried(folder: Path) -> list[Tried]:
-    """Every pair of a folder without its tensors, read with a progress bar.
+    """Every pair of a folder, read with a progress bar.
 
     Raises:
         UserError: there is no index, or a shard is damaged.
@@ -45,23 +46,18 @@ def read_tried(folder: Path) -> list[Tried]:
 
 
 def failures(folder: Path) -> dict[str, list[Failure]]:
-    """The recorded failures of a folder by their reason, the most frequent first.
-
-    Raises:
-        UserError: there is no index.
-    """
-    found: dict[str, list[Failure]] = {}
-    for shard in ShardIndex.load(folder).shards:
-        for failure in shard.failures:
-            found.setdefault(failure.reason, []).append(failure)
-    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+    """The recorded failures of a folder by their reason, the most frequent first."""
+    by_reason: dict[str, list[Failure]] = {}
+    for failure in (failure for shard in ShardIndex.load(folder).shards for failure in shard.failures):
+        by_reason.setdefault(failure.reason, []).append(failure)
+    return dict(sorted(by_reason.items(), key=lambda item: -len(item[1])))
 
 
 def failure_table(failed: Mapping[str, Sequence[Failure]]) -> Table:
     """A row for each reason, with the first prompt that failed for it."""
     table = _table("failed prompts", ["reason", "first prompt"], ["prompts"])
-    for reason, found in failed.items():
-        table.add_row(Text(reason), Text(f"{found[0].index}: {found[0].prompt}"), f"{len(found):,}")
+    for reason, failures in failed.items():
+        table.add_row(Text(reason), Text(f"{failures[0].index}: {failures[0].prompt}"), f"{len(failures):,}")
     return table
 
 
@@ -85,7 +81,6 @@ def score_rows(tried: Sequence[Tried]) -> Iterator[tuple[str, str, str, int, lis
 
 
 def acceptance_table(tried: Sequence[Tried]) -> Table:
-    """A row for each task, and one for all."""
     table = _table("pairs", ["task"], ["tried", "accepted", "share"])
     for task, (total, kept) in acceptance(tried).items():
         table.add_row(Text(task), f"{total:,}", f"{kept:,}", f"{kept / total:.1%}" if total else "-")
@@ -93,14 +88,11 @@ def acceptance_table(tried: Sequence[Tried]) -> Table:
 
 
 def score_tables(tried: Sequence[Tried]) -> Iterator[Table]:
-    """A table for each metric."""
-    tables: dict[str, Table] = {}
-    for metric, task, side, count, values in score_rows(tried):
-        if metric not in tables:
-            quantiles = [f"{quantile:.0%}" for quantile in QUANTILES]
-            tables[metric] = _table(metric, ["task", "score"], ["pairs", "mean", *quantiles])
-        tables[metric].add_row(Text(task), side, f"{count:,}", *(f"{value:.4g}" for value in values))
-    yield from tables.values()
+    for metric, rows in itertools.groupby(score_rows(tried), lambda row: row[0]):
+        table = _table(metric, ["task", "score"], ["pairs", "mean", *(f"{quantile:.0%}" for quantile in QUANTILES)])
+        for _, task, side, count, values in rows:
+            table.add_row(Text(task), side, f"{count:,}", *(f"{value:.4g}" for value in values))
+        yield table
 
 
 def _by_task(tried: Sequence[Tried]) -> Iterator[tuple[str, list[Tried]]]:
@@ -112,8 +104,6 @@ def _by_task(tried: Sequence[Tried]) -> Iterator[tuple[str, list[Tried]]]:
 
 def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in left:
-        table.add_column(heading)
-    for heading in right:
-        table.add_column(heading, justify="right")
+    for heading in (*left, *right):
+        table.add_column(heading, justify="right" if heading in right else "left")
     return table

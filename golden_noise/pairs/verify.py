@@ -15,10 +15,10 @@ from golden_noise.pairs.reader import RawSample, format_shape, read_shard
 def problems(folder: Path) -> Iterator[str]:
     """One line for every bad file of a folder, as soon as it is found; shows a progress bar on stderr.
 
-    A shard is bad if its size, checksum, counts or prompts are not those in the index, if a sample is not as
-    `NoisePair.to_sample` writes it (shape, float16, finite), if a key is there twice, if its pairs differ from the
+    A shard is bad if its size, checksum, counts or prompts differ from the index, if a sample is not as
+    `NoisePair.to_sample` writes it (shape, float16, finite), if a key occurs twice, if its pairs differ from the
     index's configuration or from earlier pairs in shapes, metrics or settings of the search, or if the index does not
-    know it. Files are read, never changed.
+    list it. Files are read, never changed.
     """
     try:
         index = ShardIndex.load(folder)
@@ -41,7 +41,7 @@ def problems(folder: Path) -> Iterator[str]:
 
 
 class _Comparison:
-    """What all pairs of a folder must share, and the keys they must not."""
+    """What all pairs of a folder must share, and the keys that must be unique."""
 
     def __init__(self, config: dict[str, Any]):
         self.shards: dict[str, str] = {}  # by sample key
@@ -52,11 +52,7 @@ class _Comparison:
             self.common |= {name: format_shape(shape) for name, shape in shapes.items() if isinstance(shape, list)}
 
     def add(self, folder: Path, entry: ShardEntry) -> None:
-        """Read a shard to its end.
-
-        Raises:
-            UserError: naming the file and, if it is one sample's fault, its key.
-        """
+        """Read and compare a shard; errors name the file and, if it is one sample's fault, its key."""
         for sample in read_shard(folder, entry, rejected=True):
             self._add_pair(sample, NoisePair.from_sample(sample), entry.name)
 
@@ -66,16 +62,11 @@ class _Comparison:
         if pair.key in self.shards:
             raise malformed(sample, f"{self.shards[pair.key]} has this key too")
         self.shards[pair.key] = shard
-        for name, value in _traits(pair).items():
+        traits: dict[str, Any] = {"search": pair.search, "metrics": ", ".join(sorted(pair.scores)) or "none"}
+        for name in ("noise", "embeds", "pooled") if pair.accepted else ():
+            tensor = getattr(pair, name)
+            traits[name] = "missing" if tensor is None else format_shape(tensor.shape)
+        for name, value in traits.items():
             expected = self.common.setdefault(name, value)
             if value != expected:
                 raise malformed(sample, f"{name} is {value}, not {expected}")
-
-
-def _traits(pair: NoisePair) -> dict[str, Any]:
-    traits: dict[str, Any] = {"search": pair.search, "metrics": ", ".join(sorted(pair.scores)) or "none"}
-    if pair.accepted:
-        for name in ("noise", "embeds", "pooled"):
-            tensor = getattr(pair, name)
-            traits[name] = "missing" if tensor is None else format_shape(tensor.shape)
-    return traits

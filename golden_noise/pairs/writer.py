@@ -1,15 +1,15 @@
 """Writing shards: a shard is the unit of work, finished once the index lists it, to be redone otherwise."""
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from webdataset import TarWriter
 
 from golden_noise.errors import UserError
 from golden_noise.files import atomic_file
+from golden_noise.identity import file_digest
 from golden_noise.pairs.index import ShardEntry, ShardIndex, writing
 from golden_noise.pairs.pair import Failure, Result, prompt_hash
 from golden_noise.sharing.claims import Claims
@@ -39,90 +39,69 @@ class ShardWriter:
         self.index = ShardIndex.open(self.folder, config)
         self.claims = Claims(self.folder, "pairs")
 
-    def is_finished(self, unit: int, asked: str = "") -> bool:
+    def is_finished(self, unit: int, prompts_sha256: str = "") -> bool:
         """Whether the unit's shard was recorded, of the prompts with this digest, and is still there with its size."""
-        name = shard_name(unit)
         return any(
-            shard.name == name
-            and (not shard.asked or not asked or shard.asked == asked)
+            shard.unit == unit
+            and (not shard.prompts_sha256 or prompts_sha256 in ("", shard.prompts_sha256))
             and shard.is_intact(self.folder)
             for shard in self.index.shards
         )
 
     @contextlib.contextmanager
-    def taking(self, asked: Sequence[str], waiting: Callable[[], object] = lambda: None) -> Iterator[Iterator[int]]:
+    def taking(self, digests: Sequence[str], waiting: Callable[[], object] = lambda: None) -> Iterator[Iterator[int]]:
         """Gives unfinished units, each claimed for this process, until all are finished or were given here.
 
         Units of other processes are waited for: one whose process dies is given, too.
 
         Args:
-            asked: digest of the prompts of every unit, empty where it is not known.
+            digests: of the prompts of every unit (`prompts_digest`); empty where it is not known.
             waiting: called when there is nothing left to do but to wait for other processes.
 
         Raises:
-            UserError: the folder cannot be written, or somebody deletes what is in it.
+            UserError: the folder cannot be written, or another process deletes its pairs.
         """
         with contextlib.ExitStack() as stack:
             with writing(self.folder):
                 stack.enter_context(self.claims)
-            left = (unit for unit in range(len(asked)) if not self.is_finished(unit, asked[unit]))
-            yield self.claims.share(left, lambda unit: self._was_finished(unit, asked[unit]), waiting)
+            left = (unit for unit, digest in enumerate(digests) if not self.is_finished(unit, digest))
+            yield self.claims.share(left, lambda unit: self._was_finished(unit, digests[unit]), waiting)
             self.claims.sweep()
 
-    def _was_finished(self, unit: int, asked: str) -> bool:
+    def _was_finished(self, unit: int, prompts_sha256: str) -> bool:
         self.index = ShardIndex.load(self.folder)
-        return self.is_finished(unit, asked)
+        return self.is_finished(unit, prompts_sha256)
 
-    def write(self, unit: int, results: Iterable[Result], asked: str = "") -> ShardEntry:
-        """Write one shard and record it; the same pairs give the same bytes.
-
-        Args:
-            asked: digest of the unit's prompts.
+    def write(self, unit: int, results: Iterable[Result], prompts_sha256: str = "") -> ShardEntry:
+        """Write one shard and record it, with the `prompts_digest` of its prompts; the same pairs give the same bytes.
 
         Raises:
             UserError: if the file cannot be written or a pair holds values that float16 cannot.
         """
-        entry = write_shard(self.folder, unit, results, asked)
+        entry = write_shard(self.folder, unit, results, prompts_sha256)
         self.index.add(entry)
         self.claims.finish(unit)
         return entry
 
 
-def write_shard(folder: Path, unit: int, results: Iterable[Result], asked: str = "") -> ShardEntry:
+def write_shard(folder: Path, unit: int, results: Iterable[Result], prompts_sha256: str = "") -> ShardEntry:
     """Write one shard without recording it in the index; see `ShardWriter.write`."""
     path = folder / shard_name(unit)
     prompts: list[str] = []
     failures: list[Failure] = []
     rejected = 0
     try:
-        with atomic_file(path) as file:
-            hashed = _HashedFile(file)
-            with TarWriter(hashed, mtime=0, user="", group="", encoder=False) as tar:
-                for result in results:
-                    if isinstance(result, Failure):
-                        failures.append(result)
-                        continue
-                    tar.write(result.to_sample())
-                    if result.accepted:
-                        prompts.append(prompt_hash(result.prompt.text))
-                    else:
-                        rejected += 1
+        with atomic_file(path) as file, TarWriter(file, mtime=0, user="", group="", encoder=False) as tar:
+            for result in results:
+                if isinstance(result, Failure):
+                    failures.append(result)
+                    continue
+                tar.write(result.to_sample())
+                if result.accepted:
+                    prompts.append(prompt_hash(result.prompt.text))
+                else:
+                    rejected += 1
+        size, sha256 = path.stat().st_size, file_digest(path)
     except OSError as error:
         raise UserError(f"making {path} failed: {error}") from error
-    return ShardEntry(
-        path.name, len(prompts), rejected, hashed.bytes, hashed.sha256.hexdigest(), prompts, asked, failures
-    )
-
-
-class _HashedFile:
-    """Counts and hashes what is written, so that a shard need not be read again for its checksum."""
-
-    def __init__(self, file: BinaryIO):
-        self.file = file
-        self.sha256 = hashlib.sha256()
-        self.bytes = 0
-
-    def write(self, piece: bytes) -> int:
-        self.bytes += len(piece)
-        self.sha256.update(piece)
-        return self.file.write(piece)
+    return ShardEntry(path.name, len(prompts), rejected, size, sha256, prompts, prompts_sha256, failures)

@@ -1,4 +1,4 @@
-"""What is asked of the image model: prompts with their place in a collection and the seed of their noise."""
+"""Prompts, each with its index in a collection and the seed of its noise, and the files that hold them."""
 
 from golden_noise.prompts.files import read_prompts
 from golden_noise.prompts.objects import parse_object

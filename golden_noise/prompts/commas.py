@@ -17,7 +17,7 @@ TRANSLATION = re.compile("zh|chinese|中文")  # names of columns with Chinese c
 
 
 class Commas:
-    """Decides for the rows of a table, as far as it is certain.
+    """Decides for the rows of a table where it is certain.
 
     Rows as long as the header are as they are, unless a space after a comma shows that it may be text. In others commas
     may be text:
@@ -30,8 +30,8 @@ class Commas:
     3. The caption is the only column that can have the surplus commas, as the others hold numbers, file names, known
        categories or Chinese.
 
-    Empty cells beyond the columns are none, unless the last column itself is empty elsewhere. After a caption in the
-    last column they are its commas, unless every row has as many.
+    Empty cells beyond the columns do not count, unless the last column itself is empty elsewhere. After a caption in
+    the last column they are its commas, unless every row has as many.
     """
 
     def __init__(self, file: Path, header: Sequence[str], rows: Sequence[Record], delimiter: str) -> None:
@@ -69,8 +69,8 @@ class Commas:
 
     def _without_padding(self) -> list[Record]:
         """The rows of a table that ends with the caption, without empty cells that are certainly not its commas."""
-        padded = [row for row in self.rows if not row.quoted and len(self._trimmed(row).cells) == self.width]
-        padded = [row for row in padded if len(row.cells) > self.width]
+        longer = [row for row in self.rows if not row.quoted and len(row.cells) > self.width]
+        padded = [row for row in longer if len(self._trimmed(row).cells) == self.width]
         if self.width > 1 and padded:
             alike = {len(row.cells) for row in self.rows} == {len(padded[0].cells)}
             if not alike or any(len(self._trimmed(row).cells) > self.width for row in self.rows):
@@ -107,7 +107,7 @@ class Commas:
         if count <= self.caption or (count == self.caption + 1 and not self._irregular(row)):
             return row
         if count > self.width:
-            return self._mended(row)
+            return self._merge_caption(row)
         if count < self.width:
             raise self._uncertain(row, f"{count} cells for {self.width} columns")
         if self._quotes and row.quoted:
@@ -147,7 +147,7 @@ class Commas:
         rows = [row.cells for row in self.rows if len(row.cells) == self.width]
         return {column for cells in rows for column, cell in enumerate(cells) if cell.strip() and cell[0] != " "}
 
-    def _mended(self, row: Record) -> Record:
+    def _merge_caption(self, row: Record) -> Record:
         """A row of more cells than columns with its caption in one cell (2, 3)."""
         surplus = len(row.cells) - self.width
         if row.quoted or (self._short and self.width > 1) or self._quotes:
@@ -156,18 +156,18 @@ class Commas:
         if self.width == 1 or (self.tight and self._joined(row) == merged):
             return replace(row, cells=merged)
         possible = [
-            place
-            for place in range(self.width)
-            if all(test(cell) for test, cell in zip(self._tests, self._merged(row.cells, place, surplus), strict=True))
+            column
+            for column in range(self.width)
+            if all(test(cell) for test, cell in zip(self._tests, self._merged(row.cells, column, surplus), strict=True))
         ]
         if possible == [self.caption]:
             return replace(row, cells=merged)
         raise self._uncertain(row, f"{len(row.cells)} cells for {self.width} columns")
 
-    def _merged(self, cells: Sequence[str], place: int, surplus: int) -> list[str]:
-        """The cells with `surplus` + 1 of them, from `place` on, in one."""
-        end = place + surplus + 1
-        return [*cells[:place], self.delimiter.join(cells[place:end]), *cells[end:]]
+    def _merged(self, cells: Sequence[str], start: int, surplus: int) -> list[str]:
+        """The cells with `surplus` + 1 of them, from `start` on, in one."""
+        end = start + surplus + 1
+        return [*cells[:start], self.delimiter.join(cells[start:end]), *cells[end:]]
 
     def _joined(self, row: Record, spaces: bool = True) -> list[str]:
         """The cells of a row if commas before a space (where `spaces`) or between marks are text."""
@@ -185,7 +185,7 @@ class Commas:
         return [self._test(column) for column in range(self.width)]
 
     def _test(self, column: int) -> Callable[[str], bool]:
-        """What a cell of a column must be, as far as the column's name and the rows of the right length tell."""
+        """What a cell of a column must be, judged by the column's name and the rows of the right length."""
         known = {row.cells[column].strip() for row in self.rows if len(row.cells) == self.width}
         name = self.names[column]
         if column == self.caption:
@@ -205,7 +205,7 @@ class Commas:
 
 
 def without_empty_end(cells: Sequence[str], least: int) -> list[str]:
-    """The cells without empty ones at the end, as far as there are more than `least`."""
+    """The cells without empty ones at the end, but at least `least`."""
     count = len(cells)
     while count > least and not cells[count - 1].strip():
         count -= 1

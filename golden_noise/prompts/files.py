@@ -1,8 +1,10 @@
-"""Files of prompts, read whole or refused with the line that is uncertain."""
+"""Files of prompts, read exactly or refused with the line that is uncertain."""
 
 import codecs
+import contextlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from golden_noise.prompts.row import Row, whole_caption
 from golden_noise.prompts.seeds import NoiseSeeds, Use
 from golden_noise.prompts.tables import read_table
 
-KINDS = ".csv, .tsv, .jsonl, .json, .parquet or .txt"
+FORMATS = ".csv, .tsv, .jsonl, .json, .parquet or .txt"
 TEXT = ("", ".txt", ".text", ".prompt", ".prompts", ".list", ".lst")
 PACKED = {
     b"\x1f\x8b": "gzip",
@@ -41,7 +43,7 @@ def read_prompts(
     """Read the prompts of a file: each as it is written there, or none and the line that is uncertain.
 
     A category becomes the prompt's "task", the name of an image its "file". Space around a caption is dropped, and a
-    row without one passed over. Text is UTF-8, or UTF-16 with a byte-order mark.
+    row without one skipped. Text is UTF-8, or UTF-16 with a byte-order mark.
 
     - `.csv`: a header with a caption column, of several the first of `CAPTION_COLUMNS`, in any case. Cells are quoted
       as in RFC 4180, or not at all: a mark within a cell is text, and so are unquoted commas where they can belong to
@@ -55,13 +57,13 @@ def read_prompts(
     - `.parquet`: needs the extra `parquet`.
     - `.txt` or no ending: a prompt per line, whatever is in it.
 
-    Noise follows from the prompt, not from its place: a prompt without a seed of its own gets one by a hash of `seed`,
+    Noise depends on the prompt, not on its line: a prompt without a seed of its own gets one by a hash of `seed`,
     `use`, its text, how many equal ones precede it, and the repeat.
 
     Args:
         seed: another one gives other noises.
         repeats: noises per prompt; the first is that of the prompt's own seed if it has one.
-        limit: at most so many prompts of the file.
+        limit: read at most this many prompts of the file.
         use: noises for learning are never those for evaluation.
 
     Raises:
@@ -69,7 +71,7 @@ def read_prompts(
     """
     for name, value in {"repeats": repeats, "limit": 1 if limit is None else limit}.items():
         if type(value) is not int or value < 1:
-            raise UserError(f"prompts.{name}={value} must be a whole number >= 1")
+            raise UserError(f"prompts.{name}={value} must be an integer >= 1")
     seeds = NoiseSeeds(seed, use)
     rows = list(_rows(_existing(path)))[:limit]
     if not rows:
@@ -80,38 +82,33 @@ def read_prompts(
 def _existing(path: Any) -> Path:
     if not isinstance(path, str | os.PathLike) or not str(path).strip():
         raise UserError(f"prompts.path={path} must be a file, in quotation marks twice if it is a number: '\"123\"'")
-    try:
-        file = Path(path).expanduser()
-        found = file.is_file()
-    except (OSError, RuntimeError, ValueError):  # too long a name, or no such user
-        found = False
-    if not found:
-        raise UserError(f"no prompt file {path}: give prompts.path an existing {KINDS} file")
-    return file
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # too long a name, or no such user
+        if (file := Path(path).expanduser()).is_file():
+            return file
+    raise UserError(f"no prompt file {path}: give prompts.path an existing {FORMATS} file")
 
 
 def _rows(file: Path) -> Iterator[Row]:
-    """Every prompt in the file."""
-    kind = file.suffix.lower()
-    if kind in (".parquet", ".pq"):
+    ending = file.suffix.lower()
+    if ending in (".parquet", ".pq"):
         return read_parquet(file)
     text = _text(file)
-    if kind in (".csv", ".tsv"):
-        return read_table(file, text, "," if kind == ".csv" else "\t")
-    if kind == ".json":
+    if ending in (".csv", ".tsv"):
+        return read_table(file, text, "," if ending == ".csv" else "\t")
+    if ending == ".json":
         return read_json(file, text)
-    if kind in (".jsonl", ".ndjson"):
+    if ending in (".jsonl", ".ndjson"):
         return read_json_lines(file, text)
-    if kind in TEXT:
+    if ending in TEXT:
         return _lines(file, text)
-    raise UserError(f"{file} is of no kind that is read: give a {KINDS} file")
+    raise UserError(f"{file} has an unknown ending: give a {FORMATS} file")
 
 
 def _text(file: Path) -> str:
     data = file.read_bytes()
     for start, name in PACKED.items():
         if data.startswith(start):
-            raise UserError(f"{file} is packed ({name}): unpack it to a {KINDS} file")
+            raise UserError(f"{file} is packed ({name}): unpack it to a {FORMATS} file")
     if data[:4] == data[-4:] == b"PAR1":
         raise UserError(f"{file} is a Parquet file: call it {file.stem}.parquet")
     encoding = next((name for mark, name in MARKED.items() if data.startswith(mark)), "utf-8-sig")
@@ -120,7 +117,7 @@ def _text(file: Path) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise UserError(
-            f"{file} is no UTF-8 text ({error.reason} at byte {error.start}, line {line}): save it as UTF-8"
+            f"{file} is not UTF-8 text ({error.reason} at byte {error.start}, line {line}): save it as UTF-8"
         ) from error
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
@@ -146,11 +143,11 @@ def _prompts(rows: list[Row], repeats: int, seeds: NoiseSeeds) -> list[Prompt]:
         if row.seed is not None:
             seeds.keep(row.text, row.seed)
     prompts: list[Prompt] = []
-    earlier: dict[str, int] = {}
+    earlier = Counter[str]()
     for row in rows:
-        occurrence = earlier[row.text] = earlier.get(row.text, -1) + 1
         for repeat in range(repeats):
             own = row.seed if repeat == 0 else None
-            seed = seeds.draw(row.text, occurrence, repeat) if own is None else own
+            seed = seeds.draw(row.text, earlier[row.text], repeat) if own is None else own
             prompts.append(Prompt(len(prompts), row.text, seed, row.tags))
+        earlier[row.text] += 1
     return prompts

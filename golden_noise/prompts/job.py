@@ -1,4 +1,4 @@
-"""The prompts of a job: what it says of them before it works for long, and whose they are."""
+"""The prompts of a job: the line it prints about them, and whether they suit its pipeline."""
 
 import sys
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ SHOWN = 60  # letters of a caption
 
 
 def announce(prompts: Sequence[Prompt], settings: Any, noises: int = 1) -> None:
-    """Tell on stderr how many prompts there are, and the first and the last.
+    """Print on stderr: `400 prompts from hpd.csv, 4 noises each (first: 'a red circle'; last: 'a cat')`.
 
     Args:
         prompts: one for each noise.
@@ -20,16 +20,11 @@ def announce(prompts: Sequence[Prompt], settings: Any, noises: int = 1) -> None:
         noises: how many the job draws for each prompt that it was given.
     """
     if prompts and settings is not None:
-        print(summary(prompts, settings.get("path"), settings.get("repeats", 1) * noises), file=sys.stderr)
-
-
-def summary(prompts: Sequence[Prompt], path: str | None, each: int = 1) -> str:
-    """One line: `400 prompts from hpd.csv, 4 noises each (first: 'a red circle'; last: 'a cat')`."""
-    source = f" from {path}" if path else ""
-    noises = f", {each:,} noises each" if each > 1 else ""
-    first, last = (repr(_short(prompt.text)) for prompt in (prompts[0], prompts[-1]))
-    count = len(prompts) // each
-    return f"{count:,} prompt{'s' * (count > 1)}{source}{noises} (first: {first}; last: {last})"
+        path, each = settings.get("path"), settings.get("repeats", 1) * noises
+        first, last = (repr(_short(prompt.text)) for prompt in (prompts[0], prompts[-1]))
+        count = f"{len(prompts) // each:,} prompt{'s' * (len(prompts) // each > 1)}"
+        drawn = f", {each:,} noises each" if each > 1 else ""
+        print(f"{count}{f' from {path}' * bool(path)}{drawn} (first: {first}; last: {last})", file=sys.stderr)
 
 
 def _short(text: str) -> str:

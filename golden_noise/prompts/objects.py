@@ -14,11 +14,11 @@ LISTS = (*TEXTS, "data", "items", "entries", "examples", "samples", "annotations
 
 
 class _Doubled(Exception):
-    """A key that an object has twice: JSON's parser would keep the last one."""
+    """A key that an object has twice: json would keep the last one."""
 
 
 def read_json_lines(file: Path, text: str) -> Iterator[Row]:
-    """An object per line; or, of lines that are none by themselves, one JSON document."""
+    """An object per line; or, if lines are not objects by themselves, one JSON document."""
     lines = _numbered(text)
     if len(lines) != 1 or not lines[0][1].startswith("{"):
         document = None if _is_object(lines) else _document(file, text)
@@ -31,44 +31,36 @@ def read_json_lines(file: Path, text: str) -> Iterator[Row]:
 
 def read_json(file: Path, text: str) -> Iterator[Row]:
     """A document: a list, or a dictionary of prompts; or else an object per line."""
-    document = _document(file, text)
-    if isinstance(document, list | dict):
-        yield from _document_rows(file, document)
-        return
-    lines = _numbered(text)
-    if lines and not _is_object(lines):
-        raise UserError(f"{file} is no JSON ({_fault(text)})")
-    objects = [(number, parse_object(file, number, line)) for number, line in lines]
-    if len(objects) == 1 and isinstance(objects[0][1], dict):
-        yield from _document_rows(file, objects[0][1])
-        return
-    for number, entry in objects:
-        yield from _object_row(f"{file}, line {number}", entry)
+    document, lines = _document(file, text), _numbered(text)
+    if not isinstance(document, list | dict):
+        if lines and not _is_object(lines):
+            raise UserError(f"{file} is not JSON ({_fault(text)})")
+        objects = [(number, parse_object(file, number, line)) for number, line in lines]
+        if len(objects) != 1 or not isinstance(objects[0][1], dict):
+            for number, entry in objects:
+                yield from _object_row(f"{file}, line {number}", entry)
+            return
+        document = objects[0][1]
+    yield from _document_rows(file, document)
 
 
 def parse_object(file: Path, number: int, line: str) -> Any:
-    """A line as JSON, or as the Python literal that some published files hold; nothing in it is run.
+    """A line as JSON, or as the Python literal that some published files hold; no code in it runs.
 
     Raises:
         UserError: it is neither, or an object has a key twice.
     """
     try:
         return _parsed(line)
-    except ValueError as error:
-        raise UserError(f"{file}, line {number}: no JSON object ({error})") from error
-    except RecursionError as error:
-        raise UserError(f"{file}, line {number}: no JSON object (too deeply nested)") from error
+    except (ValueError, RecursionError) as error:
+        reason = "too deeply nested" if isinstance(error, RecursionError) else error
+        raise UserError(f"{file}, line {number}: not a JSON object ({reason})") from error
     except _Doubled as error:
-        raise UserError(f"{file}, line {number}: the key {error} is there twice") from error
+        raise UserError(f"{file}, line {number}: the key {error} occurs twice") from error
 
 
 def _parsed(line: str) -> Any:
-    """A line as JSON or as a Python literal.
-
-    Raises:
-        ValueError: it is neither; what the JSON parser says of it.
-        RecursionError, _Doubled: likewise.
-    """
+    """A line as JSON or as a Python literal; of one that is neither, the JSON parser's error."""
     try:
         return json.loads(line, object_pairs_hook=_object)
     except ValueError as error:  # JSONDecodeError, or a number of too many digits
@@ -80,7 +72,7 @@ def _parsed(line: str) -> Any:
 
 def _fault(text: str) -> str:
     try:
-        return f"one {type(json.loads(text)).__name__}, no list and no object"
+        return f"one {type(json.loads(text)).__name__}, neither a list nor an object"
     except json.JSONDecodeError as error:
         return f"line {error.lineno}, column {error.colno}: {error.msg}"
     except (ValueError, RecursionError) as error:
@@ -88,11 +80,10 @@ def _fault(text: str) -> str:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
+    keys = [key for key, _ in pairs]
+    if len({*keys}) < len(keys):
         raise _Doubled(repr(next(key for key in keys if keys.count(key) > 1)))
-    return found
+    return dict(pairs)
 
 
 def _literal(line: str) -> Any:
@@ -105,7 +96,7 @@ def _literal(line: str) -> Any:
 
 
 def _numbered(text: str) -> list[tuple[int, str]]:
-    """The lines that are not blank with their numbers. Only a line feed ends a line: U+2028 may stand in a caption."""
+    """The lines that are not blank, numbered. Only a line feed ends a line: U+2028 may stand in a caption."""
     return [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
 
 
@@ -129,8 +120,8 @@ def _document(file: Path, text: str) -> Any:
         try:
             json.loads(text)
         except (ValueError, RecursionError):
-            return None  # several objects, of which a line's number will tell more
-        raise UserError(f"{file}: the key {error} is there twice in one object") from error
+            return None  # several objects: errors will name the line
+        raise UserError(f"{file}: the key {error} occurs twice in one object") from error
 
 
 def _document_rows(file: Path, document: Any) -> Iterator[Row]:
@@ -138,8 +129,8 @@ def _document_rows(file: Path, document: Any) -> Iterator[Row]:
         document = _entries(file, document)
     items = document.items() if isinstance(document, dict) else enumerate(document, start=1)
     for name, entry in items:
-        place = f"{file}, entry {str(name)[:50]!r}" if isinstance(name, str) else f"{file}, entry {name}"
-        yield from _object_row(place, {"caption": entry} if isinstance(entry, str) else entry)
+        where = f"{file}, entry {name[:50]!r}" if isinstance(name, str) else f"{file}, entry {name}"
+        yield from _object_row(where, {"caption": entry} if isinstance(entry, str) else entry)
 
 
 def _entries(file: Path, document: dict[str, Any]) -> Any:
@@ -163,11 +154,7 @@ def _entries(file: Path, document: dict[str, Any]) -> Any:
 
 
 def _check_one_prompt(file: Path, names: dict[str, Any]) -> None:
-    """Check that a dictionary with a caption is that one prompt, and does not hold many.
-
-    Raises:
-        UserError: all its values could be captions, or one holds objects with captions or a list of texts.
-    """
+    """Refuse a dictionary with a caption where all values could be captions, or one could hold further ones."""
     caption = next(name for name in CAPTION_COLUMNS if isinstance(names.get(name), str))
     many = [name for name, value in names.items() if _is_texts(value) or _holds_more(name, value)]
     if not many and all(isinstance(value, str | None) for value in names.values()):
@@ -176,9 +163,9 @@ def _check_one_prompt(file: Path, names: dict[str, Any]) -> None:
         raise _two_ways(str(file), caption, many[0])
 
 
-def _two_ways(place: str, caption: str, other: str) -> UserError:
+def _two_ways(where: str, caption: str, other: str) -> UserError:
     return UserError(
-        f"{place}: {caption!r} may be the one prompt here, or {other!r} hold more of them: "
+        f"{where}: {caption!r} may be the one prompt here, or {other!r} hold more of them: "
         "give a list of objects, or remove the key that is not meant"
     )
 
@@ -207,24 +194,23 @@ def _is_list_of_prompts(name: str, value: Any) -> bool:
 
 
 def _is_without_captions(names: dict[str, Any], prompts: str) -> bool:
-    """Whether the values beside a list of prompts tell about the list, and not about its single prompts."""
+    """Whether the values beside a list of prompts describe the list, and not its single prompts."""
     others = [value for name, value in names.items() if name != prompts]
     parallel = not _with_captions(names[prompts]) and any(isinstance(value, list) for value in others)
     return not parallel and not any(map(_with_captions, others))
 
 
-def _object_row(place: str, entry: Any) -> Iterator[Row]:
+def _object_row(where: str, entry: Any) -> Iterator[Row]:
     names = [str(name).strip().lower() for name in entry] if isinstance(entry, dict) else []
     if not {*CAPTION_COLUMNS} & {*names}:
-        raise UserError(f"{place}: no caption (needs a key {', '.join(CAPTION_COLUMNS)})")
+        raise UserError(f"{where}: no caption (needs a key {', '.join(CAPTION_COLUMNS)})")
     if doubled := [name for name in KNOWN_COLUMNS if names.count(name) > 1]:
-        raise UserError(f"{place}: the key {doubled[0]!r} is there twice")
+        raise UserError(f"{where}: the key {doubled[0]!r} occurs twice")
     values = dict(zip(names, entry.values(), strict=True))
     caption = next(name for name in CAPTION_COLUMNS if name in values)
     if many := [name for name in LISTS if name != caption and _holds_more(name, values.get(name))]:
-        raise _two_ways(place, caption, many[0])
-    row = read_row(place, values)
-    if row:
+        raise _two_ways(where, caption, many[0])
+    if row := read_row(where, values):
         yield row
 
 

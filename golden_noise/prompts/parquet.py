@@ -1,9 +1,10 @@
 """Prompts from a Parquet file, as Hugging Face's data sets come."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-from golden_noise.errors import UserError
+from golden_noise.errors import UserError, one_line
 from golden_noise.prompts.row import CAPTION_COLUMNS, KNOWN_COLUMNS, Row, check_columns, read_row
 
 
@@ -19,9 +20,9 @@ def read_parquet(file: Path) -> Iterator[Row]:
     except ImportError as error:
         raise UserError(f"{file} needs the package pyarrow: pip install 'golden_noise[parquet]'") from error
 
-    def is_text(kind: pyarrow.DataType) -> bool:
-        kind = kind.value_type if types.is_dictionary(kind) else kind
-        return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    def is_text(dtype: pyarrow.DataType) -> bool:
+        dtype = dtype.value_type if types.is_dictionary(dtype) else dtype
+        return types.is_string(dtype) or types.is_large_string(dtype) or types.is_string_view(dtype)
 
     try:
         with parquet.ParquetFile(file) as source:
@@ -30,16 +31,13 @@ def read_parquet(file: Path) -> Iterator[Row]:
             fields = [field for field, name in zip(source.schema_arrow, names, strict=True) if name in KNOWN_COLUMNS]
             for field in fields:
                 if field.name.strip().lower() in CAPTION_COLUMNS and not is_text(field.type):
-                    raise UserError(f"{file}: the captions in the column {field.name!r} are no text ({field.type})")
+                    raise UserError(f"{file}: the captions in the column {field.name!r} are not text ({field.type})")
                 if field.name.strip().lower() == "seed" and types.is_nested(field.type):
-                    raise UserError(f"{file}: the seeds in the column {field.name!r} are no numbers ({field.type})")
+                    raise UserError(f"{file}: the seeds in the column {field.name!r} are not numbers ({field.type})")
             plain = [field.name for field in fields if not types.is_nested(field.type)]
-            number = 0
-            for batch in source.iter_batches(columns=plain):
-                for values in batch.to_pylist():
-                    number += 1
-                    row = read_row(f"{file}, row {number}", {name.strip().lower(): v for name, v in values.items()})
-                    if row:
-                        yield row
+            batches = (batch.to_pylist() for batch in source.iter_batches(columns=plain))
+            for number, values in enumerate(itertools.chain.from_iterable(batches), start=1):
+                if row := read_row(f"{file}, row {number}", {name.strip().lower(): v for name, v in values.items()}):
+                    yield row
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{file} is no whole Parquet file ({' '.join(str(error).split())[:150]})") from error
+        raise UserError(f"{file} is not a whole Parquet file ({one_line(error, 150)})") from error

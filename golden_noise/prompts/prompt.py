@@ -1,4 +1,4 @@
-"""What is asked of the image model."""
+"""A prompt of a collection."""
 
 from dataclasses import dataclass, field
 

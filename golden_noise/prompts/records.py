@@ -2,7 +2,7 @@
 
 RFC 4180 quotes a whole cell, border to border, and doubles the marks in it. Prompt files also come from programs that
 never quote, so a mark may be anywhere. A line is read by RFC 4180 if all its marks fit; else they are text if a line
-has them in pairs, or none begins a cell. What is left, or could be read in two ways, is refused.
+has them in pairs, or none begins a cell. Anything else, or what could be read in two ways, is refused.
 """
 
 import re
@@ -24,8 +24,8 @@ class Record:
         line: number of its first line in the file.
         cells: the text of the cells.
         quoted: whether a cell stood in quotation marks, which are no part of its text.
-        needed: places of those that held a delimiter, a mark or a line end: who wrote them quotes what needs it.
-        lines: cells of each of its lines, were all marks text; only where it has several.
+        needed: columns of those that held a delimiter, a mark or a line end, and so had to be quoted.
+        lines: if it has several, the cells of each of its lines if all marks were text.
     """
 
     line: int

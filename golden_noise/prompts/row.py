@@ -1,4 +1,4 @@
-"""One prompt as a file gives it, whatever the file's format: a caption, perhaps a seed, a category, a file name."""
+"""One prompt of a file of any format: a caption, and optionally a seed, a category and a file name."""
 
 import math
 import re
@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from golden_noise.errors import UserError
+from golden_noise.errors import UserError, one_line
 
 CAPTION_COLUMNS = ("caption", "prompt", "prompts", "text")
 TAG_COLUMNS = ("category", "tag", "task")
 FILE_COLUMNS = ("file_name", "filename", "file", "image")
 KNOWN_COLUMNS = (*CAPTION_COLUMNS, *TAG_COLUMNS, *FILE_COLUMNS, "seed")
 LARGEST_SEED = 2**62
-LARGEST_WHOLE_FLOAT = 2**53  # beyond it floats skip whole numbers
-WHOLE = re.compile(r"([+-]?[0-9]+)(\.0*)?")
+LARGEST_INTEGER_FLOAT = 2**53  # beyond it floats skip integers
+INTEGER = re.compile(r"([+-]?[0-9]+)(\.0*)?")
 BEFORE_CAPTION = re.compile(r"[\s\ufeff]+")  # joined files have a byte-order mark in the middle
 INVISIBLE = ("Cf", "Zs", "Zl", "Zp")  # categories of characters that show nothing
 FILLERS = "\u034f\u115f\u1160\u2800\u3164\uffa0\ufe0e\ufe0f"  # blank too, though letters, symbols or marks for Unicode
@@ -23,31 +23,29 @@ FILLERS = "\u034f\u115f\u1160\u2800\u3164\uffa0\ufe0e\ufe0f"  # blank too, thoug
 
 @dataclass(frozen=True)
 class Row:
-    """A prompt of a file; `seed` is None where the file gives none."""
+    """A prompt of a file; `seed` is None if the file gives none."""
 
     text: str
     seed: int | None
     tags: dict[str, str]
 
 
-def check_columns(place: str, names: Sequence[str]) -> None:
+def check_columns(where: str, names: Sequence[str]) -> None:
     """Check the names of columns or keys, in lower case.
 
     Raises:
-        UserError: a column that is read is there twice, or none holds captions.
+        UserError: a column that is read occurs twice, or none holds captions.
     """
     doubled = [name for name in KNOWN_COLUMNS if names.count(name) > 1]
     if doubled:
-        raise UserError(f"{place} has two columns {doubled[0]!r}: rename the one that is not meant")
+        raise UserError(f"{where} has two columns {doubled[0]!r}: rename the one that is not meant")
     if not {*CAPTION_COLUMNS} & {*names}:
-        found = " ".join(", ".join(names).split())[:200] or "none"
-        raise UserError(
-            f"{place} has no caption column: it needs one of {', '.join(CAPTION_COLUMNS)} (columns: {found})"
-        )
+        columns, captions = one_line(", ".join(names)) or "none", ", ".join(CAPTION_COLUMNS)
+        raise UserError(f"{where} has no caption column: it needs one of {captions} (columns: {columns})")
 
 
 def caption_column(names: Sequence[str]) -> int | None:
-    """Place of the column that holds the captions: of several the first of `CAPTION_COLUMNS`."""
+    """Number of the column that holds the captions: of several the first of `CAPTION_COLUMNS`."""
     return next((names.index(name) for name in CAPTION_COLUMNS if name in names), None)
 
 
@@ -60,59 +58,53 @@ def whole_caption(text: str) -> str:
     return text if seen else ""
 
 
-def read_row(place: str, values: Mapping[str, Any]) -> Row | None:
+def read_row(where: str, values: Mapping[str, Any]) -> Row | None:
     """The prompt in the values of the columns, whose names are in lower case; None where the caption is empty.
 
     Args:
-        place: file and line, for errors.
+        where: file and line, for errors.
 
     Raises:
-        UserError: the caption is no text, or empty where another column has one; or the seed is no whole number below
+        UserError: the caption is not text, or empty where another column has one; or the seed is not an integer below
             2^62.
     """
-    values = {name: None if _is_nan(value) else value for name, value in values.items()}
+    missing = [name for name, value in values.items() if isinstance(value, float) and math.isnan(value)]  # by pandas
+    values = {**values, **dict.fromkeys(missing)}
     chosen, *others = [name for name in CAPTION_COLUMNS if name in values] or [""]
     caption = values.get(chosen)
     if not isinstance(caption, str | None):
-        raise UserError(f"{place}: the caption {str(caption)[:50]!r} is no text")
+        raise UserError(f"{where}: the caption {str(caption)[:50]!r} is not text")
     caption = whole_caption(caption or "")
     if not caption:
         if filled := [name for name in others if _has_text(values[name])]:
-            raise UserError(
-                f"{place}: {chosen!r} is empty, but {filled[0]!r} is not: fill it, or remove what is not meant"
-            )
+            raise UserError(f"{where}: {chosen!r} is empty, but {filled[0]!r} is not: fill it, or remove the other")
         return None
     if any("\ud800" <= letter <= "\udfff" for letter in caption):
-        raise UserError(f"{place}: the caption {caption[:50]!r} holds half a character (a surrogate)")
+        raise UserError(f"{where}: the caption {caption[:50]!r} holds half a character (a surrogate)")
     if "\0" in caption:
-        raise UserError(f"{place}: the caption {caption[:50]!r} holds a NUL character")
-    return Row(caption, _seed(place, values.get("seed")), _tags(values))
+        raise UserError(f"{where}: the caption {caption[:50]!r} holds a NUL character")
+    return Row(caption, _seed(where, values.get("seed")), _tags(values))
 
 
 def _has_text(value: Any) -> bool:
     return bool(whole_caption(value)) if isinstance(value, str) else value not in (None, [], {})
 
 
-def _is_nan(value: Any) -> bool:
-    """pandas writes NaN for what is missing."""
-    return isinstance(value, float) and math.isnan(value)
-
-
 def _is_missing(value: Any) -> bool:
     return value is None or str(value).strip().lower() in ("", "nan")
 
 
-def _seed(place: str, seed: Any) -> int | None:
+def _seed(where: str, seed: Any) -> int | None:
     if _is_missing(seed):
         return None
-    if isinstance(seed, float) and seed.is_integer() and abs(seed) < LARGEST_WHOLE_FLOAT:
+    if isinstance(seed, float) and seed.is_integer() and abs(seed) < LARGEST_INTEGER_FLOAT:
         return int(seed)
-    whole = None if isinstance(seed, bool | float) else WHOLE.fullmatch(str(seed).strip())
-    if whole is None:
-        raise UserError(f"{place}: seed {str(seed)[:50]!r} is no whole number")
-    if len(whole[1]) > 25 or abs(int(whole[1])) >= LARGEST_SEED:
-        raise UserError(f"{place}: seed {str(seed)[:50]} is too large, it must be below 2^62")
-    return int(whole[1])
+    integer = None if isinstance(seed, bool | float) else INTEGER.fullmatch(str(seed).strip())
+    if integer is None:
+        raise UserError(f"{where}: seed {str(seed)[:50]!r} is not an integer")
+    if len(integer[1]) > 25 or abs(int(integer[1])) >= LARGEST_SEED:
+        raise UserError(f"{where}: seed {str(seed)[:50]} is too large, it must be below 2^62")
+    return int(integer[1])
 
 
 def _tags(values: Mapping[str, Any]) -> dict[str, str]:

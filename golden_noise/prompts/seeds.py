@@ -1,4 +1,4 @@
-"""Noise seeds of prompts that bring none: equal captions never get one twice, learning and evaluation share none."""
+"""Noise seeds for prompts without one: equal captions never get one twice, learning and evaluation share none."""
 
 import hashlib
 import itertools
@@ -17,14 +17,10 @@ BITS = 32  # torch's CPU generator reads no more
 class NoiseSeeds:
     """Draws seeds by a hash of what they are for, so that no prompt's depends on the other prompts around it.
 
-    The lowest bit tells the uses apart. The seeds of one caption are distinct; two captions may meet by chance.
+    The lowest bit holds the use. The seeds of one caption are distinct; two captions may meet by chance.
 
     Args:
-        seed: any whole number; another one gives other seeds.
-        use: what the noises are for.
-
-    Raises:
-        UserError: there is no such use.
+        seed: any integer; another one gives other seeds.
     """
 
     def __init__(self, seed: int, use: Use) -> None:
@@ -37,16 +33,17 @@ class NoiseSeeds:
         """Never draw `seed` for this caption: it is its own already."""
         self._taken[text].add(seed % 2**BITS)
 
-    def draw(self, text: str, *place: int) -> int:
-        """A seed from 0 to 2^32 - 1 for a caption, new to it; `place` tells its noises apart."""
-        for attempt in itertools.count():
-            what = json.dumps([self.seed, self.use, text, *place, attempt])
-            bits = int.from_bytes(hashlib.sha256(what.encode()).digest()[: BITS // 8], "big")
-            seed = bits & ~1 | get_args(Use).index(self.use)
-            if seed not in self._taken[text]:
-                self._taken[text].add(seed)
-                return seed
-        raise AssertionError  # a caption has not used up 2^31 seeds
+    def draw(self, text: str, *numbers: int) -> int:
+        """A seed from 0 to 2^32 - 1 for a caption, new to it; `numbers` distinguish its noises."""
+
+        def candidate(attempt: int) -> int:
+            key = json.dumps([self.seed, self.use, text, *numbers, attempt])
+            bits = int.from_bytes(hashlib.sha256(key.encode()).digest()[: BITS // 8], "big")
+            return bits & ~1 | get_args(Use).index(self.use)
+
+        seed = next(seed for seed in map(candidate, itertools.count()) if seed not in self._taken[text])
+        self._taken[text].add(seed)
+        return seed
 
 
 def next_seeds(prompts: Sequence[Prompt], count: int) -> list[list[int]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from golden_noise.errors import UserError
 from golden_noise.prompts.commas import Commas, without_empty_end
 from golden_noise.prompts.records import MARK, Reader, Record
-from golden_noise.prompts.row import KNOWN_COLUMNS, WHOLE, Row, caption_column, check_columns, read_row
+from golden_noise.prompts.row import INTEGER, KNOWN_COLUMNS, Row, caption_column, check_columns, read_row
 
 TAB = "\t"
 DELIMITERS = (",", ";", TAB)
@@ -18,7 +18,7 @@ DECLARED = re.compile('"?sep=([,;\t|])"?\\r?(?=\n)')  # Excel's first line, whic
 
 
 def read_table(file: Path, text: str, delimiter: str) -> Iterator[Row]:
-    """The rows of a table; where the header is one with another delimiter only, or names another, with that.
+    """The rows of a table; with the delimiter that the header needs, or that a line above it names.
 
     Raises:
         UserError: no caption column, a row that cannot be read, or could be read in two ways.
@@ -40,11 +40,10 @@ def read_table(file: Path, text: str, delimiter: str) -> Iterator[Row]:
         rows = Commas(file, records[0].cells, rows, delimiter).certain()
     _check_ends(file, names, rows)
     for record in rows:
-        place, cells = f"{file}, line {record.line}", without_empty_end(record.cells, len(names))
+        where, cells = f"{file}, line {record.line}", without_empty_end(record.cells, len(names))
         if len(cells) > len(names):
-            raise UserError(f"{place}: {len(cells)} cells for {len(names)} columns")
-        row = read_row(place, dict(zip(names, cells, strict=False)))
-        if row:
+            raise UserError(f"{where}: {len(cells)} cells for {len(names)} columns")
+        if row := read_row(where, dict(zip(names, cells, strict=False))):
             yield row
 
 
@@ -53,7 +52,7 @@ def _names(header: Iterable[str]) -> list[str]:
 
 
 def _tab_records(file: Path, text: str) -> list[Record]:
-    """Tab-separated values have no quotation marks but text, unless every one of them is at a cell's border.
+    """Marks in tab-separated values are text, unless every one of them is at a cell's border.
 
     Raises:
         UserError: it is uncertain which holds, as some cells are certainly quoted or a cell may have several lines.
@@ -90,17 +89,16 @@ def _are_whole_rows(record: Record, literal: Sequence[Record]) -> bool:
 
 def _are_numbered(record: Record) -> bool:
     """Whether each line of a record starts with a number of its own."""
-    return all(len(cells) > 1 and WHOLE.fullmatch(cells[0].strip()) for cells in record.lines)
+    return all(len(cells) > 1 and INTEGER.fullmatch(cells[0].strip()) for cells in record.lines)
 
 
 def _check_starts(file: Path, names: Sequence[str], rows: Sequence[Record]) -> None:
-    """Check that each row starts a prompt: a line end in a caption that is not quoted makes two rows of it.
+    """Refuse a row that ends before the caption, or has no number where most have.
 
-    Raises:
-        UserError: a row ends before the caption, or has no number where most have.
+    A line end in a caption that is not quoted makes such rows.
     """
     caption = caption_column(names) or 0
-    numbers = [WHOLE.fullmatch(row.cells[0].strip()) is not None for row in rows]
+    numbers = [INTEGER.fullmatch(row.cells[0].strip()) is not None for row in rows]
     numbered = caption > 0 and names[0] not in KNOWN_COLUMNS and sum(numbers) * 2 >= len(rows) > 0 and numbers[0]
     for row in rows:
         first = row.cells[0].strip()
@@ -114,11 +112,7 @@ def _check_starts(file: Path, names: Sequence[str], rows: Sequence[Record]) -> N
 
 
 def _check_ends(file: Path, names: Sequence[str], rows: Sequence[Record]) -> None:
-    """Check that no row without the columns after the caption may go on in the next one, which has them.
-
-    Raises:
-        UserError: two rows may be the halves of one.
-    """
+    """Refuse two rows that may be the halves of one: only the second has the columns after the caption."""
     caption, width = caption_column(names) or 0, len(names)
     if caption + 1 == width or not any(len(row.cells) >= width for row in rows):
         return
@@ -132,11 +126,7 @@ def _check_ends(file: Path, names: Sequence[str], rows: Sequence[Record]) -> Non
 
 
 def _check_lines(file: Path, records: Sequence[Record]) -> None:
-    """Check that no quoted cell has swallowed rows: a stray mark may meet another one many lines later.
-
-    Raises:
-        UserError: the lines of a cell could be rows of their own.
-    """
+    """Refuse a quoted cell whose lines could be rows: a stray mark may meet another one many lines later."""
     header, rows = records[0] if records else Record(1, []), records[1:]
     width, counts = len(header.cells), {len(record.cells) for record in records if not record.lines}
     if width == 1:  # every line looks like a row: certain if all cells are quoted, or others show that marks quote

@@ -22,10 +22,11 @@ RELATION_COSINE = 0.5  # GenEval's axis threshold: within 60 degrees of the rela
 
 
 @dataclass(frozen=True)
-class Detection:
-    """One found object. Position in original pixels; `overlap` is the IoU with its template in [0, 1].
+class DetectedShape:
+    """One object in an image. Position in original pixels; `overlap` is the IoU with its template in [0, 1].
 
-    `shape` is "unknown" when no template overlaps enough."""
+    `shape` is "unknown" when no template overlaps enough.
+    """
 
     shape: str
     colour: str
@@ -63,7 +64,7 @@ def _enlarging(side: int) -> np.ndarray:
     return ndimage.zoom(np.eye(side), (UPSAMPLING, 1), order=1, grid_mode=True, mode="nearest")
 
 
-def detect(image: np.ndarray) -> list[Detection]:
+def detect(image: np.ndarray) -> list[DetectedShape]:
     """Find all objects in an image (3, H, W), float in [0, 1]."""
     rows, columns = (_enlarging(side) for side in image.shape[1:])
     fine = (rows @ image @ columns.T).astype(np.float32)
@@ -72,7 +73,7 @@ def detect(image: np.ndarray) -> list[Detection]:
     along = np.tensordot(hues, grey_free, axes=1)  # chroma in the direction of each palette hue
     nearest = along.argmax(0)
     inside = along.max(0) >= 0.5 * chromas[nearest]
-    found = []
+    detected = []
     smallest = SMALLEST_AREA * UPSAMPLING**2
     for index, colour in enumerate(COLOURS):
         coloured = inside & (nearest == index)
@@ -82,11 +83,11 @@ def detect(image: np.ndarray) -> list[Detection]:
         for label, window in enumerate(ndimage.find_objects(labels), start=1):
             mask = labels[window] == label
             if mask.sum() >= smallest:
-                found.append(_describe(mask, window, colour))
-    return found
+                detected.append(_describe(mask, window, colour))
+    return detected
 
 
-def _describe(mask: np.ndarray, window: tuple[slice, slice], colour: str) -> Detection:
+def _describe(mask: np.ndarray, window: tuple[slice, slice], colour: str) -> DetectedShape:
     fitted = _fit(mask)
     templates = _templates()
     overlaps = (fitted & templates).sum((1, 2)) / (fitted | templates).sum((1, 2))
@@ -95,42 +96,42 @@ def _describe(mask: np.ndarray, window: tuple[slice, slice], colour: str) -> Det
     best = int(overlaps.argmax())
     known = overlaps[best] >= SMALLEST_OVERLAP and stretch <= 1.5
     y, x = ((side.start + side.stop) / 2 / UPSAMPLING for side in window)
-    return Detection(SHAPES[best] if known else "unknown", colour, x, y, float(overlaps[best]))
+    return DetectedShape(SHAPES[best] if known else "unknown", colour, x, y, float(overlaps[best]))
 
 
-def passes(request: Request, found: list[Detection]) -> bool:
+def passes(request: Request, detected: list[DetectedShape]) -> bool:
     """GenEval's verdict, strict: exactly the requested objects, colours and relation, and nothing else."""
-    matched = _match(request, found)
+    matched = _match(request, detected)
     wanted = sum(part.count for part in request.parts)
-    complete = len(found) == wanted and len(matched) == wanted and all(credit == 1 for _, credit in matched.values())
+    complete = len(detected) == wanted and len(matched) == wanted and all(credit == 1 for _, credit in matched.values())
     return complete and (request.relation is None or _cosine(matched, request.relation) >= RELATION_COSINE)
 
 
-def fulfilment(request: Request, found: list[Detection]) -> float:
+def fulfilment(request: Request, detected: list[DetectedShape]) -> float:
     """Graded form of `passes` in [0, 1]: mean credit of objects, count and relation; 1 needs perfect outlines too."""
-    matched = _match(request, found)
+    matched = _match(request, detected)
     wanted = sum(part.count for part in request.parts)
     objects = sum(credit * detection.overlap for detection, credit in matched.values()) / wanted
-    count = max(0.0, 1 - abs(len(found) - wanted) / wanted)
+    count = max(0.0, 1 - abs(len(detected) - wanted) / wanted)
     terms = [objects, count]
     if request.relation:
         terms.append((1 + _cosine(matched, request.relation)) / 2 if len(matched) == 2 else 0.0)
     return float(np.mean(terms))
 
 
-def _match(request: Request, found: list[Detection]) -> dict[int, tuple[Detection, float]]:
+def _match(request: Request, detected: list[DetectedShape]) -> dict[int, tuple[DetectedShape, float]]:
     """Assign detections to the wanted objects for the largest total credit: half for the shape, half for the colour."""
     wanted = [part for part in request.parts for _ in range(part.count)]
-    if not found:
+    if not detected:
         return {}
     credits = np.array(
-        [[0.5 * (d.shape == w.shape) + 0.5 * (w.colour in (None, d.colour)) for d in found] for w in wanted]
+        [[0.5 * (d.shape == w.shape) + 0.5 * (w.colour in (None, d.colour)) for d in detected] for w in wanted]
     )
     rows, columns = linear_sum_assignment(-credits)
-    return {int(r): (found[c], float(credits[r, c])) for r, c in zip(rows, columns, strict=True)}
+    return {int(r): (detected[c], float(credits[r, c])) for r, c in zip(rows, columns, strict=True)}
 
 
-def _cosine(matched: dict[int, tuple[Detection, float]], relation: str) -> float:
+def _cosine(matched: dict[int, tuple[DetectedShape, float]], relation: str) -> float:
     """Cosine between the offset of the first object from the second and the relation's direction."""
     if len(matched) < 2:
         return -1.0

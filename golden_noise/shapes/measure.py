@@ -2,21 +2,20 @@
 
     python -m golden_noise.shapes.measure [weights=FOLDER] [count=1200] [figures=FILE.json] [sheet=FILE.png] ...
 
-Prints the figures. Only if told where, it writes them (figures=) and a contact sheet at the best guidance (sheet=).
+Prints the figures. figures= and sheet= name files for them and for a contact sheet at the best guidance.
 """
 
 import json
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from tqdm import tqdm
 
 from golden_noise.hub import PACKAGE
-from golden_noise.images import to_pil
+from golden_noise.images import contact_sheet, to_pil
 from golden_noise.metrics.pickscore import PickScore
 from golden_noise.noise import draw_noise
 from golden_noise.pipelines.sdxl import SDXLPipeline
@@ -37,7 +36,7 @@ DEFAULTS = {
 }
 BATCH = 100
 CHOICES = 64  # captions that the reward chooses among
-ZOOM, EXAMPLES, MARGIN = 4, 3, 10
+EXAMPLES = 3  # images of each task in the sheet
 
 
 @torch.inference_mode()
@@ -78,20 +77,11 @@ def measure_reward(reward: PickScore, seed: int) -> float:
     return float((scores.argmax(0) == torch.arange(len(texts))).float().mean())
 
 
-def contact_sheet(pipeline: SDXLPipeline, guidance: float, seed: int) -> Image.Image:
-    """Samples from plain noise, one column per task, each under its caption."""
+def sheet(pipeline: SDXLPipeline, guidance: float, seed: int) -> Image.Image:
+    """Samples from plain noise, each above its caption, every task equally often."""
     prompts = draw_prompts("test", EXAMPLES * len(TASKS), seed)
-    prompts.sort(key=lambda prompt: TASKS.index(prompt.tags["task"]))
-    side, line = SIZE * ZOOM, 12
-    width, height = side + MARGIN, side + MARGIN + 2 * line
-    sheet = Image.new("RGB", (len(TASKS) * width + MARGIN, EXAMPLES * height + line), "white")
-    write = ImageDraw.Draw(sheet)
-    for i, (prompt, image) in enumerate(zip(prompts, to_pil(draw(pipeline, prompts, guidance)), strict=True)):
-        x, y = i // EXAMPLES * width + MARGIN, i % EXAMPLES * height + MARGIN
-        sheet.paste(image.resize((side, side), Image.Resampling.NEAREST), (x, y))
-        caption = "\n".join(textwrap.wrap(prompt.text, 24))
-        write.multiline_text((x + side / 2, y + side + 2), caption, "black", anchor="ma", align="center", font_size=11)
-    return sheet
+    images = to_pil(draw(pipeline, prompts, guidance))
+    return contact_sheet([(prompt.text, image) for prompt, image in zip(prompts, images, strict=True)])
 
 
 def main(arguments: list[str]) -> None:
@@ -115,7 +105,7 @@ def main(arguments: list[str]) -> None:
         Path(config.figures).write_text(json.dumps(figures, indent=2) + "\n")
     if config.sheet:
         best = max(by_guidance, key=lambda w: by_guidance[w]["all"])
-        contact_sheet(pipeline, best, config.seed).save(config.sheet)
+        sheet(pipeline, best, config.seed).save(config.sheet)
 
 
 if __name__ == "__main__":

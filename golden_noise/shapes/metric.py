@@ -28,11 +28,11 @@ class ShapesScore:
         """Scores (B,) float32; see `Metric`.
 
         Raises:
-            UserError: a prompt is no caption of the miniature.
+            UserError: a prompt is not a caption of the miniature.
         """
         known = requests()
         for prompt in prompts:
             if prompt not in known:
                 raise UserError(f"the shapes metric cannot judge {prompt!r}: it knows captions such as 'a red circle'")
-        found = [detect(image) for image in from_pil(to_pil(images)).numpy()]
-        return torch.tensor([float(self.judge(known[p], f)) for p, f in zip(prompts, found, strict=True)])
+        detected = [detect(image) for image in from_pil(to_pil(images)).numpy()]
+        return torch.tensor([float(self.judge(known[p], d)) for p, d in zip(prompts, detected, strict=True)])

@@ -65,7 +65,7 @@ def _text_config(tokenizer: CLIPTokenizer, width: int, layers: int) -> CLIPTextC
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        # CLIP's usual initialisation (0.02) hardly tells captions apart at this width.
+        # CLIP's usual initialisation (0.02) hardly distinguishes captions at this width.
         initializer_factor=3.0,
     )
 

@@ -33,11 +33,7 @@ def draw_prompts(split: Literal["train", "test"], count: int, seed: int = 0) -> 
 
 
 def split_captions(split: Literal["train", "test"]) -> dict[str, list[str]]:
-    """The captions of one side of the split, by task.
-
-    Raises:
-        UserError: there is no such side.
-    """
+    """The captions of one side of the split, by task."""
     if split not in ("train", "test"):
         raise UserError(f"prompts.split={split!r} must be 'train' or 'test'")
     chosen = {}

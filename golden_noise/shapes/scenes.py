@@ -5,7 +5,7 @@ position and colour attribution. A caption fixes a `Request`; `sample_scene` dra
 Images are RGB, SIZE x SIZE pixels, float32 in [0, 1].
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import permutations, product
 
@@ -75,34 +75,30 @@ class Scene:
 @cache
 def requests() -> dict[str, Request]:
     """Every caption of the miniature, in a fixed order, with what it asks for."""
-    found: dict[str, Request] = {}
+    by_text: dict[str, Request] = {}
 
     def add(task: str, opening: str, parts: tuple[Part, ...], relation: str | None = None) -> None:
         text = opening + f" {relation or 'and'} ".join(part.phrase for part in parts)
-        found[text] = Request(task, text, parts, relation)
+        by_text[text] = Request(task, text, parts, relation)
 
-    pairs = list(permutations(SHAPES, 2))
-    coloured_pairs = [
-        (Part(first, one), Part(second, other))
-        for (first, second), (one, other) in product(pairs, permutations(COLOURS, 2))
-    ]
+    pairs = [(Part(first), Part(second)) for first, second in permutations(SHAPES, 2)]
+    colours = list(permutations(COLOURS, 2))
+    coloured_pairs = [(replace(a, colour=x), replace(b, colour=y)) for (a, b), (x, y) in product(pairs, colours)]
     for opening in OPENINGS:
         for shape in SHAPES:
             add("single_object", opening, (Part(shape),))
-        for first, second in pairs:
-            add("two_object", opening, (Part(first), Part(second)))
+        for parts in pairs:
+            add("two_object", opening, parts)
         for shape, count in product(SHAPES, NUMBERS):
             add("counting", opening, (Part(shape, count=count),))
         for shape, colour in product(SHAPES, COLOURS):
             add("colors", opening, (Part(shape, colour),))
     for relation in RELATIONS:
-        for first, second in pairs:
-            add("position", "", (Part(first), Part(second)), relation)
-        for parts in coloured_pairs:
+        for parts in pairs + coloured_pairs:
             add("position", "", parts, relation)
     for parts in coloured_pairs:
         add("color_attr", "", parts)
-    return found
+    return by_text
 
 
 @cache
@@ -124,7 +120,7 @@ def sample_scene(request: Request, rng: np.random.Generator) -> Scene:
     names = list(COLOURS)
     colours = [part.colour or names[rng.integers(len(names))] for part in wanted]
     radii = rng.uniform(4.0, largest, len(wanted))
-    centres = _place(radii, request.relation, rng)
+    centres = _sample_centres(radii, request.relation, rng)
     shapes = tuple(
         Shape(part.shape, colour, float(x), float(y), float(radius))
         for part, colour, (x, y), radius in zip(wanted, colours, centres, radii, strict=True)
@@ -132,7 +128,7 @@ def sample_scene(request: Request, rng: np.random.Generator) -> Scene:
     return Scene(shapes, float(rng.uniform(*BACKGROUND_RANGE)))
 
 
-def _place(radii: np.ndarray, relation: str | None, rng: np.random.Generator) -> np.ndarray:
+def _sample_centres(radii: np.ndarray, relation: str | None, rng: np.random.Generator) -> np.ndarray:
     """Rejection sampling of centres (N, 2), many candidates at a time: apart, inside, and clearly in the relation."""
     low, high = radii[:, None] + 1, SIZE - 1 - radii[:, None]
     needed = radii[:, None] + radii[None] + GAP - 1e3 * np.eye(len(radii))
@@ -159,15 +155,10 @@ def render(scenes: list[Scene]) -> np.ndarray:
     backgrounds = np.array([scene.background for scene in scenes], dtype=np.float32)
     images = np.broadcast_to(backgrounds[:, None, None, None], (len(scenes), 3, SIZE, SIZE)).copy()
     flat = [(i, shape) for i, scene in enumerate(scenes) for shape in scene.shapes]
-    if not flat:
-        return images
     for name in SHAPES:
         chosen = [(i, shape) for i, shape in flat if shape.shape == name]
-        if not chosen:
-            continue
-        place = np.array([(shape.x, shape.y, shape.radius) for _, shape in chosen], dtype=np.float32)
-        covers = coverage(name, *place.T)
-        for (i, shape), cover in zip(chosen, covers, strict=True):
+        sizes = np.array([(shape.x, shape.y, shape.radius) for _, shape in chosen], dtype=np.float32).reshape(-1, 3)
+        for (i, shape), cover in zip(chosen, coverage(name, *sizes.T), strict=True):
             colour = np.array(COLOURS[shape.colour], dtype=np.float32)[:, None, None] / 255
             images[i] += cover * (colour - images[i])
     return images

@@ -2,8 +2,8 @@
 
     python -m golden_noise.shapes.train [out=FOLDER] [seed=0] [denoiser.steps=1800] ...
 
-Stages run in order; a stage whose result exists is skipped and an interrupted one goes on from its last checkpoint,
-on the same data: batch i of a stage depends on the seed and i alone. The settings stand in train.yaml beside this file.
+Stages run in order; a stage whose result exists is skipped and an interrupted one resumes from its last checkpoint,
+on the same data: batch i of a stage depends on the seed and i alone. The settings are in train.yaml beside this file.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
@@ -53,9 +54,8 @@ class LatentBatches(IterableDataset):
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for step in self.steps:
-            chosen = np.random.default_rng((*self.seed, step)).integers(
-                len(self.stored["captions"]), size=self.batch_size
-            )
+            rng = np.random.default_rng((*self.seed, step))
+            chosen = rng.integers(len(self.stored["captions"]), size=self.batch_size)
             yield self.stored["latents"][chosen], self.stored["captions"][chosen]
 
 
@@ -120,7 +120,7 @@ class VAEStage(Stage):
 
 
 class DecoderStage(Stage):
-    """The decoder alone, on the posterior's means plus a little noise, so that it forgives the denoiser's errors."""
+    """The decoder alone, on the posterior's means plus a little noise, so that it tolerates the denoiser's errors."""
 
     number = 1
 
@@ -136,14 +136,13 @@ class DecoderStage(Stage):
             # Of a random strength per image: clean latents have to stay sharp.
             strength = self.settings.noise * latents.std() * torch.rand(len(latents), 1, 1, 1)
             latents = latents + strength * torch.randn_like(latents)
-        decoded = self.vae.decode(latents).sample
-        return reconstruction_loss(decoded, images)
+        return reconstruction_loss(self.vae.decode(latents).sample, images)
 
 
 class Conditional(torch.nn.Module):
     """The UNet with both of its text encoders, which learn with it."""
 
-    def __init__(self, pipe: models.StableDiffusionXLPipeline):
+    def __init__(self, pipe: StableDiffusionXLPipeline):
         super().__init__()
         self.unet, self.text_encoder, self.text_encoder_2 = pipe.unet, pipe.text_encoder, pipe.text_encoder_2
 
@@ -161,22 +160,13 @@ class DenoiserStage(Stage):
 
     number = 2
 
-    def __init__(
-        self,
-        settings: DictConfig,
-        seed: int,
-        pipe: models.StableDiffusionXLPipeline,
-        stored: dict[str, Tensor],
-    ):
+    def __init__(self, settings: DictConfig, seed: int, pipe: StableDiffusionXLPipeline, stored: dict[str, Tensor]):
         super().__init__(settings, seed)
         self.net = Conditional(pipe)
-        self.average: Any = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(settings.ema)).requires_grad_(
-            False
-        )
-        self.scheduler = pipe.scheduler
-        self.stored = stored
-        texts = list(CAPTIONS)
-        self.tokens = pipe.tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
+        self.average: Any = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
+        self.average.requires_grad_(False)
+        self.scheduler, self.stored = pipe.scheduler, stored
+        self.tokens = pipe.tokenizer(list(CAPTIONS), padding="max_length", return_tensors="pt").input_ids
 
     def batches(self, steps: range) -> IterableDataset:
         return LatentBatches(self.stored, (self.seed, self.number), self.settings.batch_size, steps)
@@ -235,25 +225,23 @@ def fit(stage: Stage, folder: Path) -> Any:
     return stage
 
 
-def train_vae(config: DictConfig, out: Path) -> models.AutoencoderKL:
+def train_vae(config: DictConfig, out: Path) -> AutoencoderKL:
     if not (out / "vae").exists():
         vae = fit(VAEStage(config.vae, config.seed), out / "stage-vae").vae
         vae = fit(DecoderStage(config.decoder, config.seed, vae), out / "stage-decoder").vae
         vae.register_to_config(scaling_factor=1 / latent_std(vae, config.seed))
-        with atomic_folder(out / "vae") as folder:
-            vae.save_pretrained(folder)
-            _forget_origin(folder)
-    return models.AutoencoderKL.from_pretrained(out / "vae")
+        save_models(out / "vae", vae)
+    return AutoencoderKL.from_pretrained(out / "vae")
 
 
 @torch.no_grad()
-def latent_std(vae: models.AutoencoderKL, seed: int) -> float:
+def latent_std(vae: AutoencoderKL, seed: int) -> float:
     pixels, _ = next(iter(SceneBatches((seed, 10), 1024, range(1))))
     return float(vae.encode(pixels).latent_dist.mean.std())
 
 
 @torch.no_grad()
-def stored_latents(config: DictConfig, vae: models.AutoencoderKL, out: Path) -> dict[str, Tensor]:
+def stored_latents(config: DictConfig, vae: AutoencoderKL, out: Path) -> dict[str, Tensor]:
     """Scaled latents (N, 4, 8, 8) and captions (N,) of drawn scenes, encoded once."""
     path = out / "latents.safetensors"
     if not path.exists():
@@ -274,15 +262,9 @@ def train_pipeline(config: DictConfig, out: Path) -> None:
     pipe = models.build_pipeline()
     stage = DenoiserStage(config.denoiser, config.seed, pipe, stored_latents(config, vae, out))
     averaged = fit(stage, out / "stage-denoiser").average.module
-    pipe.register_modules(
-        vae=vae,
-        unet=averaged.unet,
-        text_encoder=averaged.text_encoder,
-        text_encoder_2=averaged.text_encoder_2,
-    )
-    with atomic_folder(out / "pipeline") as folder:
-        pipe.to(dtype=torch.float16).save_pretrained(folder)
-        _forget_origin(folder)
+    parts = {name: getattr(averaged, name) for name in ("unet", "text_encoder", "text_encoder_2")}
+    pipe.register_modules(vae=vae, **parts)
+    save_models(out / "pipeline", pipe.to(dtype=torch.float16))
 
 
 def train_reward(config: DictConfig, out: Path) -> None:
@@ -290,18 +272,18 @@ def train_reward(config: DictConfig, out: Path) -> None:
         return
     torch.manual_seed(config.seed)
     stage = fit(RewardStage(config.reward, config.seed), out / "stage-reward")
-    with atomic_folder(out / "reward") as folder:
-        stage.clip.half().save_pretrained(folder)
-        stage.processor.save_pretrained(folder)
-        _forget_origin(folder)
+    save_models(out / "reward", stage.clip.half(), stage.processor)
 
 
-def _forget_origin(folder: Path) -> None:
-    """Remove the folder that a model was loaded from, which diffusers writes into its config."""
-    for path in folder.rglob("*.json"):
-        config = json.loads(path.read_text())
-        if config.pop("_name_or_path", None) is not None:
-            path.write_text(json.dumps(config, indent=2) + "\n")
+def save_models(path: Path, *parts: Any) -> None:
+    """Save models, without the name of the folder that they were loaded from, which diffusers writes into configs."""
+    with atomic_folder(path) as folder:
+        for part in parts:
+            part.save_pretrained(folder)
+        for file in folder.rglob("*.json"):
+            config = json.loads(file.read_text())
+            if config.pop("_name_or_path", None) is not None:
+                file.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def main(arguments: list[str]) -> None:

@@ -1,7 +1,7 @@
 """Which process does which unit of a job: locks that end with their process, on one machine or on several.
 
-Claims are locks of the system itself: `filelock` has no locks that several processes share, and where a file system has
-none at all, it goes on with files that outlive a killed process.
+Claims are locks of the system itself: `filelock` has no shared locks, and on a file system without locks it falls back
+to files that outlive a killed process.
 """
 
 import contextlib
@@ -17,20 +17,23 @@ from filelock import FileLock
 from golden_noise.errors import UserError
 
 POLL = 0.5  # seconds between two looks at what other processes have finished
-_PRESENCE = ".working-on-{}"  # workers share it; whoever deletes what they made must have it alone
+_PRESENCE = ".working-on-{}"  # shared by workers; exclusive for whoever deletes what they made
 _WRITING = ".writing"
 
 
 class Claims:
     """The units of a folder that this process works on, each a locked file `.NAME-NNNNNN.claim`.
 
-    It is the lock that counts, not the file: the system drops it whatever ends its process, also on NFS (since Linux
-    2.6.12), while only clocks or process numbers, which differ between machines, could tell a dead process's file
-    from a live one's. To be used as a context, at whose end all claims are given back.
+    The lock counts, not the file: the system drops it whatever ends its process, also on NFS (since Linux 2.6.12).
+    Clocks and process numbers, which differ between machines, could not tell a dead process's file from a live one's.
+    Used as a context, at whose end all claims are given back.
 
     Args:
         folder: that the processes share.
         name: of what the units are, such as "pairs".
+
+    Raises:
+        UserError: on use, if the file system has no locks.
     """
 
     def __init__(self, folder: Path, name: str):
@@ -56,22 +59,19 @@ class Claims:
     ) -> Iterator[int]:
         """Gives unfinished units, each claimed for this process, until all are finished or were given here.
 
-        Units of other processes are waited for: one whose process dies is given, too. Whoever takes a unit calls
-        `finish` once it is done.
+        Units of other processes are waited for, and given if their process dies. The caller calls `finish` for each
+        unit that is done.
 
         Args:
             units: those that were not finished at the last look.
-            is_finished: looks again, at a unit that is claimed now: another process may have finished it meanwhile.
-            waiting: called when there is nothing left to do but to wait for other processes.
-
-        Raises:
-            UserError: the file system has no locks.
+            is_finished: looks again at a unit that was just claimed, which another process may have finished.
+            waiting: called when only units of other processes are left.
         """
         left = list(units)
         while left:
             others = []
             for unit in left:
-                if not self.take(unit):
+                if not self._take(unit):
                     others.append(unit)
                 elif is_finished(unit):
                     self.finish(unit)
@@ -82,12 +82,8 @@ class Claims:
                 time.sleep(POLL)
             left = others
 
-    def take(self, unit: int) -> bool:
-        """Claim a unit; False if it is somebody's already.
-
-        Raises:
-            UserError: the file system has no locks.
-        """
+    def _take(self, unit: int) -> bool:
+        """Claim a unit; False if another process has it."""
         file = self._path(unit).open("w")
         if not _try_lock(file, fcntl.LOCK_EX):
             file.close()
@@ -96,7 +92,7 @@ class Claims:
         return True
 
     def finish(self, unit: int) -> None:
-        """Give back a unit that is finished. Whoever waited for its claim will look and see that."""
+        """Give back a finished unit. A process that waited for its claim looks again whether it is finished."""
         if unit in self._held:
             self._path(unit).unlink(missing_ok=True)
             self._held.pop(unit).close()
@@ -112,43 +108,43 @@ class Claims:
 
 @contextlib.contextmanager
 def alone(folder: Path, name: str) -> Iterator[None]:
-    """Work in a folder in which nobody else does, nor shares units of that name.
+    """Work in a folder while no other process does or shares units of that name.
 
     Raises:
-        UserError: somebody does, or the file system has no locks.
+        UserError: another process does, or the file system has no locks.
     """
     with _lock(folder / _PRESENCE.format(name), fcntl.LOCK_EX):
         yield
 
 
 def is_lock(name: str) -> bool:
-    """Whether a file of this name is left by locks alone."""
+    """Whether a file of this name is a lock's."""
     return name == _WRITING or name.startswith(_PRESENCE.format(""))
 
 
 def locked(folder: Path) -> FileLock:
-    """A folder's lock, for what takes a moment: a context that waits for it."""
+    """A folder's lock for short work: a context that waits for it."""
     return FileLock(folder / _WRITING)
 
 
 @contextlib.contextmanager
-def _lock(path: Path, kind: int) -> Iterator[None]:
+def _lock(path: Path, operation: int) -> Iterator[None]:
     with path.open("w") as file:
-        if not _try_lock(file, kind):
+        if not _try_lock(file, operation):
             raise UserError(f"another process works in {path.parent}: wait for it or stop it")
         yield
 
 
-def _try_lock(file: IO[str], kind: int) -> bool:
+def _try_lock(file: IO[str], operation: int) -> bool:
     try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
+        fcntl.flock(file, operation | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            return False
         if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise UserError(
-                f"the file system of {file.name} has no locks ({error.strerror}), which keep processes apart:"
-                " choose a folder of another one with data_dir=FOLDER or paths.outputs=FOLDER"
+                f"the file system of {file.name} has no locks ({error.strerror}), which processes need to share work:"
+                " choose a folder on another one with data_dir=FOLDER or paths.outputs=FOLDER"
             ) from error
         raise
     return True

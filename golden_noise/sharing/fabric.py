@@ -1,8 +1,9 @@
-"""Several processes that share one job: started together, or one after the other with the same command."""
+"""Several processes that share one job, started together or by repeating the command."""
 
 import logging
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -15,7 +16,7 @@ from omegaconf import DictConfig
 
 from golden_noise.errors import UserError, first_line
 from golden_noise.sharing.claims import Claims
-from golden_noise.sharing.processes import telling_of_a_wait
+from golden_noise.sharing.processes import announcing_a_wait
 
 
 def launch(config: DictConfig) -> Fabric:
@@ -28,12 +29,12 @@ def launch(config: DictConfig) -> Fabric:
     """
     if config.fabric.devices != 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise UserError("several processes can share one job only: leave out -m or fabric.devices")
-    for name in ("lightning.fabric", "lightning.pytorch"):  # they tell at length how the processes met
+    for name in ("lightning.fabric", "lightning.pytorch"):  # they log at length how the processes met
         logging.getLogger(name).setLevel(logging.WARNING)
     alone = config.fabric.devices == config.fabric.num_nodes == 1  # whatever started this process
     try:
         fabric: Fabric = instantiate(config.fabric, plugins=[LightningEnvironment()] if alone else None)
-        with telling_of_a_wait("fabric.devices=1 fabric.num_nodes=1"):
+        with announcing_a_wait("fabric.devices=1 fabric.num_nodes=1"):
             fabric.launch()
     except (ValueError, InstantiationException) as error:
         reason = first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
@@ -49,22 +50,16 @@ def launch(config: DictConfig) -> Fabric:
 def shared_batches(folder: Path, total: int, size: int, name: str = "batch") -> Iterator[range]:
     """All ranges of at most `size` out of `total` positions, each claimed in `folder` while it is worked on.
 
-    Every process gets every range, so that it has seen all of them finished at the end: what another process has made
-    of one is there then, and only what is missing is to be made.
+    Every process gets every range. Of one that another process has finished, everything exists by then: make only what
+    is missing.
 
     Args:
-        name: tells works in one folder apart.
-
-    Raises:
-        UserError: the folder's file system has no locks.
+        name: distinguishes works in one folder.
     """
-    waits = False
 
+    @cache  # printed once
     def waiting() -> None:
-        nonlocal waits
-        if not waits:
-            print("other processes are at the rest: waiting for them", file=sys.stderr)
-        waits = True
+        print("other processes work on the rest: waiting for them", file=sys.stderr)
 
     with Claims(folder, name) as claims:
         for unit in claims.share(range(-(-total // size)), lambda _: False, waiting):

@@ -1,4 +1,4 @@
-"""The processes of one job: which of them this is, and what to say when the others do not come."""
+"""The processes of one job: which of them this is, and a message if the others do not start."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from golden_noise.errors import UserError
 
-PATIENCE = 5.0  # seconds until a wait is told
+PATIENCE = 5.0  # seconds until a wait is announced
 
 
 def started_several_times() -> bool:
@@ -28,11 +28,7 @@ def machines() -> int:
 
 
 def _count(torchrun: str, slurm: str) -> int | None:
-    """A number that torchrun or SLURM set; none of SLURM's in its interactive shell, where Lightning starts processes.
-
-    Raises:
-        UserError: it is no number.
-    """
+    """A number that torchrun or SLURM set; not SLURM's in its interactive shell, where Lightning starts processes."""
     interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
     name = torchrun if os.environ.get(torchrun) or interactive else slurm
     if not (text := os.environ.get(name)):
@@ -43,28 +39,28 @@ def _count(torchrun: str, slurm: str) -> int | None:
 
 
 def is_first() -> bool:
-    """Whether this is the first of a job's processes, whoever starts them: the one that logs and tidies."""
+    """Whether this is the first of a job's processes, however they are started: the one that logs and tidies."""
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         return os.environ["RANK"] == "0"
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 @contextmanager
-def telling_of_a_wait(one_process: str) -> Iterator[threading.Timer]:
-    """Says on stderr that this process waits for others, unless they are there within seconds.
+def announcing_a_wait(one_process: str) -> Iterator[threading.Timer]:
+    """Says on stderr that this process waits for others, unless they start within seconds.
 
-    SLURM's variables in a job without `srun`, or torchrun's set by hand, let one process wait for ever. Cancel the
-    timer where the processes have met.
+    SLURM's variables in a job without `srun`, or torchrun's set by hand, make one process wait for ever. Cancel the
+    timer once the processes have met.
 
     Args:
         one_process: the settings for a job in one process.
     """
-    asked = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS")
+    expected = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS")
     slurm = "SLURM_NTASKS" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
+    cause, command = ("SLURM_NTASKS", "srun") if slurm else ("the environment", "torchrun")
     text = (
-        f"waiting for {f'all {asked}' if asked else 'the other'} processes of this job, as "
-        + ("SLURM_NTASKS says: start them with srun" if slurm else "the environment says: start them with torchrun")
-        + f", or give {one_process} for one process"
+        f"waiting for {f'all {expected}' if expected else 'the other'} processes of this job, as {cause} says:"
+        f" start them with {command}, or give {one_process} for one process"
     )
     timer = threading.Timer(PATIENCE, lambda: print(text, file=sys.stderr, flush=True))
     timer.daemon = True

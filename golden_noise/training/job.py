@@ -35,7 +35,7 @@ from golden_noise.pipelines.loading import model_dtype
 from golden_noise.prompts import Prompt
 from golden_noise.prompts.job import of_another_pipeline
 from golden_noise.sharing.claims import alone
-from golden_noise.sharing.processes import is_first, telling_of_a_wait
+from golden_noise.sharing.processes import announcing_a_wait, is_first
 from golden_noise.tracking import record
 from golden_noise.tracking.wandb import (
     build_loggers,
@@ -98,7 +98,7 @@ def train_alone(config: DictConfig, folder: Path) -> None:
     rank_zero_only(data.setup)("fit")
     begin(config, folder, data, trainer)
     log_config(trainer.loggers, config)
-    with telling_of_a_wait("devices=1") as timer:
+    with announcing_a_wait("devices=1") as timer:
         trainer.callbacks.append(LambdaCallback(setup=lambda *_, **__: timer.cancel()))  # type: ignore[attr-defined]
         try:
             trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)

@@ -34,16 +34,16 @@ def test_ranks_share_an_epoch_exactly(sizes, batch_size, world_size, shuffle_sha
     order = epoch_order(stored(sizes), shuffle_shards, seed=1, epoch=epoch)
     assert sorted(names(order)) == pairs and order.dtype == np.int32
     for split in ("train", "val"):
-        ranks = [deal(order, split, batch_size, rank, world_size) for rank in range(world_size)]
-        assert len({len(batches) for batches in ranks}) == 1, "a rank that waits for the others hangs"
-        seen = [pair for batches in ranks for batch in batches for pair in names(batch)]
+        steps = deal(order, split, batch_size, world_size)
+        assert all(len(batches) == world_size for batches in steps), "a rank that waits for the others hangs"
+        seen = [pair for batches in steps for batch in batches for pair in names(batch)]
         assert len(seen) == len(set(seen))
         if split == "train":
-            assert all(len(batch) == batch_size for batches in ranks for batch in batches)
+            assert all(len(batch) == batch_size for batches in steps for batch in batches)
             assert 0 <= len(pairs) - len(seen) < batch_size * world_size
         elif len(pairs) >= world_size:
             assert sorted(seen) == pairs
-            sizes_of = {len(batch) for batches in ranks for batch in batches}
+            sizes_of = {len(batch) for batches in steps for batch in batches}
             assert min(sizes_of) > 0 and max(sizes_of) <= max(batch_size, 2) and max(sizes_of) - min(sizes_of) <= 1
         else:
             assert seen == []
@@ -54,8 +54,8 @@ def test_a_step_has_the_same_pairs_on_any_number_of_ranks(sizes, shuffle_shards)
     order = epoch_order(stored(sizes), shuffle_shards, seed=0, epoch=2)
 
     def steps(world_size):
-        ranks = [deal(order, "train", 12 // world_size, rank, world_size) for rank in range(world_size)]
-        return [{pair for batch in step for pair in names(batch)} for step in zip(*ranks, strict=True)]
+        dealt = deal(order, "train", 12 // world_size, world_size)
+        return [{pair for batch in step for pair in names(batch)} for step in dealt]
 
     assert steps(1) == steps(2) == steps(4)
 

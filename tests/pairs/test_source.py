@@ -231,7 +231,7 @@ def test_mistakes_in_data_dir_are_one_line(pairs):
 
 def test_an_index_cannot_run_a_command(pairs, tmp_path):
     rewrite_entry(pairs, name=f"x; touch {tmp_path}/run; pairs-000000.tar")
-    with pytest.raises(UserError, match=r"index\.json is damaged .*no shard name"):
+    with pytest.raises(UserError, match=r"index\.json is damaged .*name: String should match"):
         contents(ShardSource(f"pipe:cat {pairs}/pairs-000000.tar"))
     assert not (tmp_path / "run").exists()
 

@@ -72,7 +72,7 @@ def test_the_home_folder(write, monkeypatch, tmp_path):
 
 
 def test_encodings(texts, refusal):
-    assert "a.txt is no UTF-8 text (invalid continuation byte at byte 8, line 2)" in refusal(
+    assert "a.txt is not UTF-8 text (invalid continuation byte at byte 8, line 2)" in refusal(
         "a.txt", "one\nein Ärger".encode("latin-1")
     )
     assert texts("b.csv", "caption\nein Hügel\n".encode("utf-16")) == ["ein Hügel"]
@@ -84,7 +84,7 @@ def test_packed_and_unknown_files_are_refused(refusal):
     assert "a.csv.gz is packed (gzip): unpack it" in refusal("a.csv.gz", gzip.compress(b"caption\na\n"))
     assert "b.csv is packed (gzip)" in refusal("b.csv", gzip.compress(b"caption\na\n"))
     assert "c.xlsx is packed (zip, as Excel's .xlsx is)" in refusal("c.xlsx", b"PK\x03\x04...")
-    assert "d.yaml is of no kind that is read" in refusal("d.yaml", "- one\n- two\n")
+    assert "d.yaml has an unknown ending" in refusal("d.yaml", "- one\n- two\n")
 
 
 def test_limit_counts_prompts_of_the_file(write):

@@ -44,12 +44,12 @@ def test_seeds_that_pandas_made_floats(table):
     ("columns", "words"),
     [
         ({"words": ["a"]}, "a.parquet has no caption column"),
-        ({"caption": [1]}, "are no text (int64)"),
-        ({"caption": [["a", "b"]]}, "are no text (list"),
+        ({"caption": [1]}, "are not text (int64)"),
+        ({"caption": [["a", "b"]]}, "are not text (list"),
         ({"caption": ["a"], "Caption": ["b"]}, "two columns 'caption'"),
         ({"caption": ["a", "b"], "seed": [1, 1.5]}, "row 2: seed '1.5'"),
         ({"caption": ["a", "b\0"]}, "row 2: the caption"),
-        ({"caption": ["a"], "Seed": [[1]]}, "the seeds in the column 'Seed' are no numbers (list"),
+        ({"caption": ["a"], "Seed": [[1]]}, "the seeds in the column 'Seed' are not numbers (list"),
         ({"caption": ["a", None], "prompt": ["b", "real"]}, "row 2: 'caption' is empty, but 'prompt' is not"),
         ({"caption": pa.array([], pa.string())}, "holds no prompts"),
     ],
@@ -62,7 +62,7 @@ def test_what_is_refused(table, columns, words):
 
 def test_damaged_files(refusal, table):
     data = Path(table({"caption": ["a"]})).read_bytes()
-    assert "a.parquet is no whole Parquet file" in refusal("a.parquet", data[: len(data) // 2])
-    assert "a.parquet is no whole Parquet file" in refusal("a.parquet", b"")
-    assert "a.parquet is no whole Parquet file" in refusal("a.parquet", b"PAR1" + b"x" * 50 + b"PAR1")
+    assert "a.parquet is not a whole Parquet file" in refusal("a.parquet", data[: len(data) // 2])
+    assert "a.parquet is not a whole Parquet file" in refusal("a.parquet", b"")
+    assert "a.parquet is not a whole Parquet file" in refusal("a.parquet", b"PAR1" + b"x" * 50 + b"PAR1")
     assert "b.txt is a Parquet file: call it b.parquet" in refusal("b.txt", data)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from golden_noise.shapes.detector import UPSAMPLING, Detection, _enlarging, detect, fulfilment, passes
+from golden_noise.shapes.detector import UPSAMPLING, DetectedShape, _enlarging, detect, fulfilment, passes
 from golden_noise.shapes.scenes import (
     COLOURS,
     RELATIONS,
@@ -30,9 +30,9 @@ def drawn():
     return drawn, [detect(image) for image in images]
 
 
-def found(*objects: tuple[str, str], overlap: float = 1.0) -> list[Detection]:
+def found(*objects: tuple[str, str], overlap: float = 1.0) -> list[DetectedShape]:
     """Ideal detections in a row from left to right."""
-    return [Detection(shape, colour, 8.0 + 8 * i, 16.0, overlap) for i, (colour, shape) in enumerate(objects)]
+    return [DetectedShape(shape, colour, 8.0 + 8 * i, 16.0, overlap) for i, (colour, shape) in enumerate(objects)]
 
 
 def scene(*objects: tuple[str, str]) -> np.ndarray:
@@ -145,7 +145,9 @@ def test_relations_need_their_direction(relation):
 
     def verdict(offset) -> bool:
         x, y = 16 + 8 * np.array(offset)
-        return passes(request, [Detection("circle", "red", x, y, 1.0), Detection("square", "red", 16.0, 16.0, 1.0)])
+        return passes(
+            request, [DetectedShape("circle", "red", x, y, 1.0), DetectedShape("square", "red", 16.0, 16.0, 1.0)]
+        )
 
     across = direction[::-1]
     assert verdict(direction)
@@ -177,13 +179,13 @@ def test_soft_score_is_a_share_and_full_only_if_strict_passes(request, seen, ove
 @settings(deadline=None)
 def test_every_fault_costs_soft_score_and_the_strict_pass(request, seed, which):
     shapes = sample_scene(request, np.random.default_rng(seed)).shapes
-    right = [Detection(shape.shape, shape.colour, shape.x, shape.y, 1.0) for shape in shapes]
+    right = [DetectedShape(shape.shape, shape.colour, shape.x, shape.y, 1.0) for shape in shapes]
     assert passes(request, right)
     full = fulfilment(request, right)
     which %= len(right)
     faults = {
         "missing": right[:which] + right[which + 1 :],
-        "extra": [*right, Detection("circle", "red", 1.0, 1.0, 1.0)],
+        "extra": [*right, DetectedShape("circle", "red", 1.0, 1.0, 1.0)],
         "shape": [*right[:which], replace(right[which], shape="unknown"), *right[which + 1 :]],
     }
     if request.parts[0].colour:
@@ -201,7 +203,7 @@ def test_every_fault_costs_soft_score_and_the_strict_pass(request, seed, which):
 def test_soft_score_falls_step_by_step(text):
     request = requests()[text]
     shapes = sample_scene(request, np.random.default_rng(0)).shapes
-    steps = [[Detection(s.shape, s.colour, s.x, s.y, overlap) for s in shapes] for overlap in (1.0, 0.9, 0.75)]
-    steps += [steps[-1] + [Detection("cross", "green", 1.0, 1.0, 0.75)] * extra for extra in (1, 2)]
+    steps = [[DetectedShape(s.shape, s.colour, s.x, s.y, overlap) for s in shapes] for overlap in (1.0, 0.9, 0.75)]
+    steps += [steps[-1] + [DetectedShape("cross", "green", 1.0, 1.0, 0.75)] * extra for extra in (1, 2)]
     scores = [fulfilment(request, detections) for detections in steps]
     assert scores[0] > scores[1] > scores[2] > scores[3] >= scores[4]
