@@ -105,7 +105,13 @@ def _words(node: dict[str, Any], schema: dict[str, Any]) -> str:
         return f"one of {', '.join(node['enum'])}"
     if node.get("type") == "array":
         return f"a list, each {_words(node['items'], schema)}"
-    names = {"integer": "an integer", "number": "a number", "boolean": "true or false", "string": "text"}
+    names = {
+        "integer": "an integer",
+        "number": "a number",
+        "boolean": "true or false",
+        "string": "text",
+        "null": "null",
+    }
     words = names.get(node.get("type", ""), "settings")
     if "exclusiveMinimum" in node:
         return f"{words} above {node['exclusiveMinimum']}, at most {node['maximum']}"
