@@ -78,18 +78,8 @@ def _pairs(scores: Scores) -> list[tuple[str, str]]:
 
 
 def _means(samples: dict[str, PairedSample], column: tuple[str, str]) -> dict[str, Any]:
-    means = {group: _mean(sample.mean_interval(column)) for group, sample in samples.items()}
+    means = {group: _as_dict(sample.mean_interval(column)) for group, sample in samples.items()}
     return means.pop(ALL) | {"tasks": means}
-
-
-def _mean(estimate: Estimate) -> dict[str, Any]:
-    return {
-        "n": estimate.n,
-        "units": estimate.units,
-        "mean": estimate.mean,
-        "standard_error": estimate.standard_error,
-        "ci95": [estimate.low, estimate.high],
-    }
 
 
 def _family(sample: PairedSample, metrics: list[str], a: str, b: str, task: str) -> list[dict[str, Any]]:
@@ -97,15 +87,16 @@ def _family(sample: PairedSample, metrics: list[str], a: str, b: str, task: str)
     comparisons = [sample.paired_difference((metric, a), (metric, b)) for metric in metrics]
     corrected = holm([comparison.p_value for comparison in comparisons])
     return [
-        {"metric": metric, "a": a, "b": b, "task": task} | _difference(comparison) | {"p_holm": p}
+        {"metric": metric, "a": a, "b": b, "task": task} | _as_dict(comparison) | {"p_holm": p}
         for metric, comparison, p in zip(metrics, comparisons, corrected, strict=True)
     ]
 
 
-def _difference(comparison: Comparison) -> dict[str, Any]:
-    fields = asdict(comparison)
-    fields["ci95"] = [fields.pop("low"), fields.pop("high")]
-    fields["win_ci95"] = [fields.pop("win_low"), fields.pop("win_high")]
+def _as_dict(statistic: Estimate | Comparison) -> dict[str, Any]:
+    fields = asdict(statistic)
+    for prefix in ("", "win_"):
+        if f"{prefix}low" in fields:
+            fields[f"{prefix}ci95"] = [fields.pop(f"{prefix}low"), fields.pop(f"{prefix}high")]
     return fields
 
 
@@ -118,9 +109,9 @@ def _against_standard(
     sample = PairedSample({(name, method): values[name][method] for name in values for method in methods}, units)
     return {
         name: {
-            "methods": {method: _mean(sample.mean_interval((name, method))) for method in methods},
+            "methods": {method: _as_dict(sample.mean_interval((name, method))) for method in methods},
             "differences": {
-                method: _mean(sample.difference_interval((name, STANDARD), (name, method)))
+                method: _as_dict(sample.difference_interval((name, STANDARD), (name, method)))
                 for method in methods
                 if method != STANDARD
             },

@@ -28,12 +28,12 @@ COUNTS_AT_ONCE = 2_000_000  # bounds the memory of the resample counts to some t
 class Estimate:
     """A value measured on ``n`` items in ``units``, with its 95 % interval; the standard error is None for one unit."""
 
+    n: int
+    units: int
     mean: float
     standard_error: float | None
     low: float
     high: float
-    n: int
-    units: int
 
 
 @dataclass(frozen=True)
@@ -156,13 +156,13 @@ class PairedSample:
         infinite_R = np.where(kept_R < 0, -np.inf, np.inf)
         share_R = np.divide(kept_R, gain_R, out=infinite_R, where=gain_R > 0)
         low, high = self._interval(share, share_R, kept_N - share * gain_N)
-        return Estimate(share, None, low, high, self.n, self.units) if np.isfinite([low, high]).all() else None
+        return Estimate(self.n, self.units, share, None, low, high) if np.isfinite([low, high]).all() else None
 
     def _estimate(self, values_N: np.ndarray, sums_R: np.ndarray) -> Estimate:
         """Mean over the items, so that a unit with more of them counts more."""
         mean = float(values_N.mean())
         low, high = self._interval(mean, sums_R / self._items_R, values_N - mean)
-        return Estimate(mean, self._standard_error(values_N), low, high, self.n, self.units)
+        return Estimate(self.n, self.units, mean, self._standard_error(values_N), low, high)
 
     def _interval(self, estimate: float, resampled_R: np.ndarray, influence_N: np.ndarray) -> tuple[float, float]:
         # Rounding gives a constant column a spread of some 1e-17.

@@ -127,7 +127,7 @@ def test_what_could_be_either_is_shown_in_quotation_marks():
     with pytest.raises(UserError) as raised:
         prepare(["npnet=STUDY/model=unet,seed=1"], multirun=True)
     assert str(raised.value).startswith("npnet=STUDY/model=unet,seed=1: ")
-    shown = str(raised.value).rpartition("written ")[2]
+    shown = str(raised.value).rpartition("write one text as ")[2]
     (argument,) = shlex.split(shown)
     assert prepare([argument], multirun=True) == [argument]
 

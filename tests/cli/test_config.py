@@ -41,6 +41,10 @@ def test_every_group_of_every_job_may_be_null_or_one_line_says_no(job, group):
         with pytest.raises(UserError, match="select_by=auto needs a metric"):
             checked(job, *arguments)
         arguments.append("collection.select_by=null")
+    if group == "metric" and job in ("train", "evaluate"):
+        with pytest.raises(UserError, match="no metric is left"):
+            checked(job, *arguments)
+        return
     try:
         found = checked(job, *arguments)
     except UserError as error:

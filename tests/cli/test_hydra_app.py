@@ -38,7 +38,8 @@ def test_a_job_runs_with_its_config(app):
 
 def test_a_multirun_runs_every_job(app, monkeypatch):
     seen = []
-    for arguments in (["-m", "seed=1,2"], ["seed=3,4", "hydra.mode=MULTIRUN"]):
+    here = "hydra/launcher=basic"  # not the process launcher, which would run train.py
+    for arguments in (["-m", here, "seed=1,2"], [here, "seed=3,4", "hydra.mode=MULTIRUN"]):
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
         with app(*arguments) as found:
             found.run(lambda config: seen.append((config.seed, HydraConfig.get().mode)))

@@ -125,8 +125,8 @@ def test_a_denoiser_takes_gradient_checkpointing_anew(compose_job, trained, tmp_
 @pytest.mark.parametrize(
     ("saved", "given", "message"),
     [
-        (["model=vit"], [], r"network of model=vit, this is model=svd_unet\+unet: add model=vit"),
-        ([], ["model=denoiser_lora"], r"network of model=svd_unet\+unet, this is model=denoiser_lora"),
+        (["model=vit"], [], r"network of model=vit, not model=svd_unet\+unet: add model=vit"),
+        ([], ["model=denoiser_lora"], r"network of model=svd_unet\+unet, not model=denoiser_lora"),
         (["model=denoiser_lora"], [], r"network of model=denoiser_lora"),
         ([], ["model.npnet.attention=false"], r"model\.npnet\.attention=false: .* was built with attention=True"),
         ([], ["recipe.backbone_args.depth=2"], r"recipe\.backbone_args\.depth=2: .* was built with backbone"),
