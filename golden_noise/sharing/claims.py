@@ -71,7 +71,7 @@ class Claims:
         while left:
             others = []
             for unit in left:
-                if not self._take(unit):
+                if not self.take(unit):
                     others.append(unit)
                 elif is_finished(unit):
                     self.finish(unit)
@@ -82,7 +82,7 @@ class Claims:
                 time.sleep(POLL)
             left = others
 
-    def _take(self, unit: int) -> bool:
+    def take(self, unit: int) -> bool:
         """Claim a unit; False if another process has it."""
         file = self._path(unit).open("w")
         if not _try_lock(file, fcntl.LOCK_EX):

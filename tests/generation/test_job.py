@@ -181,10 +181,10 @@ def test_unknown_words_are_named_once(capsys):
         (["prompt=a", "prompts=shapes_test"], "both given"),
         (["prompt=a", "seeds=3"], "must be a list"),
         (["prompt=a", "seeds=[1,-1]"], "each an integer from 0 to 4294967295"),
-        (["prompt=a", "seeds=[1,1]"], "must name each once"),
+        (["prompt=a", "seeds=[1,1]"], "at least one value, each once"),
         (["prompt=a", "seeds=[1]", "images_per_prompt=2"], "give one of them"),
         (["prompt=a", "noise=npnet"], "one of standard, golden, search"),
-        (["prompt=a", "noise=[golden,golden]"], "must name each once"),
+        (["prompt=a", "noise=[golden,golden]"], "at least one value, each once"),
         (["prompt=a", "batch_size=0"], ">= 1"),
     ],
 )

@@ -50,7 +50,7 @@ def test_what_another_worker_is_at_is_waited_for(tmp_path, capsys, monkeypatch):
         threading.Timer(0.2, lambda: other.finish(1)).start()
         assert next(batches) == range(1, 2)
     assert list(batches) == []
-    assert capsys.readouterr().err == "other processes are at the rest: waiting for them\n"
+    assert capsys.readouterr().err == "other processes work on the rest: waiting for them\n"
 
 
 def test_works_of_other_names_do_not_meet(tmp_path):
