@@ -126,6 +126,7 @@ def test_a_search_finds_the_best_and_goes_on(start, tmp_path):
     assert len(rates) == 3
 
 
+@pytest.mark.slow  # a failed job of a plain sweep is in the default run
 def test_trials_that_fail_stop_no_other(start, tmp_path):
     backbones = {"recipe.backbone": "choice(vit_tiny_patch16_224,nonsense)"}
     output = ended(start(4, "hydra.sweeper.n_jobs=2", "hydra.launcher.halving=null", space=backbones))
