@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
 from hydra.errors import HydraException
 
-from golden_noise.cli.conf import CONF, is_group
+from golden_noise.cli.conf import CONF, choices, is_group
 from golden_noise.errors import UserError
 
 ARGUMENT = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[^=~+\s]+)=(?P<value>.*)", re.DOTALL)
@@ -47,11 +47,15 @@ def _prepared(override: str, multirun: bool) -> str:
     key, value = match["key"], match["value"]
     if key == "name" and (".." in Path(value).parts or Path(value).is_absolute()):
         raise UserError(f"name={value} must be a name: hydra.run.dir=FOLDER takes any folder")
+    if key in ("name", "paths.outputs") and value.lower() == "null":
+        raise UserError(f"{key}=null must be text: leave it out for the default")
     if key.startswith("hydra.") and value.startswith("~"):
         value = str(Path(value).expanduser())
     if any(fnmatchcase(key, pattern) for pattern in PROSE):
         value = value if multirun or value == "null" else quoted(value)
     elif is_group(key):
+        if value.startswith("_"):
+            raise UserError(f"{key}={value} is none of the choices: {', '.join(choices(key.partition('@')[0]))}")
         value = "[]" if value == "null" else _text(key, value, multirun, str, list)
     elif any(fnmatchcase(key, pattern) for pattern in NAMES):
         value = value if value.lower() == "null" else _text(key, value, multirun, str)

@@ -99,7 +99,7 @@ def suggestion(key: str, job: str, given: Sequence[str]) -> str:
     except HydraException:  # in a multirun, choices are lists
         return ""
     leave_out_others(config)
-    known = [*groups(job), *_keys(OmegaConf.to_container(config, resolve=False))]
+    known = list(dict.fromkeys([*groups(job), *_keys(OmegaConf.to_container(config, resolve=False))]))
     leaf = key.rpartition(".")[2]
     same_leaf = sorted((name for name in known if name.rpartition(".")[2] == leaf), key=lambda name: name.count("."))
     near = same_leaf[:2] or get_close_matches(key, known, n=1)  # steps: pipeline.steps or search.steps

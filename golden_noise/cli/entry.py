@@ -92,6 +92,7 @@ class Command:
         complete(config, list(HydraConfig.get().overrides.task))
         check(config)
         check_launcher(config)
+        check_search()
         advise(config)
         begin(config)
         self.job(config)
@@ -128,6 +129,14 @@ def check_launcher(config: DictConfig) -> None:
     if hydra.mode == RunMode.MULTIRUN and not started_several_times() and str(devices) != "1":
         launcher = hydra.runtime.choices["hydra/launcher"]
         raise UserError(f"trainer.devices={devices} needs hydra/launcher=process, not {launcher}")
+
+
+def check_search() -> None:
+    """Refuse a search for settings that would be one plain run; the runs of a search have their folders given."""
+    hydra = HydraConfig.get()
+    preset, given = hydra.runtime.choices.get("hparams_search"), hydra.overrides.hydra
+    if preset and hydra.mode == RunMode.RUN and not any(text.startswith("hydra.run.dir=") for text in given):
+        raise UserError(f"hparams_search={preset} is a search, which needs -m: python train.py -m ...")
 
 
 def begin(config: DictConfig) -> None:

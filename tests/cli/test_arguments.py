@@ -111,6 +111,7 @@ def test_an_interpolation_in_a_path_stays_one():
     [
         ("npnet=a,b", "npnet=a,b"),
         ("npnet=1,b", 'npnet="1",b'),
+        ("npnet=1e5,b", 'npnet="1e5",b'),
         ("name=2024", 'name="2024"'),
         ("prompts.path=prompts (1).txt", 'prompts.path="prompts (1).txt"'),
         ("npnet=choice(a,b)", "npnet=choice(a,b)"),
@@ -155,3 +156,17 @@ def test_a_choice_that_looks_like_a_number_is_a_name():
         "logger=[csv,wandb]",
         'search=a,"5"',
     ]
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("name=null", "name=null must be text"),
+        ("paths.outputs=null", "paths.outputs=null must be text"),
+        ("pipeline=_base", "pipeline=_base is none of the choices: dreamshaper, "),
+        ("hparams_search=_optuna", "none of the choices: network, recipe"),
+    ],
+)
+def test_what_no_job_can_use_is_refused(argument, words):
+    with pytest.raises(UserError, match=words):
+        prepare([argument])

@@ -287,3 +287,9 @@ def test_too_little_gpu_memory_costs_one_line():
     for each in (error, wrapped):
         line = describe(each, "collect")
         assert "Tried to allocate 2.00 GiB" in line and "memory.offload=model" in line and "\n" not in line
+
+
+def test_a_search_for_settings_needs_a_multirun(run_here, tmp_path):
+    code, said = run_here("train", "hparams_search=recipe", f"paths.outputs={tmp_path}", "name=x")
+    assert code == 2 and "hparams_search=recipe is a search, which needs -m" in said
+    assert not list(tmp_path.iterdir())

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from golden_noise.cli.validation import check
 from golden_noise.errors import UserError
 from golden_noise.evaluation.job import evaluate
+from golden_noise.generation.drawing import claim
 from golden_noise.generation.job import generate, wanted, warn_of_unknown_words
 from golden_noise.images import about
 from golden_noise.npnet import NPNet
@@ -235,3 +236,11 @@ def test_in_one_step_no_search_is_asked_for(job, tmp_path):
     assert len(files(tmp_path / "run")) == 3
     with pytest.raises(InstantiationException, match=r"search\.steps=1 must be >= 2"):
         generate(job(*options, "noise=[standard,search]"))
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_images_of_unknown_origin_are_not_replaced_either(tmp_path, replace):
+    (tmp_path / "mine.png").write_bytes(b"precious")
+    with pytest.raises(UserError, match="images that this job did not draw"):
+        claim(tmp_path, {"steps": 2}, replace)
+    assert (tmp_path / "mine.png").read_bytes() == b"precious"

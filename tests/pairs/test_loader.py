@@ -175,3 +175,13 @@ def test_a_pair_of_another_shape_is_refused(tmp_path):
         list(loader(tmp_path, shapes={"noise": (4, 8, 8)}))
     with pytest.raises(UserError, match="pooled is 6, not 7"):
         list(loader(tmp_path, shapes={"pooled": (7,)}))
+
+
+def test_a_shard_is_opened_once_an_epoch(tmp_path, monkeypatch):
+    collect(tmp_path, [8, 8])
+    stream, opened, open_shard = loader(tmp_path, shuffle_shards=1), [], ShardSource.open
+    monkeypatch.setattr(ShardSource, "open", lambda self, entry: opened.append(entry.name) or open_shard(self, entry))
+    for _ in range(3):
+        opened.clear()
+        list(stream)
+        assert sorted(opened) == ["pairs-000000.tar", "pairs-000001.tar"]

@@ -40,3 +40,11 @@ def test_a_training_is_compared_with_those_beside_it(tmp_path):
         log.write_text("epoch,val/explained\n" + "".join(f"{epoch},{value}\n" for epoch, value in enumerate(found)))
     (tmp_path / "summary.csv").touch()
     assert [HALVING.stops(Run(tmp_path / name, {}, None)) for name in ("good", "bad", "new")] == [False, True, False]
+
+
+def test_a_training_is_not_among_the_others_beside_it(tmp_path):
+    for value in range(5):
+        log = tmp_path / f"{value}/csv/version_0/metrics.csv"
+        log.parent.mkdir(parents=True)
+        log.write_text(f"epoch,val/explained\n0,0.{value}\n")
+    assert [HALVING.stops(Run(tmp_path / f"{value}", {}, None)) for value in range(5)] == [True] * 4 + [False]

@@ -10,8 +10,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from golden_noise.cli.conf import CONF
+from golden_noise.errors import UserError
 from golden_noise.sweeps import names  # noqa: F401 - its resolvers
-from golden_noise.sweeps.jobs import held
+from golden_noise.sweeps.jobs import Job, held
+from golden_noise.sweeps.launcher import ProcessLauncher
+from golden_noise.tracking import record
 
 
 @pytest.fixture
@@ -201,3 +204,19 @@ def test_other_jobs_run_under_a_sweep_with_the_prompts_as_they_are(tiny_sdxl, tm
     assert done.returncode == 0, done.stderr
     (metadata,) = tmp_path.rglob("metadata.jsonl")
     assert json.loads(metadata.read_text())["prompt"] == "a red circle"
+
+
+@pytest.mark.parametrize("overrides", [["seed=1"], ["seed=1", "recipe.lr=2", "a=3"], ["seed=1", "recipe.lr=3"]])
+def test_a_finished_run_of_more_fewer_or_other_settings_is_refused(tmp_path, overrides):
+    record.write(tmp_path, {"overrides": ["seed=1", "recipe.lr=2"], "explained": 0.5})
+    assert Job(0, tmp_path, ["recipe.lr=2", "seed=1"], []).result()
+    with pytest.raises(UserError, match="holds a finished run of other settings"):
+        Job(0, tmp_path, overrides, []).result()
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_only_a_search_waits_for_a_job_of_another_process(tmp_path, wait):
+    launcher = ProcessLauncher(wait=wait)
+    launcher.config = OmegaConf.create({"hydra": {"job": {"name": "train"}}})
+    with held(tmp_path):
+        assert (launcher._attempt(Job(0, tmp_path, [], [])) is None) == wait
