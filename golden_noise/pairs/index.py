@@ -140,7 +140,7 @@ class ShardIndex:
                     index.save()
         changes = identity.changes(index.config, wanted)
         more = changes and all(key.startswith("prompts.") for key, _, _ in changes)
-        advice = "collect.py mode=extend takes more of the same prompts; else " * bool(more)
+        advice = "collect.py with these settings and mode=extend takes more of the same prompts; else " * bool(more)
         advice += "repeat those settings, or choose another data_dir (collect.py mode=overwrite would delete its pairs)"
         identity.check(folder, index.config, wanted, advice)
         return index

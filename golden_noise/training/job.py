@@ -166,7 +166,9 @@ def build_npnet(config: DictConfig, pipeline: LazyPipeline) -> AnyNPNet:
 
 def build_data(config: DictConfig, pipeline: LazyPipeline) -> NoisePairDataModule:
     """The pairs; the miniature's are collected when they are missing."""
-    choices = f"pipeline={config.pipeline.name} prompts=file prompts.path=FILE data_dir={config.data_dir}"
+    choices = (
+        f"pipeline={config.pipeline.name} prompts=file prompts.path=FILE metric=pickscore data_dir={config.data_dir}"
+    )
     return instantiate(
         config.data,
         collect=cache(partial(collect, config)) if config.pipeline.bundled else None,  # once, also for the Trainer

@@ -39,7 +39,7 @@ def test_another_config_is_refused_with_the_keys_that_differ(tmp_path):
 def test_other_prompts_alone_may_be_more_of_the_same(tmp_path):
     ShardIndex.open(tmp_path, CONFIG | {"prompts": {"count": 10}}).add(ENTRY)
     with pytest.raises(
-        UserError, match=r"prompts\.count=20: collect\.py mode=extend takes more of the same prompts; else"
+        UserError, match=r"prompts\.count=20: collect\.py with these settings and mode=extend takes more"
     ):
         ShardIndex.open(tmp_path, CONFIG | {"prompts": {"count": 20}})
 
