@@ -6,7 +6,6 @@ on a handful of prompts, in a place of its own.
 """
 
 import csv
-import fcntl
 import json
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from golden_noise.evaluation import verdict
 from golden_noise.evaluation.statistics import Comparison, PairedSample
@@ -47,8 +47,7 @@ def once(result: Path, make: Callable[[], None]) -> None:
     """Makes a result that is not there yet; another process that wants the same one waits for it."""
     lock = result.parent.with_name(f"{result.parent.name}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with FileLock(lock):
         if not result.exists():
             make()
 

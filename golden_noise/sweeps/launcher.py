@@ -15,13 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from golden_noise.cli.arguments import parsed
 from golden_noise.cli.entry import AFTER_SWEEP
 from golden_noise.errors import UserError
 from golden_noise.sharing.processes import started_several_times
@@ -142,12 +142,13 @@ def finish(folder: Path) -> None:
 
 def as_argument(override: str) -> str:
     """A setting of a job as an argument of its own command line, without the escapes of Hydra's sweepers."""
-    value = OverridesParser.create().parse_override(override).value() if "\\" in override else None
+    found = parsed(override) if "\\" in override else None
+    value = found and found.value()
     return f"{override.partition('=')[0]}={quoted(value)}" if isinstance(value, str) else override
 
 
 def quoted(text: str) -> str:
-    """A text as one value of Hydra's command line."""
+    """A text as one value of Hydra's command line, in the form that finished jobs have recorded."""
     return QuotedString(text, Quote.single).with_quotes()
 
 
