@@ -87,9 +87,8 @@ class GenEval:
                 return_binary_maps=True,
             )
         return [
-            list(
-                map(as_instance, picture["segments_info"], picture["segmentation"])
-            )  # without any, the second is longer
+            # `map`, since without any instance the second is longer
+            list(map(as_instance, picture["segments_info"], picture["segmentation"]))
             for picture in segmented
         ]
 

@@ -24,7 +24,7 @@ class ShardWriter:
     """Collects units of work into a folder that was made by one configuration.
 
     Killed at any instruction, it leaves every unit either finished or to be redone, and the redo overwrites
-    what was left of it. Several processes may share the folder, on several machines: `take` deals out the units.
+    what was left of it. Several processes may share the folder, on several machines: `taking` deals out the units.
 
     Args:
         folder: created if missing.
