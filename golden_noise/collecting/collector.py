@@ -13,8 +13,9 @@ from golden_noise.errors import UserError
 from golden_noise.metrics.base import Metric
 from golden_noise.noise import sampler_generators
 from golden_noise.pairs import Failure, NoisePair, Result
-from golden_noise.pipelines.base import Pipeline, PromptEmbedding
+from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.overflow import advice, are_finite
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 from golden_noise.prompts import Prompt
 from golden_noise.search.base import NoiseSearch
 

@@ -15,8 +15,8 @@ from golden_noise.files import write_atomically
 from golden_noise.generation.methods import Methods
 from golden_noise.images import about, save_png, to_pil
 from golden_noise.noise import sampler_generators
-from golden_noise.pipelines.base import PromptEmbedding
 from golden_noise.pipelines.overflow import are_finite, check_images
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 from golden_noise.prompts import Prompt
 from golden_noise.sharing.claims import locked
 from golden_noise.tracking import record

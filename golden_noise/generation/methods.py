@@ -15,7 +15,8 @@ from torch import Tensor
 from golden_noise.generation.names import NETWORK_CONTROLS, NPNET, SEARCH, SHUFFLED, STANDARD
 from golden_noise.noise import SHIFT, derived_seed, draw_noise
 from golden_noise.npnet import AnyNPNet
-from golden_noise.pipelines.base import Pipeline, PromptEmbedding
+from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 from golden_noise.search.base import NoiseSearch
 
 # Noise (B, C, H, W), its prompts and its seeds -> starting noise (B, C, H, W).
@@ -62,7 +63,7 @@ class Methods:
     npnet: AnyNPNet | None
     extra: Mapping[str, Method] = field(default_factory=dict)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def noises(
         self, noise: Tensor, prompt: PromptEmbedding, others: PromptEmbedding, seeds: list[int]
     ) -> dict[str, Tensor]:

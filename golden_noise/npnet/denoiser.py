@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from golden_noise.errors import UserError, first_line
 from golden_noise.npnet.strict import StrictModel
-from golden_noise.pipelines.base import Pipeline, PromptEmbedding
+from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 
 OUTPUTS = ("conv_out", "proj_out")  # the last layer of every UNet, of every transformer of diffusers
 STORED = {"embeds", "pooled"}  # what pairs hold of an encoded prompt

@@ -17,7 +17,7 @@ from golden_noise.npnet.sizes import FITS, restore_std
 from golden_noise.npnet.strict import StrictModel
 from golden_noise.npnet.svd import SVD, SVDBranch
 from golden_noise.npnet.text import LongPrompt, TextInjection, shorten
-from golden_noise.pipelines.base import PromptEmbedding
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 
 
 class NPNet(StrictModel):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from golden_noise.pipelines.base import PromptEmbedding  # loads diffusers
+    from golden_noise.pipelines.prompt_embedding import PromptEmbedding  # loads diffusers
 
 Encode = Callable[[Sequence[str]], "PromptEmbedding"]
 

@@ -5,7 +5,7 @@ Shapes: B batch, C latent channels, H x W latent size, L tokens, D width of the 
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -17,65 +17,14 @@ from torch import Tensor
 from golden_noise.device import dtype_name, pick_device
 from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
+from golden_noise.pipelines.differentiable import decode, walk
 from golden_noise.pipelines.loading import load_diffusers
 from golden_noise.pipelines.lora import load_lora
 from golden_noise.pipelines.memory import to_device
 from golden_noise.pipelines.overflow import keep_overflow
 from golden_noise.pipelines.parts import check_scheduler, load_unet, load_vae, set_scheduler
+from golden_noise.pipelines.prompt_embedding import ARGUMENTS, PromptEmbedding
 from golden_noise.pipelines.schedules import DDIM, Schedule
-
-# The parts of a PromptEmbedding as diffusers' calls name them.
-ARGUMENTS = {
-    "embeds": "prompt_embeds",
-    "pooled": "pooled_prompt_embeds",
-    "mask": "prompt_attention_mask",
-    "embeds_2": "prompt_embeds_2",
-    "mask_2": "prompt_attention_mask_2",
-}
-
-
-@dataclass(frozen=True)
-class PromptEmbedding:
-    """Encoded prompts: all that a denoiser sees of them. Parts that a family does not have are None."""
-
-    embeds: Tensor  # (B, L, D), what NPNet sees
-    pooled: Tensor | None = None  # (B, P)
-    mask: Tensor | None = None  # (B, L), 1 where `embeds` has a token and 0 where padding
-    embeds_2: Tensor | None = None  # (B, L2, D2), of a second text encoder that NPNet does not see
-    mask_2: Tensor | None = None  # (B, L2)
-    negative: "PromptEmbedding | None" = None  # what guidance leads away from; None where there will be no guidance
-    texts: tuple[str, ...] = ()  # B prompts, for searches that judge images
-
-    def __len__(self) -> int:
-        return len(self.embeds)
-
-    def __getitem__(self, index: slice | Tensor | list[int]) -> "PromptEmbedding":
-        """The same for a part of the batch, or for the batch in another order."""
-        texts = tuple(self.texts[i] for i in torch.arange(len(self))[index].tolist()) if self.texts else ()
-        negative = None if self.negative is None else self.negative[index]
-        chosen: dict[str, Any] = {name: part[index] for name, part in self.tensors.items()}
-        return PromptEmbedding(**chosen, negative=negative, texts=texts)
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """The parts that there are, by name, without those of `negative`."""
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: part for name, part in parts.items() if isinstance(part, Tensor)}
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> "PromptEmbedding":
-        """The same on another device and in another floating dtype, without `negative`; masks keep their integers."""
-        moved: dict[str, Any] = {
-            name: part.to(device, dtype) if part.is_floating_point() else part.to(device)
-            for name, part in self.tensors.items()
-        }
-        return PromptEmbedding(**moved, texts=self.texts)
-
-    def after_negative(self) -> "PromptEmbedding":
-        """One batch of 2 B: the negative half, then the prompts, as diffusers joins them for guidance."""
-        assert self.negative is not None, "encoded without the negative part that guidance needs"
-        other = self.negative.tensors
-        joined: dict[str, Any] = {name: torch.cat([other[name], part]) for name, part in self.tensors.items()}
-        return PromptEmbedding(**joined)
 
 
 class Pipeline(ABC):
@@ -175,6 +124,9 @@ class Pipeline(ABC):
             load_lora(pipe, **lora)
         to_device(pipe, getattr(pipe, cls.denoiser_name), target, **(memory or {}))
         keep_overflow(pipe)
+        for part in pipe.components.values():
+            if isinstance(part, torch.nn.Module):
+                part.requires_grad_(False)  # networks that learn have parameters of their own
         pipe.set_progress_bar_config(disable=True)
         return cls(pipe, **settings)
 
@@ -215,7 +167,7 @@ class Pipeline(ABC):
         """The noise levels that searches walk along; the sampler of the config may take others."""
         return DDIM(self.pipe.scheduler.config)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> PromptEmbedding:
         """Encode prompts, and as many negative ones, with the pipeline's own text encoders."""
         self.pipe.maybe_free_model_hooks()  # an offloaded denoiser leaves the GPU to the text encoders
@@ -231,9 +183,10 @@ class Pipeline(ABC):
     def denoise(self, latents: Tensor, timestep: float, prompt: PromptEmbedding) -> Tensor:
         """One raw call of the denoiser (B, C, H, W) for `prompt` alone, in the model's own parameterisation."""
 
-    @torch.inference_mode()
     def predict(self, latents: Tensor, timestep: float, prompt: PromptEmbedding, guidance: float) -> Tensor:
         """Guided prediction for `schedule.move`: p_w = p(0) + w (p(c) - p(0)), whatever the model predicts.
+
+        Gradients pass: who needs none says so (`torch.no_grad`).
 
         Args:
             latents: (B, C, H, W) at the noise level of `timestep`, any float dtype.
@@ -260,7 +213,50 @@ class Pipeline(ABC):
             guided = rescale_noise_cfg(guided, conditional, self.guidance_rescale)
         return guided
 
-    @torch.inference_mode()
+    def generate(
+        self,
+        noise: Tensor,
+        prompt: PromptEmbedding,
+        steps: int | None = None,
+        guidance: float | None = None,
+        jacobian_steps: int | None = None,
+        checkpointing: bool = False,
+    ) -> Tensor:
+        """Images (B, 3, height, width) float32 in [0, 1] along the deterministic path of `schedule`, with gradients.
+
+        They are those of `sample` where the pipeline's sampler is that path (DDIM, or Euler of flow matching).
+
+        Args:
+            noise: (B, C, H, W) of unit variance.
+            steps: denoising steps, the config's by default.
+            guidance: guidance scale, the config's by default; 1 or less is none.
+            jacobian_steps: at how many of the last steps gradients pass through the denoiser. At the others they pass
+                along the linear part of the step only: 0 is NoiseRefine's MSD (arXiv 2412.03895), None, all, is that
+                of ReNO (2406.04312) and HyperNoise (2508.09968).
+            checkpointing: compute each step again in the backward pass: less memory, more time.
+
+        Raises:
+            UserError: see `differentiable.walk`.
+        """
+        return decode(
+            self.pipe.vae, self.clean(noise, prompt, steps, guidance, jacobian_steps, checkpointing), checkpointing
+        )
+
+    def clean(
+        self,
+        noise: Tensor,
+        prompt: PromptEmbedding,
+        steps: int | None = None,
+        guidance: float | None = None,
+        jacobian_steps: int | None = None,
+        checkpointing: bool = False,
+    ) -> Tensor:
+        """The latents (B, C, H, W) float32 that `generate` decodes."""
+        steps = self.steps if steps is None else steps
+        guidance = self.guidance if guidance is None else guidance
+        return walk(self, noise, prompt, steps, guidance, jacobian_steps, checkpointing)
+
+    @torch.no_grad()
     def sample(
         self,
         prompt: PromptEmbedding,

@@ -8,7 +8,8 @@ from diffusers import FluxPipeline as DiffusersFlux
 from torch import Tensor
 
 from golden_noise.errors import UserError
-from golden_noise.pipelines.base import Pipeline, PromptEmbedding
+from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 from golden_noise.pipelines.schedules import Flow
 
 

@@ -8,7 +8,8 @@ from diffusers.models.embeddings import get_2d_rotary_pos_embed
 from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import get_resize_crop_region_for_grid
 from torch import Tensor
 
-from golden_noise.pipelines.base import Pipeline, PromptEmbedding
+from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 from golden_noise.pipelines.stable_diffusion import SDPipeline
 
 ORIGINAL_SIZE = (1024, 1024)  # which diffusers gives versions 1.0 and 1.1, whatever the image's size

@@ -4,7 +4,8 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor
 
-from golden_noise.pipelines.base import Pipeline, PromptEmbedding
+from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 
 
 class SDXLPipeline(Pipeline):

@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from golden_noise.pipelines.base import Pipeline, PromptEmbedding
+from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 
 
 class SDPipeline(Pipeline):

@@ -6,7 +6,8 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
-from golden_noise.pipelines.base import Pipeline, PromptEmbedding
+from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 from golden_noise.pipelines.schedules import Flow
 
 

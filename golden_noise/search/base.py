@@ -4,7 +4,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from golden_noise.pipelines.base import Pipeline, PromptEmbedding
+from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 
 
 class NoiseSearch(Protocol):

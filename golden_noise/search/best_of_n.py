@@ -10,8 +10,9 @@ from torch import Tensor
 from golden_noise.errors import UserError
 from golden_noise.metrics.base import Metric
 from golden_noise.noise import draw_noise, sampler_generators
-from golden_noise.pipelines.base import Pipeline, PromptEmbedding
+from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.overflow import are_finite
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class BestOfN:
     def search(self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline) -> Tensor:
         return self.choose(noise, prompt, pipeline, _seeds(noise, 0))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def choose(
         self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline, sampler_seeds: Sequence[int]
     ) -> Tensor:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from golden_noise.errors import UserError
-from golden_noise.pipelines.base import Pipeline, PromptEmbedding
+from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 from golden_noise.search.path import SamplerPath
 
 
@@ -33,7 +34,7 @@ class FullInversion:
         if self.steps < 1 or self.refinements < 0:
             raise UserError(f"search.steps={self.steps} must be >= 1 and search.refinements={self.refinements} >= 0")
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def search(self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline) -> Tensor:
         path = SamplerPath.of(pipeline, prompt, self.steps)
         latents = noise.to(pipeline.device, torch.float32)

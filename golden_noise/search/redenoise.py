@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from golden_noise.errors import UserError
-from golden_noise.pipelines.base import Pipeline, PromptEmbedding
+from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Redenoise:
         if self.steps < least or self.rounds < 1:
             raise UserError(f"search.steps={self.steps} must be >= {least} and search.rounds={self.rounds} >= 1")
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def search(self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline) -> Tensor:
         start, following, *lower = pipeline.schedule.timesteps(self.steps).tolist()
         back_from, back_to = (following, start) if self.level == "exact" else (lower[0], following)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from golden_noise.errors import UserError
-from golden_noise.pipelines.base import Pipeline, PromptEmbedding
+from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 from golden_noise.search.path import SamplerPath
 
 
@@ -34,7 +35,7 @@ class Zigzag:
         if not 0 < self.ratio <= 1:
             raise UserError(f"search.ratio={self.ratio} must be above 0 and at most 1")
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def search(self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline) -> Tensor:
         path = SamplerPath.of(pipeline, prompt, self.steps)
         latents = noise.to(pipeline.device, torch.float32)

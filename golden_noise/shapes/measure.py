@@ -39,7 +39,7 @@ CHOICES = 64  # captions that the reward chooses among
 EXAMPLES = 3  # images of each task in the sheet
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def measure_autoencoder(pipeline: SDXLPipeline, count: int, seed: int) -> float:
     """Share of drawn scenes that the detector still reads right after encoding and decoding."""
     drawn, images = sample_batch(np.random.default_rng((seed, 20)), count)
@@ -66,7 +66,7 @@ def measure_pipeline(pipeline: SDXLPipeline, prompts: list[Prompt], guidance: fl
     return {name: round(float(rate), 4) for name, rate in rates.items()}
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def measure_reward(reward: PickScore, seed: int) -> float:
     """Share of drawn scenes whose own caption scores highest among CHOICES different ones."""
     drawn, images = sample_batch(np.random.default_rng((seed, 21)), 4 * CHOICES)

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Timer
 from omegaconf import DictConfig, OmegaConf
 
 from golden_noise.npnet import AnyNPNet
-from golden_noise.pipelines.base import PromptEmbedding
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 from golden_noise.tracking import record
 from golden_noise.tracking.record import without_name
 

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 from golden_noise.npnet import AnyNPNet
-from golden_noise.pipelines.base import PromptEmbedding
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 
 
 class ExplainedVariance(Metric):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
 from golden_noise.npnet import DenoiserNPNet, NPNet
-from golden_noise.pipelines.base import PromptEmbedding
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.pipelines.stable_diffusion import SDPipeline
 

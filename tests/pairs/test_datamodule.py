@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from golden_noise.errors import UserError
 from golden_noise.pairs import NoisePairDataModule, ShardWriter
-from golden_noise.pipelines.base import PromptEmbedding
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 
 from .factory import CONFIG, EMBEDS_SHAPE, LATENT_SHAPE, POOLED_SHAPE, collect, make_pair
 

@@ -14,7 +14,7 @@ from golden_noise.errors import UserError
 from golden_noise.pairs import Failure, NoisePair, ShardIndex, read_shard
 from golden_noise.pairs.published import PublishedSet, export_set, import_set
 from golden_noise.pairs.verify import problems
-from golden_noise.pipelines.base import PromptEmbedding
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 
 from .factory import LATENT_SHAPE, collect, make_pair
 

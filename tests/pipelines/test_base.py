@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from golden_noise.pipelines.base import PromptEmbedding
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 
 
 def embedding(count=3, **parts):

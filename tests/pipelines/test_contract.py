@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import diffusers
@@ -18,10 +19,12 @@ from golden_noise.cli.conf import choices
 from golden_noise.cli.config import job_config
 from golden_noise.cli.validation import check
 from golden_noise.collecting.job import collect
+from golden_noise.errors import UserError
 from golden_noise.evaluation.job import evaluate
 from golden_noise.generation.job import generate
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.differentiable import linear_gain
 from golden_noise.pipelines.schedules import Flow
 from golden_noise.search.full_inversion import FullInversion
 from golden_noise.search.path import SamplerPath
@@ -309,19 +312,74 @@ def test_at_any_size_the_denoiser_is_told_what_diffusers_tells_it(case, prompt):
         torch.testing.assert_close(told[name].expand_as(expected[name]), expected[name], atol=1e-5, rtol=1e-5)
 
 
+def follow_the_path(case, monkeypatch):
+    """Give diffusers' pipeline the sampler that searches and gradients follow."""
+    if not case.flow:
+        own, spacing = case.plain.scheduler.config, case.ours.schedule._scheduler.config.timestep_spacing
+        ddim = DDIMScheduler.from_config(own, clip_sample=False, set_alpha_to_one=False, timestep_spacing=spacing)
+        monkeypatch.setattr(case.plain, "scheduler", ddim)
+
+
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_predictions_lead_where_the_deterministic_sampler_leads(case, prompt, guidance, monkeypatch):
     """All of `encode`, `predict` and the schedule, against a sampler of diffusers."""
     path, latents = SamplerPath.of(case.ours, prompt, 5), case.noise
     for step in range(5):
         latents = path.down(latents, step, guidance)
-    if not case.flow:
-        own = case.plain.scheduler.config
-        spacing = case.ours.schedule._scheduler.config.timestep_spacing
-        ddim = DDIMScheduler.from_config(own, clip_sample=False, set_alpha_to_one=False, timestep_spacing=spacing)
-        monkeypatch.setattr(case.plain, "scheduler", ddim)
+    follow_the_path(case, monkeypatch)
     settings = {"num_inference_steps": 5, "guidance_scale": guidance, "output_type": "latent"}
     torch.testing.assert_close(case.ours.pack(latents), case.sample_by_diffusers(**settings), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_generated_images_are_those_of_the_deterministic_sampler(case, prompt, guidance, monkeypatch):
+    images = case.ours.generate(case.noise, prompt, steps=3, guidance=guidance)
+    follow_the_path(case, monkeypatch)
+    expected = case.sample_by_diffusers(num_inference_steps=3, guidance_scale=guidance)
+    torch.testing.assert_close(images, expected, atol=2e-3, rtol=0)
+
+
+def gradient(case, prompt, weights, **options):
+    """Of a weighted sum of the pixels, by the noise."""
+    noise = case.noise.requires_grad_()
+    (case.ours.generate(noise, prompt, steps=3, guidance=1.0, **options) * weights).sum().backward()
+    return noise.grad
+
+
+def test_gradients_reach_every_noise_and_nothing_else(case, prompt):
+    weights = torch.randn(2, 3, case.ours.height, case.ours.width, generator=torch.Generator().manual_seed(0))
+    whole = gradient(case, prompt, weights)
+    assert whole.isfinite().all() and (whole.flatten(1).norm(dim=1) > 0).all()
+    assert torch.allclose(gradient(case, prompt, weights, checkpointing=True), whole, atol=1e-6, rtol=1e-4)
+    parts = [part for part in case.ours.pipe.components.values() if isinstance(part, torch.nn.Module)]
+    assert all(p.grad is None and not p.requires_grad for part in parts for p in part.parameters())
+    # One noise's image does not depend on the other's.
+    weights[1] = 0
+    assert not gradient(case, prompt, weights)[1].any()
+
+
+def test_without_jacobians_the_gradient_is_the_linear_paths(case, prompt):
+    """A dr/dx0 for a reward r of the clean latents x0 (NoiseRefine, arXiv 2412.03895)."""
+    noise = case.noise.requires_grad_()
+    clean = case.ours.clean(noise, prompt, steps=3, guidance=3.0, jacobian_steps=0)
+    weights = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    (clean * weights).sum().backward()
+    torch.testing.assert_close(noise.grad, linear_gain(case.ours, 3) * weights, atol=1e-5, rtol=1e-4)
+
+
+def test_jacobians_are_kept_from_the_end(case, prompt):
+    """Each further one changes the gradient, the images never. With all of them it is the derivative."""
+    noise = case.noise
+    images = [case.ours.clean(noise, prompt, 3, 1.0, jacobian_steps=kept) for kept in range(4)]
+    assert all(torch.equal(each, images[0]) for each in images)
+    gradients = [gradient(case, prompt, 1.0, jacobian_steps=kept) for kept in range(4)]
+    assert all((a - b).abs().max() > 1e-7 for a, b in pairwise(gradients))
+    assert torch.equal(gradients[3], gradient(case, prompt, 1.0))
+    direction = gradients[3] / gradients[3].norm()
+    ends = [case.ours.generate(noise + step * direction, prompt, 3, 1.0).double().sum() for step in (-0.02, 0.02)]
+    assert (ends[1] - ends[0]) / 0.04 == pytest.approx(gradients[3].norm().item(), rel=0.05)
+    with pytest.raises(UserError, match="jacobian_steps=4 must be between 0 and the number of steps, 3"):
+        case.ours.clean(noise, prompt, 3, 1.0, jacobian_steps=4)
 
 
 @pytest.mark.parametrize("steps", [2, 10, 50])

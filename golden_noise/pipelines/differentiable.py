@@ -1,0 +1,90 @@
+"""Sampling that lets gradients through: from starting noise along the deterministic path to an image.
+
+Shapes: B batch, C x H x W latents.
+"""
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from golden_noise.errors import UserError
+from golden_noise.pipelines.parts import upcast_vae
+
+if TYPE_CHECKING:
+    from golden_noise.pipelines.base import Pipeline
+    from golden_noise.pipelines.prompt_embedding import PromptEmbedding
+
+
+def walk(
+    pipeline: "Pipeline",
+    noise: Tensor,
+    prompt: "PromptEmbedding",
+    steps: int,
+    guidance: float,
+    jacobian_steps: int | None = None,
+    checkpointing: bool = False,
+) -> Tensor:
+    """Clean latents (B, C, H, W) float32 at the end of the path; see `Pipeline.generate` for the arguments.
+
+    A step without its Jacobian is `a_t x + b_t stopgrad(prediction)`: the gradient still reaches the starting noise.
+    (To cut the graph, as training a denoiser would, is to cut the noise off.)
+
+    Raises:
+        UserError: gradients are wanted of a denoiser that is offloaded, or `jacobian_steps` is not one of 0 to `steps`.
+    """
+    kept = steps if jacobian_steps is None else jacobian_steps
+    if not 0 <= kept <= steps:
+        raise UserError(f"jacobian_steps={jacobian_steps} must be between 0 and the number of steps, {steps}")
+    x = noise.to(pipeline.device, torch.float32)
+    if x.requires_grad and hasattr(pipeline.denoiser, "_hf_hook"):
+        raise UserError("a model that is offloaded gives no gradients: add pipeline.model.memory.offload=none")
+    guidance = max(1.0, guidance)  # as diffusers: below 1 there is none
+    levels = [*pipeline.schedule.timesteps(steps).tolist(), 0]
+
+    def move(x: Tensor, start: float, end: float) -> Tensor:
+        return pipeline.schedule.move(x, pipeline.predict(x, start, prompt, guidance), start, end)
+
+    for left, (start, end) in zip(range(steps, 0, -1), pairwise(levels), strict=True):
+        if left > kept:
+            with torch.no_grad():
+                prediction = pipeline.predict(x, start, prompt, guidance)
+            x = pipeline.schedule.move(x, prediction, start, end)
+        elif checkpointing:
+            x = checkpoint(move, x, start, end, use_reentrant=False, preserve_rng_state=False)
+        else:
+            x = move(x, start, end)
+    return x
+
+
+def linear_gain(pipeline: "Pipeline", steps: int) -> float:
+    """How much a change of the starting noise changes the clean latents where no Jacobian is kept: A = prod a_t."""
+    levels = [*pipeline.schedule.timesteps(steps).tolist(), 0]
+    one, none = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
+    for start, end in pairwise(levels):
+        one = pipeline.schedule.move(one, none, start, end)
+    return one.item()
+
+
+def decode(vae: Any, latents: Tensor, checkpointing: bool = False) -> Tensor:
+    """Images (B, 3, 8 H, 8 W) float32 in [0, 1] of clean latents, as diffusers' pipelines decode them.
+
+    Args:
+        vae: an AutoencoderKL. One that overflows in float16 becomes float32, as diffusers makes it for each image.
+    """
+    config = vae.config
+    if vae.dtype == torch.float16 and config.force_upcast:
+        upcast_vae(vae)
+    if checkpointing:
+        vae.enable_gradient_checkpointing()
+    scaled = latents / config.scaling_factor
+    if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+        mean, std = (
+            torch.tensor(config[name]).view(1, -1, 1, 1).to(latents) for name in ("latents_mean", "latents_std")
+        )
+        scaled = scaled * std + mean
+    scaled = scaled + (config.get("shift_factor") or 0.0)
+    images = vae.decode(scaled.to(vae.dtype), return_dict=False)[0]
+    return (images.float() / 2 + 0.5).clamp(0, 1)
