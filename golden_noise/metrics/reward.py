@@ -41,19 +41,21 @@ class WeightedReward:
         return self.total(self.parts(images, prompts))
 
     def parts(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Every metric's own loss (B,) with gradients, without its weight; their `total` is the loss.
+        """Every metric's own loss (B,) with gradients, without its weight; their `total` is the loss."""
+        return {name: metric.loss(images, prompts) for name, metric in self.require_gradients().items()}
+
+    def require_gradients(self) -> dict[str, DifferentiableMetric]:
+        """Its metrics.
 
         Raises:
-            UserError: a metric has none.
+            UserError: one of them has no gradients.
         """
-        losses = {}
-        for name, metric in self.metrics.items():
-            if not isinstance(metric, DifferentiableMetric):
-                raise UserError(
-                    f"reward.weights.{name}: {name} has no gradients to train on; objective=policy needs none"
-                )
-            losses[name] = metric.loss(images, prompts)
-        return losses
+        able = {name: metric for name, metric in self.metrics.items() if isinstance(metric, DifferentiableMetric)}
+        if lacking := sorted(self.metrics.keys() - able):
+            raise UserError(
+                f"reward.weights.{lacking[0]}: {lacking[0]} has no gradients to train on; objective=policy needs none"
+            )
+        return able
 
     def total(self, parts: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum (B,) of one tensor (B,) per metric, such as `parts`."""

@@ -6,6 +6,7 @@ from typing import Literal
 from torch import Tensor
 
 from golden_noise.metrics.base import DifferentiableMetric
+from golden_noise.metrics.reward import WeightedReward
 from golden_noise.npnet import AnyNPNet
 from golden_noise.objectives.base import Batch, Mode, Outcome
 from golden_noise.pipelines.lazy import LazyPipeline
@@ -28,6 +29,9 @@ class Reward:
         guidance: likewise.
         jacobian_steps: see `Pipeline.generate`.
         checkpointing: likewise.
+
+    Raises:
+        UserError: the reward has no gradients.
     """
 
     reward: DifferentiableMetric
@@ -40,6 +44,10 @@ class Reward:
     reads: Literal["pairs", "prompts"] = "prompts"
     monitor: str = "val/loss"
     mode: Mode = "min"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.reward, WeightedReward):
+            self.reward.require_gradients()
 
     def __call__(self, npnet: AnyNPNet, batch: Batch, prompt: PromptEmbedding, pipeline: LazyPipeline) -> Outcome:
         noise = batch["noise"]
