@@ -1,4 +1,7 @@
-"""The pipeline's own denoiser as the network that predicts golden noise (as in NoiseRefine, arXiv 2412.03895).
+"""The pipeline's own denoiser as the network that predicts golden noise.
+
+It is the network of NoiseRefine (arXiv 2412.03895), which trains it on the images that its noise leads to; training on
+pairs is ours.
 
 Shapes: B batch, C x H x W noise.
 """
