@@ -89,6 +89,11 @@ class DenoiserNPNet(StrictModel):
         """
         return super().from_pretrained(pretrained_model_name_or_path, pipeline=pipeline, **kwargs)
 
+    @property
+    def denoiser(self) -> Any:
+        """The pipeline's denoiser with the adapters, or the trained copy of it."""
+        return self.twin.denoiser
+
     def forward(self, noise: Tensor, prompt: PromptEmbedding) -> Tensor:
         """Predicts the golden noise.
 
