@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2.functional import center_crop, normalize
 from transformers import AutoTokenizer, BatchEncoding, CLIPConfig, CLIPModel
 
 from golden_noise.images import to_pil
+from golden_noise.metrics.bicubic import bicubic
 from golden_noise.metrics.limits import count_cut
 from golden_noise.metrics.loading import build, load, rename
 
@@ -36,7 +38,7 @@ RENAMED = (
 
 
 class CLIP:
-    """A CLIP model with its tokenizer.
+    """A CLIP model with its tokenizer. Its weights are frozen; gradients pass from features to pixels.
 
     Args:
         model: folder or hub id in the layout of transformers.
@@ -66,7 +68,7 @@ class CLIP:
         self.device, self.dtype = device, dtype
         self.size: int = self.model.config.vision_config.image_size
         self.limit: int = self.model.config.text_config.max_position_embeddings
-        self.model.eval().to(device, dtype)
+        self.model.eval().requires_grad_(False).to(device, dtype)
 
     @property
     def logit_scale(self) -> float:
@@ -74,10 +76,10 @@ class CLIP:
         return self.model.logit_scale.float().exp().item()
 
     def cosine(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
-        """Cosine similarities (B,) float32 on the CPU of prompts and pixels (B, 3, size, size), pair by pair."""
-        return (self.texts(prompts) * self.images(pixels)).sum(-1).cpu()
+        """Cosine similarities (B,) float32 of prompts and pixels (B, 3, size, size), pair by pair; see `images`."""
+        return (self.texts(prompts) * self.images(pixels)).sum(-1)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # tensors of inference mode could not enter a graph
     def texts(self, prompts: Sequence[str]) -> Tensor:
         """Unit vectors (B, D) float32 of prompts; those that repeat are encoded once."""
         distinct = list(dict.fromkeys(prompts))
@@ -85,9 +87,8 @@ class CLIP:
         features = self.model.get_text_features(**self.tokens(distinct)).pooler_output
         return F.normalize(features.float(), dim=-1)[which]
 
-    @torch.inference_mode()
     def images(self, pixels: Tensor) -> Tensor:
-        """Unit vectors (B, D) float32 of normalised pixels (B, 3, size, size)."""
+        """Unit vectors (B, D) float32 of normalised pixels (B, 3, size, size), to which gradients pass."""
         features = self.model.get_image_features(pixels.to(self.device, self.dtype)).pooler_output
         return F.normalize(features.float(), dim=-1)
 
@@ -129,6 +130,20 @@ def clip_pixels(images: Tensor, size: int) -> Tensor:
         ]
     )
     return torch.stack([prepare(image) for image in to_pil(images)])
+
+
+def clip_pixels_with_gradients(images: Tensor, size: int) -> Tensor:
+    """`clip_pixels` without rounding, on the images' device."""
+    pixels = bicubic(images, shortest_side(images, size), clip=True)
+    return normalize(center_crop(pixels, [size, size]), list(MEAN), list(STD))
+
+
+def shortest_side(images: Tensor, size: int) -> tuple[int, int]:
+    """Height and width of images (..., H, W) whose shortest side becomes `size`; PIL's users round the other down."""
+    height, width = images.shape[-2:]
+    if height < width:
+        return size, int(size * width / height)
+    return int(size * height / width), size
 
 
 def from_open_clip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

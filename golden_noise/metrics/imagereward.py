@@ -9,7 +9,8 @@ from transformers import AutoTokenizer, BlipTextConfig, BlipTextModel, BlipVisio
 
 from golden_noise.device import pick_device
 from golden_noise.errors import UserError
-from golden_noise.metrics.clip import clip_pixels
+from golden_noise.metrics.clip import clip_pixels, clip_pixels_with_gradients
+from golden_noise.metrics.gradients import GivesGradients
 from golden_noise.metrics.head import fold_head
 from golden_noise.metrics.limits import count_cut
 from golden_noise.metrics.loading import build, find_file, load, part, pick_dtype, read_tensors, rename, version_of
@@ -31,7 +32,7 @@ RENAMED = (
 )
 
 
-class ImageReward:
+class ImageReward(GivesGradients):
     """Reward with mean 0 and variance 1 over the authors' images; tables often show it times 100.
 
     Args:
@@ -66,19 +67,33 @@ class ImageReward:
         self.image_model = build(BlipVisionModel, configs[0], image, weights)
         self.text_model = build(BlipTextModel, configs[1], text, weights, add_pooling_layer=False)
         for model in (self.image_model, self.text_model):
-            model.eval().to(self.device, self.dtype)
+            model.eval().requires_grad_(False).to(self.device, self.dtype)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def score(self, prompts: Sequence[str], images: Tensor) -> Tensor:
+        pixels = clip_pixels(images, self.image_model.config.image_size)
+        return self._rate(self._read(prompts, pixels).cpu())
+
+    def _prepare(self, images: Tensor) -> Tensor:
+        return clip_pixels_with_gradients(images, self.image_model.config.image_size)
+
+    def _judge(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
+        return self._rate(self._read(prompts, pixels))
+
+    def _read(self, prompts: Sequence[str], pixels: Tensor) -> Tensor:
+        """Features (B, D) float32 of prompts, read with an eye on the pixels."""
         tokens = self.tokenizer(
             list(prompts), padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
         ).to(self.device)
-        pixels = clip_pixels(images, self.image_model.config.image_size)
         seen = self.image_model(pixels.to(self.device, self.dtype)).last_hidden_state
         judged = self.text_model(
             tokens.input_ids, attention_mask=tokens.attention_mask, encoder_hidden_states=seen
         ).last_hidden_state[:, 0]
-        return (judged.float().cpu() @ self.weight + self.bias - MEAN) / STD
+        return judged.float()
+
+    def _rate(self, features: Tensor) -> Tensor:
+        """Rewards (B,) of features (B, D), on their device."""
+        return (features @ self.weight.to(features.device) + self.bias.to(features.device) - MEAN) / STD
 
     def cut(self, prompts: Sequence[str]) -> int:
         return count_cut(self.tokenizer, prompts, self.limit)

@@ -212,3 +212,19 @@ def images():
     """Four images (4, 3, 32, 32) of noise in coarse blocks, so that resizing does not level them out."""
     coarse = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     return coarse.repeat_interleave(4, -1).repeat_interleave(4, -2)
+
+
+@pytest.fixture(scope="module")
+def tiny(request, clip, bert_tokenizer, detector):
+    """The tiny sources for a choice of metric."""
+
+    def sources(choice):
+        weights = {"hpsv2": "hps_weights", "hpsv21": "hps_weights"}.get(choice, f"{choice}_weights")
+        found = {"model": clip, "processor": clip, "clip": clip, "tokenizer": bert_tokenizer, "detector": detector}
+        if choice in ("hpsv2", "hpsv21", "aes", "imagereward", "mps"):
+            found["weights"] = request.getfixturevalue(weights)
+        if choice == "shapes":
+            found = {}
+        return {key: str(value) for key, value in found.items()} | {"side": 64, "sha256": None}
+
+    return sources

@@ -8,42 +8,16 @@ import pytest
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
-from golden_noise.cli.conf import CONF
 from golden_noise.errors import UserError
 from golden_noise.images import from_pil, to_pil
 from golden_noise.metrics.limits import CutsPrompts, prompts_cut
 from golden_noise.shapes.metric import ShapesScore
 
-CAPTIONS = ["a red circle", "two circles", "a red circle", "a blue square left of a green triangle"]
-GENEVAL = ["a photo of a dog", "a photo of two dogs", "a photo of a red dog", "a photo of a dog and a cat"]
-CHOICES = [(path.stem, name) for path in sorted((CONF / "metric").glob("*.yaml")) for name in OmegaConf.load(path)]
+from .configs import CAPTIONS, CHOICES, GENEVAL, settings
+
 SOURCES = ("weights", "model", "processor", "tokenizer", "detector", "clip")
-
-
-def settings(choice, name, **changes):
-    """A metric's own config, on the CPU, with changes to options that it has."""
-    config = OmegaConf.to_container(OmegaConf.load(CONF / "metric" / f"{choice}.yaml"), resolve=False)[name]
-    config |= {key: value for key, value in {"device": "cpu", **changes}.items() if key in config}
-    return config
-
-
-@pytest.fixture(scope="module")
-def tiny(request, clip, bert_tokenizer, detector):
-    """The tiny sources for a choice of metric."""
-
-    def sources(choice):
-        weights = {"hpsv2": "hps_weights", "hpsv21": "hps_weights"}.get(choice, f"{choice}_weights")
-        found = {"model": clip, "processor": clip, "clip": clip, "tokenizer": bert_tokenizer, "detector": detector}
-        if choice in ("hpsv2", "hpsv21", "aes", "imagereward", "mps"):
-            found["weights"] = request.getfixturevalue(weights)
-        if choice == "shapes":
-            found = {}
-        return {key: str(value) for key, value in found.items()} | {"side": 64, "sha256": None}
-
-    return sources
 
 
 @pytest.fixture(scope="module", params=CHOICES, ids=[name for _, name in CHOICES])

@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from transformers import CLIPImageProcessorPil, Mask2FormerImageProcessorPil
 
+from golden_noise.errors import UserError
 from golden_noise.images import from_pil, read_image, to_pil
-from golden_noise.metrics.clip import MEAN, STD, clip_pixels
-from golden_noise.metrics.hpsv2 import hps_pixels
+from golden_noise.metrics.bicubic import bicubic
+from golden_noise.metrics.clip import MEAN, STD, clip_pixels, clip_pixels_with_gradients
+from golden_noise.metrics.hpsv2 import bordered, hps_pixels, longest_side
+from golden_noise.metrics.pickscore import processed_with_gradients
 
 SIDE = 28
 SIZES = [(45, 31), (31, 45), (29, 28), (28, 33), (100, 63), (9, 17), (40, 1), (1, 40), (1, 1)]  # height, width
@@ -78,6 +82,62 @@ def pictures():
 @pytest.mark.parametrize("prepared", PREPARED)
 def test_every_size_is_prepared_as_published(prepared, size, pictures):
     check(prepared, from_pil(pictures(size)), pictures(size))
+
+
+# The same with gradients, and how far that may be from the above, in steps of 8 bits. PIL rounds after each axis.
+WITH_GRADIENTS = {
+    "torchvision": (lambda images: clip_pixels_with_gradients(images, SIDE), 1.5),
+    "transformers": (lambda images: processed_with_gradients(images, PROCESSOR), 1.5),
+    "hpsv2": (lambda images: bordered(bicubic(images, longest_side(images, SIDE)), SIDE), 1e-3),
+}
+
+
+@pytest.mark.parametrize("size", [*SIZES, (28, 28), (512, 300)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("prepared", PREPARED)
+def test_pixels_with_gradients_differ_by_rounding_only(prepared, size, pictures):
+    images, (prepare, levels) = from_pil(pictures(size)), WITH_GRADIENTS[prepared]
+    difference = (prepare(images) - PREPARED[prepared][0](images)) * torch.tensor(STD)[:, None, None] * 255
+    unchanged = size == (SIDE, SIDE)
+    assert difference.abs().max() < (1e-3 if unchanged else levels)
+    assert difference.mean().abs() < 0.05
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("size", [(28, 28), (45, 31), (7, 90), (1, 3)])
+def test_bicubic_is_torchs(size, antialias):
+    images = torch.rand(2, 3, 40, 30, generator=torch.Generator().manual_seed(0))
+    expected = F.interpolate(images, size, mode="bicubic", antialias=antialias)
+    torch.testing.assert_close(bicubic(images, size, antialias), expected, atol=1e-5, rtol=0)
+    assert (bicubic(images, size, antialias, clip=True) - expected.clamp(0, 1)).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("prepared", WITH_GRADIENTS)
+def test_gradients_of_pixels_are_right(prepared):
+    images = torch.rand(1, 3, 9, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 2 + 0.25
+    assert torch.autograd.gradcheck(lambda x: WITH_GRADIENTS[prepared][0](x)[..., ::5, ::5], images.requires_grad_())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"do_center_crop": False},
+        {"resample": 2},
+        {"size": {"height": SIDE, "width": SIDE}},
+        {"size": {"shortest_edge": 9}},
+    ],
+)
+def test_other_ways_of_preparing_images_are_refused(changes):
+    usual = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}}
+    with pytest.raises(UserError, match="no gradients"):
+        processed_with_gradients(torch.rand(1, 3, 40, 30), CLIPImageProcessorPil(**usual | changes))
+
+
+def test_an_image_processors_own_settings_count():
+    own = {"size": {"shortest_edge": 33}, "crop_size": {"height": 20, "width": 25}, "image_mean": [0.1, 0.2, 0.3]}
+    processor = CLIPImageProcessorPil(**own, image_std=[0.5, 0.6, 0.7], rescale_factor=1 / 127.5)
+    images = from_pil(to_pil(torch.rand(2, 3, 33, 47, generator=torch.Generator().manual_seed(0))))
+    expected = processor(to_pil(images), return_tensors="pt").pixel_values
+    torch.testing.assert_close(processed_with_gradients(images, processor), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "L", "LA", "P", "1"])
