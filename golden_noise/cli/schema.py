@@ -14,6 +14,7 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # more bits would not change t
 Steps = Annotated[int, Field(ge=1, le=1000)]  # a schedule has no more levels
 Epochs = Annotated[int, Field(ge=-1)]  # -1: without end
 Rate = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
 Factor = Annotated[float, Field(gt=0, le=1000)]  # of noise: ten times more overflows in float16
 Share = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, Field(pattern=r"\S", description="text, not empty, and quoted if it looks like a number")]
@@ -109,6 +110,19 @@ class Search(Part):
     inversion_guidance: float = OPEN
     factor: float = OPEN
     ratio: Share = OPEN
+    back_steps: Steps | None = OPEN
+    iterations: Count = OPEN
+    lr: Positive = OPEN
+    momentum: Share = OPEN
+    clip: Positive = OPEN
+    regulariser: Literal["norm", "mpgr", "gper", "sphere", "none"] = OPEN
+    weight: Rate | None = OPEN
+    jacobian_steps: Size | None = OPEN
+    checkpointing: bool = OPEN
+    neighbours: Count = OPEN
+    radius: Positive = OPEN
+    strength: float = OPEN
+    jitter: Rate = OPEN
 
 
 class OwnSearch(Search):

@@ -117,6 +117,7 @@ def measured(config: DictConfig, measurement: Measurement) -> Scores:
     scores = measurement.scores(config.evaluation.batch_size)
     if isinstance(source, DrawnImages):
         scores.noise.update(source.noise_measures())
+        scores.calls.update(source.calls())
         scores.constant.update(asdict(source.constant) if source.constant else {})
         if CONSTANT in evaluated_methods(config) and not source.constant:
             scores.remarks.append(UNKNOWN)

@@ -15,7 +15,18 @@ from rich.text import Text
 
 from golden_noise.evaluation.scores import ALL, Scores
 from golden_noise.evaluation.statistics import Comparison, Estimate, PairedSample, holm
-from golden_noise.evaluation.verdict import FEW, change, compared, count, extent, name, plain, probability, verdict
+from golden_noise.evaluation.verdict import (
+    FEW,
+    amount,
+    change,
+    compared,
+    count,
+    extent,
+    name,
+    plain,
+    probability,
+    verdict,
+)
 from golden_noise.files import write_atomically
 from golden_noise.generation.names import CONSTANT, NPNET, SEARCH, STANDARD
 
@@ -30,6 +41,7 @@ def summarise(scores: Scores, config: dict[str, Any], versions: dict[str, str], 
     - ``kept_share[metric]``: None where the search has no clear gain.
     - ``diversity[space]`` and ``noise[measure]``: ``methods`` with a mean each, and ``differences`` to standard; the
       item is the prompt for diversity.
+    - ``calls[method]``: denoiser calls per image, its noise included, where they were counted.
     - ``constant``: the fields of `Constant`; empty where it was not run.
     - ``notes``: the limits of the numbers, in words.
 
@@ -50,6 +62,7 @@ def summarise(scores: Scores, config: dict[str, Any], versions: dict[str, str], 
         "kept_share": {metric: _kept_share(scores, samples[ALL], metric) for metric in scores.metrics},
         "diversity": _against_standard(scores.diversity, scores.methods),
         "noise": _against_standard(scores.noise, scores.methods, _units(scores.items)),
+        "calls": scores.calls,
         "constant": scores.constant,
         "notes": [*scores.remarks, *_notes_on_constant(scores), *_notes_on_prompts(scores), *_notes_on_scores(scores)],
         "config": config,
@@ -217,17 +230,19 @@ def _table(summary: dict[str, Any], metric: str) -> Table:
     title = Text(f"{metric}, {extent(summary['methods'][STANDARD][metric])}")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("method", overflow="fold")
-    for heading in ("mean", "difference [95 %]", "win rate", "p (Holm)"):
+    calls = summary.get("calls")  # earlier versions did not count them
+    for heading in (*(["calls"] if calls else []), "mean", "difference [95 %]", "win rate", "p (Holm)"):
         table.add_column(Text(heading), justify="right", no_wrap=True)
     for method, results in summary["methods"].items():
         gain = _cells(compared(summary, metric, STANDARD, method))
-        table.add_row(Text(name(method)), plain(results[metric]["mean"]), *gain)
+        cost = [amount(calls.get(method))] if calls else []
+        table.add_row(Text(name(method)), *cost, plain(results[metric]["mean"]), *gain)
     rivals = [c for c in summary["comparisons"] if c["task"] == ALL and c["metric"] == metric and c["a"] != STANDARD]
     if rivals:
         table.add_section()
         table.add_row(Text(f"{name(rivals[0]['b'])} minus"))
     for rival in rivals:
-        table.add_row(Text(f"  {name(rival['a'])}"), "", *_cells(rival))
+        table.add_row(Text(f"  {name(rival['a'])}"), *[""] * (2 if calls else 1), *_cells(rival))
     return table
 
 

@@ -22,6 +22,7 @@ class Scores:
         files: ``[method]``, names of the images, relative to the evaluation's folder or absolute.
         diversity: ``[space][method]``, mean distance of images of one prompt (P,) for prompts with several seeds.
         noise: ``[measure][method]``, measures of the starting noises (N,), if known.
+        calls: ``[method]``, denoiser calls per image, its noise included, if known.
         constant: how the control of that name was chosen (see `Constant`).
         remarks: what else a reader must know.
 
@@ -36,6 +37,7 @@ class Scores:
     files: dict[str, list[str]] = field(default_factory=dict)
     diversity: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     noise: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    calls: dict[str, float] = field(default_factory=dict)
     constant: dict[str, Any] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 

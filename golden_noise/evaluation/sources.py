@@ -35,7 +35,7 @@ from golden_noise.search.rescale import Rescale
 
 
 class DrawnImages(Drawing):
-    """The images of one evaluation. Every PNG records its prompt, seed and the measures of its starting noise."""
+    """The images of one evaluation. Every PNG records its prompt, seed, cost and the measures of its noise."""
 
     constant: Constant | None = None  # how the control of that name was chosen, if it is run
 
@@ -43,14 +43,23 @@ class DrawnImages(Drawing):
         """The image of one item."""
         return self.folder / f"images/{method}/{self.prompts[position].index:06d}.png"
 
-    def texts(self, method: str, positions: range, latents: Tensor, noise: Tensor) -> list[dict[str, str]]:
+    def texts(
+        self, method: str, positions: range, latents: Tensor, noise: Tensor, calls: float
+    ) -> list[dict[str, str]]:
         """See `Drawing`."""
         measures = noise_measures(latents, noise)
         texts = []
         for row, prompt in enumerate(self.prompts[position] for position in positions):
             own = {name: float(values[row]) for name, values in measures.items()}
-            texts.append({TEXT: json.dumps({"prompt": prompt.text, "seed": prompt.seed, "noise": own})})
+            facts = {"prompt": prompt.text, "seed": prompt.seed, "noise": own, "calls": calls}
+            texts.append({TEXT: json.dumps(facts)})
         return texts
+
+    def calls(self) -> dict[str, float]:
+        """Denoiser calls per image of every method, but of those with images that an earlier version drew."""
+        count = range(len(self.prompts))
+        found: dict[str, list[Any]] = {m: [about(self.path(m, i)).get("calls") for i in count] for m in self.methods}
+        return {method: float(np.mean(calls)) for method, calls in found.items() if None not in calls}
 
     def noise_measures(self) -> dict[str, dict[str, np.ndarray]]:
         """Measures of every item's noise: measure -> method -> (N,)."""
@@ -137,7 +146,7 @@ def chosen_methods(
         extra[CONSTANT] = searching(Rescale(constant.factor), pipeline)
     names = [name for name in names if name != CONSTANT or constant]
     search = instantiate(config.search) if SEARCH in names else None
-    return Methods(names, pipeline, search, networks.get(NPNET), extra)
+    return Methods(names, pipeline, search, networks.get(NPNET), extra, [*networks.values()])
 
 
 def image_folders(config: DictConfig) -> Folders:

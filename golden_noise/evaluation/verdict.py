@@ -42,6 +42,11 @@ def plain(value: float) -> str:
     return f"{value:.3f}".replace("-0.000", "0.000")
 
 
+def amount(calls: float | None) -> str:
+    """Denoiser calls: ``1,510``; a dash where they were not counted."""
+    return "–" if calls is None else f"{calls:,.1f}".removesuffix(".0")
+
+
 def percent(value: float) -> str:
     """A share: ``58 %``."""
     return f"{value:.0%}".replace("%", " %")

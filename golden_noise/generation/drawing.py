@@ -15,6 +15,7 @@ from golden_noise.files import write_atomically
 from golden_noise.generation.methods import Methods
 from golden_noise.images import about, save_png, to_pil
 from golden_noise.noise import sampler_generators
+from golden_noise.pipelines.calls import counting
 from golden_noise.pipelines.overflow import are_finite, check_images
 from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 from golden_noise.prompts import Prompt
@@ -64,12 +65,15 @@ class Drawing(ABC):
         """The image of the prompt at a position."""
 
     @abstractmethod
-    def texts(self, method: str, positions: range, latents: Tensor, noise: Tensor) -> list[dict[str, str]]:
+    def texts(
+        self, method: str, positions: range, latents: Tensor, noise: Tensor, calls: float
+    ) -> list[dict[str, str]]:
         """The texts of each PNG of a batch: under `images.TEXT` at least `prompt` and `seed`.
 
         Args:
             latents: (B, C, H, W) the method's starting noise.
             noise: (B, C, H, W) the standard noise that it was made from.
+            calls: denoiser calls that each image took, its noise included.
         """
 
     def missing(self, positions: range) -> set[tuple[str, int]]:
@@ -92,12 +96,14 @@ class Drawing(ABC):
         seeds = [prompt.seed for prompt in batch]
         noise, embedding = self.pipeline.draw_noise(seeds), self._encode(batch)
         others = self._encode(self.others[positions.start : positions.stop]) if self.others else embedding
-        noises = self.compute.noises(noise, embedding, others, seeds)
+        noises, costs = self.compute.noises(noise, embedding, others, seeds)
         for method in lacking:
             _check_noise(noises[method], batch, method)
-            drawn = self.pipeline.sample(embedding, noises[method], generator=sampler_generators(seeds))
+            with counting(self.pipeline) as calls:
+                drawn = self.pipeline.sample(embedding, noises[method], generator=sampler_generators(seeds))
             check_images(drawn, batch, method, self.pipeline.dtype)
-            texts = self.texts(method, positions, noises[method], noise)
+            cost = costs[method] + calls.total / len(batch)
+            texts = self.texts(method, positions, noises[method], noise, cost)
             for i, image, text in zip(positions, to_pil(drawn), texts, strict=True):
                 if (method, i) in missing:
                     save_png(image, self.path(method, i), text)

@@ -65,7 +65,7 @@ def load_images(config: DictConfig, prompts: Sequence[Prompt]) -> GeneratedImage
     settings = drawing_settings(config, noises, networks)
     search = instantiate(config.search) if SEARCH in noises else None
     extra = {name: predicting(network) for name, network in networks.items()}
-    compute = Methods(noises, pipeline.loaded, search, npnet=None, extra=extra)
+    compute = Methods(noises, pipeline.loaded, search, npnet=None, extra=extra, networks=[*networks.values()])
     origin = {"pipeline": config.pipeline.name, "npnet": config.npnet, "versions": versions()}
     return GeneratedImages(compute, prompts, Path(config.folder), settings, origin)
 

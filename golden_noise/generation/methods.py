@@ -5,8 +5,9 @@ the direction of the move does, `rescaled` whether the standard deviation explai
 `constant` (see `golden_noise.evaluation.constant`) whether one factor for all prompts does.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,11 +17,13 @@ from golden_noise.generation.names import NETWORK_CONTROLS, NPNET, SEARCH, SHUFF
 from golden_noise.noise import SHIFT, derived_seed, draw_noise
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.calls import counting
 from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 from golden_noise.search.base import NoiseSearch
 
 # Noise (B, C, H, W), its prompts and its seeds -> starting noise (B, C, H, W).
 Method = Callable[[Tensor, PromptEmbedding, list[int]], Tensor]
+FROM_GOLDEN = (NPNET, *(control for control in NETWORK_CONTROLS if control != SHUFFLED))  # share one prediction
 
 
 def predicting(network: AnyNPNet) -> Method:
@@ -55,6 +58,7 @@ class Methods:
         search: needed by `search`.
         npnet: needed by `npnet` and the controls that are made from it.
         extra: further methods by name; `constant` is always one of them.
+        networks: those of `extra`, whose calls of a denoiser of their own count too.
     """
 
     names: list[str]
@@ -62,12 +66,15 @@ class Methods:
     search: NoiseSearch | None
     npnet: AnyNPNet | None
     extra: Mapping[str, Method] = field(default_factory=dict)
+    networks: Sequence[AnyNPNet] = ()
 
     @torch.no_grad()
     def noises(
         self, noise: Tensor, prompt: PromptEmbedding, others: PromptEmbedding, seeds: list[int]
-    ) -> dict[str, Tensor]:
-        """Starting noise (B, C, H, W) float32 on the CPU for every method.
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """Starting noise (B, C, H, W) float32 on the CPU for every method, and its denoiser calls per image.
+
+        Noise that serves several methods is computed once, and costs each of them as much.
 
         Args:
             noise: (B, C, H, W) standard noise.
@@ -84,11 +91,24 @@ class Methods:
             "rescaled": lambda: rescaled(noise, golden),
         }
         search: Any = self.search
-        golden = self._predict(noise, prompt) if {NPNET, *NETWORK_CONTROLS} & {*self.names} else noise
-        return {
-            name: (self.extra[name](noise, prompt, seeds) if name in self.extra else compute[name]()).float().cpu()
-            for name in self.names
-        }
+        golden, of_golden = noise, 0.0
+        if {NPNET, *NETWORK_CONTROLS} & {*self.names}:
+            golden, of_golden = self._counted(lambda: self._predict(noise, prompt))
+        noises, calls = {}, {}
+        for name in self.names:
+            own = self.extra.get(name)
+            made = compute[name] if own is None else partial(own, noise, prompt, seeds)
+            found, calls[name] = self._counted(made)
+            noises[name] = found.float().cpu()
+            if own is None and name in FROM_GOLDEN:
+                calls[name] += of_golden
+        return noises, calls
+
+    def _counted(self, made: Callable[[], Tensor]) -> tuple[Tensor, float]:
+        """A noise (B, C, H, W) and the denoiser calls per image that it took."""
+        with counting(self.pipeline, self.npnet, *self.networks) as calls:
+            noise = made()
+        return noise, calls.total / len(noise)
 
     def _predict(self, noise: Tensor, prompt: PromptEmbedding) -> Tensor:
         assert self.npnet is not None

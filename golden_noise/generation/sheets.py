@@ -25,7 +25,9 @@ class GeneratedImages(Drawing):
         prompt = self.prompts[position]
         return self.folder / method / f"{prompt.index:06d}_seed{prompt.seed}.png"
 
-    def texts(self, method: str, positions: range, latents: Tensor, noise: Tensor) -> list[dict[str, str]]:
+    def texts(
+        self, method: str, positions: range, latents: Tensor, noise: Tensor, calls: float
+    ) -> list[dict[str, str]]:
         """See `Drawing`: also everything that made the image."""
         texts = []
         for prompt in (self.prompts[position] for position in positions):

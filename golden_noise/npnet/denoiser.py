@@ -1,4 +1,7 @@
-"""The pipeline's own denoiser as the network that predicts golden noise (as in NoiseRefine, arXiv 2412.03895).
+"""The pipeline's own denoiser as the network that predicts golden noise.
+
+It is the network of NoiseRefine (arXiv 2412.03895), which trains it on the images that its noise leads to; training on
+pairs is ours.
 
 Shapes: B batch, C x H x W noise.
 """
@@ -85,6 +88,11 @@ class DenoiserNPNet(StrictModel):
             UserError: what is saved does not fit the pipeline's denoiser.
         """
         return super().from_pretrained(pretrained_model_name_or_path, pipeline=pipeline, **kwargs)
+
+    @property
+    def denoiser(self) -> Any:
+        """The pipeline's denoiser with the adapters, or the trained copy of it."""
+        return self.twin.denoiser
 
     def forward(self, noise: Tensor, prompt: PromptEmbedding) -> Tensor:
         """Predicts the golden noise.

@@ -1,6 +1,5 @@
 """Best of N: draw several noises, keep the one whose image a metric likes most."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,10 +8,9 @@ from torch import Tensor
 
 from golden_noise.errors import UserError
 from golden_noise.metrics.base import Metric
-from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.pipelines.base import Pipeline
-from golden_noise.pipelines.overflow import are_finite
 from golden_noise.pipelines.prompt_embedding import PromptEmbedding
+from golden_noise.search.judging import better, content_seeds, derived_noise, scores
 
 
 @dataclass(frozen=True)
@@ -22,6 +20,9 @@ class BestOfN:
     The others follow from the given noise, so that searching again finds the same. They are unrelated to it: what can
     be gained by choosing alone, not a target that a network could learn from the noise. Of equal scores the first
     counts; a noise whose image is not finite is never chosen.
+
+    This is the random search of Ma et al. (arXiv 2501.09732). Cost: n * steps denoiser calls per image, twice as many
+    with guidance.
 
     Args:
         metric: judge of the images; evaluate with another one.
@@ -36,31 +37,17 @@ class BestOfN:
             raise UserError(f"search.n={self.n} must be >= 1")
 
     def search(self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline) -> Tensor:
-        return self.choose(noise, prompt, pipeline, _seeds(noise, 0))
+        return self.choose(noise, prompt, pipeline, content_seeds(noise, 0))
 
     @torch.no_grad()
     def choose(
         self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline, sampler_seeds: Sequence[int]
     ) -> Tensor:
         """As `search`, if the images will be drawn with these seeds, which matter to some samplers."""
-
-        def score(candidates: Tensor) -> Tensor:
-            images = pipeline.sample(prompt, candidates, generator=sampler_generators(sampler_seeds))
-            scores = self.metric.score(prompt.texts, images.nan_to_num())
-            return scores.masked_fill(~torch.tensor(are_finite(images)) | scores.isnan(), -torch.inf)
-
-        best, best_scores = noise, score(noise)
+        best, best_scores = noise, scores(self.metric, noise, prompt, pipeline, sampler_seeds)
         for i in range(1, self.n):
-            others = draw_noise(_seeds(noise, i), noise.shape[1:]).to(noise)
-            scores = score(others)
-            better = scores > best_scores
-            best = torch.where(better[:, None, None, None].to(noise.device), others, best)
-            best_scores = torch.where(better, scores, best_scores)
+            others = derived_noise(noise, i)
+            found = scores(self.metric, others, prompt, pipeline, sampler_seeds)
+            chosen = found > best_scores
+            best, best_scores = better(others, best, chosen), torch.where(chosen, found, best_scores)
         return best
-
-
-def _seeds(noise: Tensor, use: int) -> list[int]:
-    """A 32-bit seed per noise that follows from its numbers, another one for every use."""
-    content = noise.float().cpu().numpy()
-    digests = [hashlib.sha256(x.tobytes() + use.to_bytes(4, "big")).digest() for x in content]
-    return [int.from_bytes(digest[:4], "big") for digest in digests]

@@ -26,6 +26,10 @@ class SamplerPath:
         """The path of a given number of steps."""
         return cls(pipeline, prompt, [*pipeline.schedule.timesteps(steps).tolist(), 0])
 
+    @property
+    def steps(self) -> int:
+        return len(self.levels) - 1
+
     def down(self, latents: Tensor, step: int, guidance: float) -> Tensor:
         """One denoising step of (B, C, H, W) float32 latents, as the sampler takes it."""
         start, end = self.levels[step : step + 2]

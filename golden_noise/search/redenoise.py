@@ -15,6 +15,8 @@ from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 class Redenoise:
     """Denoise one step with much guidance, go back with little: the gap writes the prompt into the noise.
 
+    Cost: 3 * rounds denoiser calls per image, with one of the two guidances at 1 and the other not at 0 or 1.
+
     Args:
         steps: steps of the schedule whose first step is taken; fewer steps make a larger move.
         denoising_guidance: w1 of the step down.

@@ -10,7 +10,7 @@ from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 
 @dataclass(frozen=True)
 class Rescale:
-    """Multiply the noise by `factor`, whatever the prompt."""
+    """Multiply the noise by `factor`, whatever the prompt. It costs no denoiser call."""
 
     factor: float
 

@@ -15,6 +15,9 @@ from golden_noise.search.path import SamplerPath
 class Zigzag:
     """At each of the first steps: down, up, and down again to the next; then all the way back to the start.
 
+    Cost in denoiser calls per image, for n steps that get a round trip: 2 n guided steps down (two calls each) and
+    2 n (1 + refinements) calls back, twice as many with guidance.
+
     Args:
         steps: steps of the path.
         ratio: share of the steps that get a round trip, in (0, 1]; at least one step does.

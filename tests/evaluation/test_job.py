@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from golden_noise.cli.validation import check
 from golden_noise.errors import UserError
 from golden_noise.evaluation.job import evaluate, evaluate_job
+from golden_noise.images import TEXT, about, save_png
 from golden_noise.npnet import NPNet
 
 SMALL = ["prompts.count=24", "pipeline.steps=2", "evaluation.batch_size=6", "~metric.reward"]
@@ -89,6 +90,19 @@ def test_several_searches_in_one_run(compose_job, tmp_path):
     made_by = {name: json.loads((tmp_path / f"run/images/{name}/made_by.json").read_text()) for name in moves}
     assert made_by["long"]["search"]["rounds"] == 2 and made_by["search"]["search"]["rounds"] == 1
     assert made_by["scaled"]["search"]["factor"] == 1 and "search" not in made_by["standard"]
+
+
+def test_the_cost_of_each_method_is_counted(compose_job, tmp_path, npnets, capsys):
+    """Two steps of the sampler beside what the noise took; images of an earlier version have no cost to show."""
+    job = [*SMALL, "evaluation.methods=[standard,search,npnet,rescaled]", f"npnet={npnets[0]}", "search=redenoise"]
+    summary = evaluate(compose_job("evaluate", *job))
+    assert summary["calls"] == {"standard": 2, "search": 5, "npnet": 2, "rescaled": 2}
+    assert "calls" in capsys.readouterr().out and "calls</th>" in (tmp_path / "run/report.html").read_text()
+    for path in tmp_path.glob("run/images/search/*.png"):
+        facts = about(path)
+        assert facts.pop("calls") == 5
+        save_png(Image.open(path), path, {TEXT: json.dumps(facts)})
+    assert evaluate(compose_job("evaluate", *job))["calls"] == {"standard": 2, "npnet": 2, "rescaled": 2}
 
 
 def test_diversity_is_measured_where_prompts_repeat(compose_job, tmp_path):

@@ -262,6 +262,15 @@ def test_verdict_config_versions_and_command_are_there(render, make_scores):
         assert text in html
 
 
+def test_the_cost_is_shown_where_it_was_counted(render, make_scores):
+    scores = make_scores()
+    assert "calls" not in render(scores)
+    scores.calls.update(standard=7654.5, search=1510.0)
+    html = render(scores)
+    assert html.count(">calls</th>") == 2
+    assert all(html.count(f'<td class="number">{calls}</td>') == 2 for calls in ("7,654.5", "1,510"))
+
+
 @pytest.mark.parametrize("methods", [["standard"], ["standard", "search"], ["standard", "best_of_4"]], ids=str)
 def test_a_report_of_few_methods_on_one_item_is_complete(render, make_scores, methods):
     html = render(make_scores(n=1, methods=methods, tasks=("",)))

@@ -144,6 +144,23 @@ def test_tables_fit_a_terminal_of_80_columns(make_scores):
         assert [mean is not None for mean in means] == [True, False, True, False]
 
 
+def test_the_table_shows_what_each_method_cost(make_scores):
+    scores = make_scores(methods=["standard", "search", "npnet", *CONTROLS, "best_of_n", "second"])
+    assert not any("calls" in line for line in printed(summary_of(scores)))  # none were counted
+    scores.calls.update(standard=10.0, search=1510.0, npnet=11.25)
+    summary = summary_of(scores)
+    assert summary["calls"] == scores.calls
+    lines = printed(summary)
+    assert max(map(len, lines)) <= 80
+    assert not any("…" in line for line in lines)
+    rows = [line.split() for line in lines]
+    assert [row[:2] for row in rows if row and row[0] == "method"] == [["method", "calls"]] * 2
+    for method, cost in (("standard", "10"), ("search", "1,510"), ("NPNet", "11.2"), ("second", "–")):
+        assert next(row for row in rows if row[:1] == [method])[1] == cost
+    del summary["calls"]  # as an earlier version left it
+    assert not any("calls" in line for line in printed(summary))
+
+
 def test_the_console_shows_the_p_value_of_the_report_and_says_which(make_scores):
     scores = make_scores(methods=["standard", "npnet"])
     scores.values["strict"]["npnet"] = np.maximum(scores.values["strict"]["npnet"], np.arange(60) % 5 == 0)

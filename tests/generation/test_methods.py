@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from golden_noise.generation.methods import Methods, rescaled, shifted
+from golden_noise.generation.methods import Methods, predicting, rescaled, shifted
 from golden_noise.generation.names import METHODS
 from golden_noise.noise import draw_noise, sampler_generators
-from golden_noise.npnet import NPNet
+from golden_noise.npnet import DenoiserNPNet, NPNet
 from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.search.redenoise import Redenoise
 
@@ -35,6 +35,10 @@ def npnet():
 def noises(pipeline, npnet):
     constant = {"constant": lambda noise, prompt, seeds: 0.6 * noise}
     methods = Methods(list(METHODS), pipeline, Redenoise(10), npnet, constant)
+    return computed(methods, pipeline)[0]
+
+
+def computed(methods, pipeline):
     return methods.noises(NOISE, pipeline.encode(PROMPTS), pipeline.encode(OTHERS), SEEDS)
 
 
@@ -99,5 +103,19 @@ def test_shuffled_uses_the_other_prompts(noises, pipeline, npnet):
 def test_only_the_named_methods_are_computed(pipeline):
     constant = {"constant": lambda noise, prompt, seeds: 0.6 * noise}
     methods = Methods(["search", "standard", "constant"], pipeline, Redenoise(10), npnet=None, extra=constant)
-    found = methods.noises(NOISE, pipeline.encode(PROMPTS), pipeline.encode(OTHERS), SEEDS)
-    assert list(found) == ["search", "standard", "constant"]
+    found, calls = computed(methods, pipeline)
+    assert list(found) == list(calls) == ["search", "standard", "constant"]
+
+
+def test_a_method_costs_the_same_whatever_is_computed_beside_it(pipeline):
+    """The network's one prediction serves three methods, and each of them would need it alone too."""
+    network, other = (DenoiserNPNet(pipeline, rank=4, target_modules=["to_q"]) for _ in range(2))
+    extra = {"constant": lambda noise, prompt, seeds: 0.6 * noise, "other": predicting(other)}
+    expected = dict.fromkeys([*METHODS, "other"], 1) | {"standard": 0, "constant": 0, "search": 3}
+    for names in ([*METHODS, "other"], *([name] for name in expected)):
+        methods = Methods(names, pipeline, Redenoise(10), network, extra, [other])
+        assert computed(methods, pipeline)[1] == {name: expected[name] for name in names}
+
+
+def test_a_network_without_a_denoiser_costs_no_calls(pipeline, npnet):
+    assert computed(Methods(["npnet"], pipeline, None, npnet), pipeline)[1] == {"npnet": 0}

@@ -125,6 +125,23 @@ def test_the_inverted_image_is_the_guided_one(sdxl, prompt):
     assert (plain - guided).abs().max() > 1e-2
 
 
+def test_inverted_in_fewer_steps_the_image_is_the_guided_one_too(sdxl, prompt):
+    """Sampled in `back_steps` steps, the golden noise leads to the latents that w1 drew in `steps`."""
+    golden = FullInversion(6, 3.0, 1.0, refinements=8, back_steps=3).search(NOISE, prompt, sdxl)
+    long, short = SamplerPath.of(sdxl, prompt, 6), SamplerPath.of(sdxl, prompt, 3)
+    guided, again = NOISE, golden
+    for step in range(6):
+        guided = long.down(guided, step, 3.0)
+    for step in range(3):
+        again = short.down(again, step, 1.0)
+    close(again, guided, atol=1e-3)
+
+
+def test_as_many_steps_back_are_the_default(sdxl, prompt):
+    found = [FullInversion(4, back_steps=back).search(NOISE, prompt, sdxl) for back in (None, 4)]
+    assert torch.equal(*found)
+
+
 def test_one_plain_turn_of_zigzag_is_redenoising_twice(sdxl, prompt):
     found = Zigzag(10, ratio=0.1, denoising_guidance=5.5, inversion_guidance=1.0, refinements=0)
     close(found.search(NOISE, prompt, sdxl), Redenoise(10, 5.5, 1.0, rounds=2).search(NOISE, prompt, sdxl))
@@ -134,6 +151,7 @@ def test_one_plain_turn_of_zigzag_is_redenoising_twice(sdxl, prompt):
     "search, rows",
     [
         (FullInversion(4, 2.5, 1.0, refinements=2), [6] * 4 + [3] * 12),
+        (FullInversion(4, 2.5, 1.0, refinements=1, back_steps=2), [6] * 4 + [3] * 4),
         (Zigzag(4, ratio=0.5, refinements=1), [6, 3, 3, 6] * 2 + [3] * 4),
         (Zigzag(4, ratio=0.01, refinements=0), [6, 3, 6, 3]),
     ],
@@ -151,6 +169,7 @@ def test_cost_in_denoiser_rows(sdxl, prompt, search, rows):
     [
         (FullInversion, {"steps": 0}, "search.steps=0"),
         (FullInversion, {"steps": 10, "refinements": -1}, "search.refinements=-1"),
+        (FullInversion, {"steps": 10, "back_steps": 0}, "search.back_steps=0"),
         (Zigzag, {"steps": 0}, "search.steps=0"),
         (Zigzag, {"steps": 10, "ratio": 0.0}, "search.ratio=0.0"),
         (Zigzag, {"steps": 10, "ratio": 1.1}, "search.ratio=1.1"),
