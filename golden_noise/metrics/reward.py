@@ -52,8 +52,9 @@ class WeightedReward:
         """
         able = {name: metric for name, metric in self.metrics.items() if isinstance(metric, DifferentiableMetric)}
         if lacking := sorted(self.metrics.keys() - able):
+            name = lacking[0]
             raise UserError(
-                f"reward.weights.{lacking[0]}: {lacking[0]} has no gradients to train on; objective=policy needs none"
+                f"reward.weights.{name}: {name} has no gradients; objective=policy and search=zero_order need none"
             )
         return able
 

@@ -154,7 +154,7 @@ def test_pairs_are_filtered_by_their_stored_scores(compose_job, tmp_path):
 
 
 def test_a_reward_without_gradients_says_so_before_it_trains(compose_job):
-    with pytest.raises(InstantiationException, match=r"reward\.weights\.strict: strict has no gradients to train on"):
+    with pytest.raises(InstantiationException, match=r"reward\.weights\.strict: strict has no gradients"):
         train(job(compose_job, "reward", "reward=strict"))
 
 

@@ -26,6 +26,9 @@ class Dark:
     def loss(self, images, prompts):
         return 10 * images.mean(dim=(1, 2, 3))
 
+    def score(self, prompts, images):
+        return -self.loss(images, prompts)
+
 
 @pytest.fixture(scope="module", params=NAMES)
 def search(request):
