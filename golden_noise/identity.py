@@ -65,6 +65,7 @@ HASHED = {
     "files.": "other files in {}",
     "npnet": "other weights of npnet",
     "prompts.texts": "other prompts, or in another order",
+    "pairs.prompts": "other prompts, or in another order",
     "pairs.shards": "other pairs",
 }
 ABSENT = "(absent)"

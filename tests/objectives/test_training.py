@@ -81,7 +81,7 @@ def test_every_adapter_learns_and_nothing_else_changes(compose_job, pipeline, ob
     noise = pipeline.draw_noise([1, 2, 3, 4])
     assert torch.equal(npnet.golden(noise, prompt), noise)
     optimizer = torch.optim.SGD(npnet.parameters(), lr=1.0)
-    for _ in range(2):  # at first only the second factors of the adapters have a gradient
+    for _ in range(3):  # first of the output layer's second factor, then of the other layers', then of all first ones
         optimizer.zero_grad()
         loss(npnet, {"noise": noise}, prompt, pipeline).loss.backward()
         optimizer.step()
@@ -94,7 +94,7 @@ def test_every_adapter_learns_and_nothing_else_changes(compose_job, pipeline, ob
 
 def test_resumed_it_ends_as_in_one_go(compose_job, tmp_path):
     """Noises are fresh in every epoch, and the same after a restart."""
-    options = ["model=denoiser_lora", "+trainer.limit_train_batches=null", "model.scheduler=null"]
+    options = ["model=denoiser_lora", "++trainer.limit_train_batches=null", "model.scheduler=null"]
     whole = job(compose_job, "reward", *options, f"folder={tmp_path}/whole")
     train(whole)
     train(job(compose_job, "reward", *options, "recipe.epochs=1"))
@@ -127,7 +127,7 @@ def test_two_ranks_learn_what_one_does(tiny_sdxl, compose_job, tmp_path):
     train(job(compose_job, "reward", *options))
     places = [f"paths.outputs={tmp_path}/outputs", "name=two", "logger=null", "device=cpu", "evaluate=false"]
     quick = ["recipe=shapes", "sample_every_n_epochs=0", f"pipeline.model.source={tiny_sdxl}", "objective=reward"]
-    half = [each if each != "recipe.batch_size=8" else "recipe.batch_size=4" for each in FEW]
+    half = [each for each in FEW if "backbone" not in each and "epochs" not in each] + ["recipe.batch_size=4"]
     done = run_script(tmp_path, "train.py", *quick, *half, *places, *options, "trainer=ddp_cpu")
     assert done.returncode == 0, done.stderr
     one, two = weights(tmp_path / "run"), weights(tmp_path / "outputs/train/two")
@@ -148,7 +148,7 @@ def test_pairs_are_filtered_by_their_stored_scores(compose_job, tmp_path):
     train(job(compose_job, "pairs", *options, "objective.filter={reward: 0}"))
     rows = list(csv.DictReader((tmp_path / "run/csv/version_0/metrics.csv").open()))
     kept = [float(row["train/kept"]) for row in rows if row.get("train/kept")]
-    assert kept and all(0 <= share < 1 for share in kept)
+    assert 0 < min(kept) < 1
     with pytest.raises(UserError, match=r"objective\.filter\.aes: pair .* has no such score, but"):
         train(job(compose_job, "pairs", *options, "objective.filter={aes: 0}", f"folder={tmp_path}/other"))
 
