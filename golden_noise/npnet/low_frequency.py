@@ -22,9 +22,11 @@ from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 class LowFrequencyNPNet(StrictModel):
     """Golden noise = noise + D^-1 h(D noise, c): h sees and moves the lowest m x m modes of every channel.
 
-    D is the orthonormal two-dimensional cosine transform (DCT-II), c the prompt, h a multilayer perceptron whose
-    features the prompt scales and shifts (FiLM, arXiv 1709.07871). h's last layer starts at zero, so that a new
-    network is exactly the identity; at its first step only that layer has a gradient.
+    D is the orthonormal two-dimensional cosine transform (DCT-II), c the prompt. `h(z, c) = gain(c) z + f(z, c)`: a
+    gain per mode, linear in the prompt, and a multilayer perceptron f whose features the prompt scales and shifts
+    (FiLM, arXiv 1709.07871). Without the gain, f would pass the modes through fewer features than there are modes to
+    shrink them, which is most of what a squared error asks for. The gain and f's last layer start at zero, so that a
+    new network is exactly the identity; at its first step only they have a gradient.
 
     The modes of white noise are independent and standard normal at every H x W. So a network takes noise of any size
     that has m x m modes, and moves the same coefficients by the same amounts: one pattern, stretched over the image,
@@ -68,8 +70,8 @@ class LowFrequencyNPNet(StrictModel):
         numbers = channels * modes**2
         self.prompt = PromptPooling(embeds_shape[1], width)
         self.layers = nn.ModuleList(FiLMLayer(width if i else numbers, width, width) for i in range(depth))
-        self.output = nn.Linear(width, numbers)
-        for parameter in self.output.parameters():
+        self.output, self.gain = nn.Linear(width, numbers), nn.Linear(width, numbers)
+        for parameter in (*self.output.parameters(), *self.gain.parameters()):
             nn.init.zeros_(parameter)
 
     def forward(self, noise: Tensor, prompt_embeds: Tensor) -> Tensor:
@@ -107,10 +109,11 @@ class LowFrequencyNPNet(StrictModel):
         )
         modes_BCmm = rows_mH @ noise_BCHW @ columns_mW.mT
         prompt_BF = self.prompt(embeds_BLD.to(self.dtype))
-        hidden = modes_BCmm.flatten(1).to(self.dtype)
+        hidden = flat = modes_BCmm.flatten(1).to(self.dtype)
         for layer in self.layers:
             hidden = layer(hidden, prompt_BF)
-        move_BCmm = self.output(hidden).view_as(modes_BCmm).to(noise_BCHW.dtype)
+        move = self.gain(prompt_BF) * flat + self.output(hidden)
+        move_BCmm = move.view_as(modes_BCmm).to(noise_BCHW.dtype)
         golden_BCHW = noise_BCHW + (rows_mH.mT @ move_BCmm @ columns_mW).to(noise_BCHW.dtype)
         return restore_norm(golden_BCHW, noise_BCHW) if self.norm_kept else golden_BCHW
 

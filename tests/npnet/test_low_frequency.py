@@ -94,26 +94,27 @@ def test_golden_noise_is_the_formula():
     prompt = (weights * npnet.prompt.value(tokens)).sum(dim=1)
     (layer,) = npnet.layers
     scale, shift = layer.film(prompt).chunk(2, dim=1)
-    hidden = F.silu((1 + scale) * layer.linear(modes_of(noise)[..., :2, :2].flatten(1)) + shift)
     modes = modes_of(noise)
-    modes[..., :2, :2] += npnet.output(hidden).view(3, 4, 2, 2).detach()
+    lowest = modes[..., :2, :2].flatten(1)
+    hidden = F.silu((1 + scale) * layer.linear(lowest) + shift)
+    modes[..., :2, :2] += (npnet.gain(prompt) * lowest + npnet.output(hidden)).view(3, 4, 2, 2).detach()
     expected = torch.from_numpy(idctn(modes.numpy(), type=2, norm="ortho", axes=(2, 3)))
     torch.testing.assert_close(npnet(noise, embeds), expected, atol=1e-9, rtol=0)
 
 
-def test_gradients_reach_the_output_layer_first_and_then_every_parameter():
+def test_gradients_reach_what_starts_at_zero_first_and_then_every_parameter():
     npnet = make()
     optimizer = torch.optim.SGD(npnet.parameters(), lr=0.1)
     noise, embeds = inputs()
     target = torch.randn_like(noise)
-    reached = []
+    names, reached = [name for name, _ in npnet.named_parameters()], []
     for _ in range(2):
         optimizer.zero_grad()
         (npnet(noise, embeds) - target).square().mean().backward()
         assert all(parameter.grad.isfinite().all() for parameter in npnet.parameters())
         reached.append({name for name, parameter in npnet.named_parameters() if parameter.grad.any()})
         optimizer.step()
-    assert reached == [{"output.weight", "output.bias"}, {name for name, _ in npnet.named_parameters()}]
+    assert reached == [{name for name in names if name.startswith(("output", "gain"))}, {*names}]
 
 
 @pytest.mark.parametrize("norm_kept", [False, True])
@@ -285,6 +286,21 @@ def test_it_has_no_published_form(tmp_path, name):
     assert not list(tmp_path.iterdir())
     checkpoint.save(make(), str(tmp_path / "folder"))
     assert checkpoint.load(str(tmp_path / "folder")).modes == 3
+
+
+def test_it_learns_to_shrink_modes():
+    """By a share that the prompt decides, and in fewer features than there are modes."""
+    npnet = make(modes=8)
+    optimizer = torch.optim.Adam(npnet.parameters(), lr=0.02)
+    prompts, factors = torch.randn(2, *EMBEDS), torch.tensor([0.3, 0.9])[torch.arange(32) % 2, None, None, None]
+    for _ in range(400):
+        noise = torch.randn(32, *LATENT)
+        error = (npnet(noise, prompts[torch.arange(32) % 2]) - factors * noise).square().mean()
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        optimizer.param_groups[0]["lr"] *= 0.99
+    assert error < 0.01 * ((1 - factors) * noise).square().mean()
 
 
 def test_it_is_small_at_full_size():
