@@ -1,30 +1,20 @@
 """ReNO: noise that follows the gradient of a reward (arXiv 2406.04312)."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from golden_noise.errors import UserError
+from golden_noise.metrics.base import DifferentiableMetric
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.overflow import advice, are_finite
 from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 from golden_noise.search.base import NoiseSearch
 from golden_noise.search.judging import better
 from golden_noise.search.regularisers import Regulariser, clipped, regulariser
-
-
-@runtime_checkable
-class Reward(Protocol):
-    """A score that lets gradients through."""
-
-    def loss(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Minus the scores (B,) of images (B, 3, H, W) in [0, 1], with gradients."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +46,7 @@ class ReNO:
         UserError: settings that make no sense, or a reward without gradients.
     """
 
-    reward: Reward
+    reward: DifferentiableMetric
     steps: int | None = None
     iterations: int = 50
     lr: float = 5.0
@@ -69,7 +59,7 @@ class ReNO:
     start: NoiseSearch | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.reward, Reward):
+        if not hasattr(self.reward, "loss"):
             raise UserError(
                 f"search.reward: {type(self.reward).__name__} has no gradients (no method `loss`): choose another "
                 "metric, or search=zero_order, which needs none"
