@@ -65,7 +65,7 @@ def forget(folder: Path) -> None:
 
 def data_module(folder: Path, workers: int, **options: Any) -> NoisePairDataModule:
     chosen: dict[str, Any] = {"embeddings": "encode", "encode": lambda prompts: None, "val_fraction": 0.02} | options
-    data = NoisePairDataModule(folder, BATCH, LATENTS, EMBEDS, num_workers=workers, **chosen)
+    data = NoisePairDataModule(folder, LATENTS, EMBEDS, batch_size=BATCH, num_workers=workers, **chosen)
     data.setup("fit")
     return data
 

@@ -23,6 +23,8 @@ Identity = dict[str, Any]
 ALGORITHM = {"pairs": 1, "run": 1, "images": 1, "scores": 1}
 #: Options of conf/memory that change pixels; the others change only where models lie, or rounding.
 VISIBLE = ("attention", "vae_tiling", "vae_upcast")  # but for the first those of images only
+#: The objective of trainings that record none.
+PAIRS = "golden_noise.objectives.pairs.Pairs"
 #: Settings that name weights on the hub; NAME_revision or revision beside them may name a revision.
 SOURCES = ("source", "model", "weights", "processor", "tokenizer", "detector", "clip")
 #: Settings that may change when a training is resumed; patterns of dotted names, each with all that is below it.
@@ -38,10 +40,16 @@ FREE = (
     *("trainer.max_epochs", "trainer.max_steps", "trainer.max_time"),
     # What is shown, logged and saved meanwhile.
     *("logger", "trainer.logger", "trainer.log_every_n_steps", "trainer.profiler", "trainer.enable_progress_bar"),
-    *("trainer.enable_model_summary", "callbacks.last", "callbacks.learning_rate", "callbacks.progress"),
+    *(
+        "trainer.inference_mode",
+        "trainer.enable_model_summary",
+        "callbacks.last",
+        "callbacks.learning_rate",
+        "callbacks.progress",
+    ),
     *("callbacks.timer", "sample_every_n_epochs", "pipeline.batch_size"),
     # What follows the training.
-    *("evaluate", "evaluation", "metric"),
+    *("evaluate", "evaluation", "metric", "reward", "objective.*.device"),
     # What the pairs are made of: these are compared themselves.
     *("search", "prompts", "collection", "data_seed"),
     # What reaches the training through other settings, or not at all.
@@ -109,14 +117,17 @@ def run(config: Mapping[str, Any], dtype: str, device: str, pairs: Identity) -> 
     """
     kept = _without(config, FREE)
     npnet = kept.get("model", {}).get("npnet", {})
-    if npnet.get("_partial_") or kept.get("data", {}).get("embeddings") == "encode":
+    objective = config.get("objective", {})
+    if objective.get("_target_") == PAIRS and not objective.get("filter"):
+        del kept["objective"]  # as before there was a choice
+    if "objective" in kept or npnet.get("_partial_") or kept.get("data", {}).get("embeddings") == "encode":
         kept["pipeline"]["model"] = model(kept["pipeline"]["model"], dtype)
     else:  # nothing of it takes part in the training
         del kept["pipeline"]["model"]
     if sign_device(npnet, device):
         kept["device"] = device
     start = {"pretrained": npnet.get("pretrained"), "npnet": _weights_in(kept.get("npnet"))}
-    used = start | {"model": kept["pipeline"].get("model")}
+    used = start | {"model": kept["pipeline"].get("model"), "objective": kept.get("objective")}
     return kept | {"pairs": pairs} | _weights("run", used)
 
 

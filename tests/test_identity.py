@@ -121,14 +121,14 @@ def test_every_setting_decides_about_pairs_but_the_documented_ones():
     assert {"mode", "collection.batch_size", "pipeline.model.memory.offload"} <= {*found}
 
 
-@pytest.mark.parametrize("model", ["denoiser_lora", "svd_unet+unet"])
+@pytest.mark.parametrize("model", ["denoiser_lora", "svd_unet+unet", "low_frequency"])
 def test_every_setting_decides_about_a_training_but_the_documented_ones(model):
     """The miniature's pairs are collected on demand, so that what they are made of is among the settings."""
     config = composed("train", f"model={model}", "search=redenoise", "pipeline.model.source=ORG/NAME")
     free = [*identity.FREE, "pipeline.model.device", "pipeline.model.memory"]
     for made_of in ("search", "prompts", "data_seed"):
         free.remove(made_of)
-    if model == "svd_unet+unet":  # no image is drawn
+    if model != "denoiser_lora":  # no image is drawn
         free += ["pipeline.model.steps", "pipeline.model.guidance"]
     assert not_free(unnoticed(config, trained), free) == []
 

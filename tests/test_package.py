@@ -7,14 +7,14 @@ import pytest
 
 import golden_noise
 from golden_noise.generation.latents import golden_latents
-from golden_noise.npnet import DenoiserNPNet, NPNet
+from golden_noise.npnet import DenoiserNPNet, LowFrequencyNPNet, NPNet
 from golden_noise.npnet.checkpoint import load
 from golden_noise.pairs import NoisePairDataModule
 
 
 def test_what_it_offers_is_what_the_rooms_hold():
     offered = [getattr(golden_noise, name) for name in golden_noise.__all__]
-    assert offered == [DenoiserNPNet, NPNet, NoisePairDataModule, golden_latents, load]
+    assert offered == [DenoiserNPNet, LowFrequencyNPNet, NPNet, NoisePairDataModule, golden_latents, load]
     assert set(golden_noise.__all__) <= set(dir(golden_noise))
 
 

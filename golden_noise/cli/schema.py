@@ -150,6 +150,24 @@ class Optimizer(Part):
     lr: Rate = OPEN
 
 
+class Objective(Part):
+    monitor: Text
+    mode: Literal["min", "max"]
+    filter: dict[str, float] | None = None
+    beta: Rate = OPEN
+    scale: Rate = OPEN
+    steps: Steps | None = None
+    jacobian_steps: Size | None = None
+    target_steps: Steps | None = None
+    checkpointing: bool = OPEN
+    group: Annotated[int, Field(ge=2)] = OPEN
+    sigma: Factor = OPEN
+
+
+class Reward(Part):
+    weights: dict[str, float]
+
+
 class Network(Settings):
     npnet: Part
     optimizer: Optimizer
@@ -225,6 +243,7 @@ class Job(Settings):
     pipeline: Pipeline
     search: Search
     metric: dict[str, Part] = {}
+    reward: Reward
 
 
 class Run(Job):
@@ -266,6 +285,7 @@ class Train(Run):
     sample_every_n_epochs: Size
     evaluate: bool
     recipe: Recipe
+    objective: Objective
     model: Network
     data: Data
     trainer: Trainer

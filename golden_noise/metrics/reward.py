@@ -1,10 +1,8 @@
-"""A reward to train on: the weighted sum of metrics with gradients."""
+"""What objectives and searches maximise: a weighted sum of metrics."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import Any
 
-from hydra.utils import get_object, instantiate
 from torch import Tensor
 
 from golden_noise.errors import UserError
@@ -12,7 +10,7 @@ from golden_noise.metrics.base import DifferentiableMetric, Metric
 
 
 class WeightedReward:
-    """Σ weight * score, itself a `DifferentiableMetric`.
+    """Σ weight * score. It is a metric itself, and a differentiable one if all of its metrics are.
 
     Args:
         metrics: by name; those without a weight are left out.
@@ -22,14 +20,13 @@ class WeightedReward:
         metrics, weights: those that count.
 
     Raises:
-        UserError: a weight is not finite, none counts, or one is of a metric that is missing or has no gradients.
+        UserError: a weight is not finite or of no metric, or none counts.
     """
 
     def __init__(self, metrics: Mapping[str, Metric], weights: Mapping[str, float]):
-        able = {name: metric for name, metric in metrics.items() if isinstance(metric, DifferentiableMetric)}
-        self.weights = check_weights(weights, metrics, able)
-        self.metrics = {name: able[name] for name in self.weights}
-        self.version = " + ".join(f"{weight:g} {name} {able[name].version}" for name, weight in self.weights.items())
+        self.weights = _checked(weights, metrics)
+        self.metrics = {name: metrics[name] for name in self.weights}
+        self.version = " + ".join(f"{weight:g} {name} {metrics[name].version}" for name, weight in self.weights.items())
         ends = [
             sorted(weight * end for end in self.metrics[name].range)  # a negative weight swaps them
             for name, weight in self.weights.items()
@@ -45,7 +42,21 @@ class WeightedReward:
 
     def parts(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Every metric's own loss (B,) with gradients, without its weight; their `total` is the loss."""
-        return {name: metric.loss(images, prompts) for name, metric in self.metrics.items()}
+        return {name: metric.loss(images, prompts) for name, metric in self.require_gradients().items()}
+
+    def require_gradients(self) -> dict[str, DifferentiableMetric]:
+        """Its metrics.
+
+        Raises:
+            UserError: one of them has no gradients.
+        """
+        able = {name: metric for name, metric in self.metrics.items() if isinstance(metric, DifferentiableMetric)}
+        if lacking := sorted(self.metrics.keys() - able):
+            name = lacking[0]
+            raise UserError(
+                f"reward.weights.{name}: {name} has no gradients; objective=policy and search=zero_order need none"
+            )
+        return able
 
     def total(self, parts: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum (B,) of one tensor (B,) per metric, such as `parts`."""
@@ -53,45 +64,14 @@ class WeightedReward:
         return sum(others, start=first)
 
 
-def weighted(metrics: Mapping[str, Any] | None, weights: Mapping[str, float]) -> WeightedReward:
-    """A `WeightedReward` of configs of metrics, of which only those with a weight are loaded.
-
-    Args:
-        metrics: what `metric=` chose: configs by name.
-
-    Raises:
-        UserError: as `WeightedReward`, before anything is loaded.
-    """
-    chosen = metrics or {}
-    used = check_weights(weights, chosen, [name for name, config in chosen.items() if _may_be_able(config)])
-    return WeightedReward({name: instantiate(chosen[name]) for name in used}, used)
-
-
-def check_weights(weights: Mapping[str, float], known: Collection[str], able: Collection[str]) -> dict[str, float]:
-    """The weights other than 0.
-
-    Args:
-        known: names of the metrics that were chosen.
-        able: those of them that have gradients.
-
-    Raises:
-        UserError: see `WeightedReward`.
-    """
-    choice = f"those with gradients among the chosen ones: {', '.join(able) or 'none'}"
+def _checked(weights: Mapping[str, float], metrics: Mapping[str, Metric]) -> dict[str, float]:
+    """The weights other than 0."""
     for name, weight in weights.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not isfinite(weight):
             raise UserError(f"reward.weights.{name}={weight} must be a finite number; 0 leaves the metric out")
-        if weight and name not in known:
-            raise UserError(f"reward.weights.{name}: choose {name} with metric= too, or one of {choice}")
-        if weight and name not in able:
-            raise UserError(f"reward.weights.{name}: {name} has no gradients to train on; {choice}")
+        if name not in metrics:
+            raise UserError(f"reward.weights.{name}: no metric of this reward, which has {', '.join(metrics)}")
     used = {name: float(weight) for name, weight in weights.items() if weight}
     if not used:
-        raise UserError(f"reward.weights needs a weight other than 0 for one of {choice}")
+        raise UserError(f"reward.weights needs a weight other than 0 for one of {', '.join(metrics)}")
     return used
-
-
-def _may_be_able(config: Mapping[str, Any]) -> bool:
-    """Whether a metric's config may give one with gradients. What a function will return is not known."""
-    made_by = get_object(config["_target_"])
-    return hasattr(made_by, "loss") or not isinstance(made_by, type)

@@ -11,6 +11,7 @@ from golden_noise.errors import UserError, first_line
 from golden_noise.hub import damage, hub_problem, locate, why_missing
 from golden_noise.npnet import published
 from golden_noise.npnet.denoiser import DenoiserNPNet
+from golden_noise.npnet.low_frequency import LowFrequencyNPNet
 from golden_noise.npnet.npnet import NPNet
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.lazy import LazyPipeline
@@ -26,7 +27,7 @@ def load(
     fit: str | None = None,
     attention: bool | None = None,
     target: str | None = None,
-) -> NPNet | DenoiserNPNet:
+) -> NPNet | DenoiserNPNet | LowFrequencyNPNet:
     """Loads an NPNet, in evaluation mode, from wherever it is.
 
     Args:
@@ -82,7 +83,7 @@ def _load_folder(
     options: dict[str, Any],
     network: Any = NPNet,
 ) -> Any:
-    """Loads a network from a folder or the hub. The files say whether an NPNet is a DenoiserNPNet."""
+    """Loads a network from a folder or the hub. The files say which of this package's classes an NPNet is."""
     file, name = Path(source).expanduser(), network.__name__
     folder = str(file.parent) if file.is_file() else best_of_run(locate(source, option))
     for part in IN_FOLDER:
@@ -91,11 +92,12 @@ def _load_folder(
     cached = bool(hub_problem(folder))
     try:
         config = network.load_config(folder, local_files_only=cached)
-        if network is NPNet and isinstance(config, dict) and config.get("_class_name") == DenoiserNPNet.__name__:
-            if options:
-                raise UserError(
-                    f"fit={options['fit']}: {source} shares the pipeline's denoiser and takes any size: leave fit out"
-                )
+        saved = config.get("_class_name") if network is NPNet and isinstance(config, dict) else None
+        if saved in (DenoiserNPNet.__name__, LowFrequencyNPNet.__name__) and options:
+            raise UserError(f"fit={options['fit']}: the network in {source} takes any size: leave fit out")
+        if saved == LowFrequencyNPNet.__name__:
+            return LowFrequencyNPNet.from_pretrained(folder, local_files_only=cached)
+        if saved == DenoiserNPNet.__name__:
             if pipeline is None:
                 raise UserError(
                     f"{option}={source} is a network of model=denoiser_lora, which shares a pipeline's denoiser: add "
@@ -128,13 +130,15 @@ def _own_class(name: str, source: str, option: str) -> Any:
     return network
 
 
-def save(npnet: NPNet, target: str) -> None:
+def save(npnet: NPNet | LowFrequencyNPNet, target: str) -> None:
     """Saves an NPNet: `.pth` as the authors do, `.safetensors` as the community does, anything else as a folder.
 
     Raises:
         UserError: the published forms cannot hold this NPNet.
     """
     if published.is_published(target):
+        if not isinstance(npnet, NPNet):
+            raise UserError(f"{target}: a {type(npnet).__name__} has no published form: give a folder")
         published.save(npnet, Path(target))
     elif Path(target).is_file():
         raise UserError(f"{target} is a file: give a folder, or a name that ends in .pth or .safetensors")

@@ -83,9 +83,9 @@ class NPNet(StrictModel):
         pretrained: Pretrained = False,
     ):
         super().__init__()
-        _check_choice("target", target, ("golden", "difference", "absolute"))
-        _check_choice("fit", fit, ("exact", *FITS))
-        _check_choice("long_prompt", long_prompt, ("truncate", "average", "chain"))
+        check_choice("target", target, ("golden", "difference", "absolute"))
+        check_choice("fit", fit, ("exact", *FITS))
+        check_choice("long_prompt", long_prompt, ("truncate", "average", "chain"))
         if not gates and backbone is None:
             raise UserError("gates: without them the prompt acts in the residual branch only, set a backbone")
         if target == "absolute" and svd:
@@ -180,6 +180,7 @@ class NPNet(StrictModel):
             raise UserError(f"prompt_embeds: this NPNet needs shape {expected}, got {given}")
 
 
-def _check_choice(option: str, given: str, choices: Sequence[str]) -> None:
+def check_choice(option: str, given: str, choices: Sequence[str]) -> None:
+    """Refuses an option of unknown value."""
     if given not in choices:
         raise UserError(f"{option}: must be {', '.join(choices[:-1])} or {choices[-1]}, got '{given}'")

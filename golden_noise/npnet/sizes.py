@@ -96,12 +96,12 @@ def _surround(noise_BCHW: Tensor, size: Size) -> tuple[Tensor, tuple]:
 def _resampling(have: int, want: int) -> Tensor:
     """Matrix (want, have): cosine transform, cut or padded with zeros, transformed back."""
     k = min(have, want)
-    return (_cosines(want)[:k].mT @ _cosines(have)[:k]).float()
+    return (cosines(want, k).mT @ cosines(have, k)).float()
 
 
-def _cosines(n: int) -> Tensor:
-    """The orthonormal DCT-II as a matrix (n, n)."""
+def cosines(n: int, count: int) -> Tensor:
+    """The lowest modes of the orthonormal DCT-II as a matrix (count, n) in float64."""
     i = torch.arange(n, dtype=torch.float64)
-    matrix = (2 / n) ** 0.5 * torch.cos(math.pi * i[:, None] * (i + 0.5) / n)
+    matrix = (2 / n) ** 0.5 * torch.cos(math.pi * i[:count, None] * (i + 0.5) / n)
     matrix[0] /= 2**0.5
     return matrix

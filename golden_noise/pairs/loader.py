@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from golden_noise.errors import UserError
-from golden_noise.pairs.dataset import Batch, NoisePairDataset
+from golden_noise.pairs.dataset import Batch, Batches
 from golden_noise.pairs.order import Order, Split, deal, epoch_order, steps_per_rank, stored_order
 
 
@@ -34,7 +34,7 @@ class NoisePairLoader:
 
     def __init__(
         self,
-        dataset: NoisePairDataset,
+        dataset: Batches,
         split: Split,
         val_fraction: float,
         batch_size: int,
@@ -49,7 +49,7 @@ class NoisePairLoader:
         self.shuffle_shards, self.seed, self.rank, self.world_size = shuffle_shards, seed, rank, world_size
         self.epoch, self.pairs = epoch, 0
         self._resumed = False
-        self._stored = stored_order([shard.prompts for shard in dataset.shards], split, val_fraction)
+        self._stored = stored_order(dataset.hashes, split, val_fraction)
         self._items: list[tuple[int, Order]] = []  # of the dataset, in this epoch
         self._options = options
         self._loader: DataLoader | None = None

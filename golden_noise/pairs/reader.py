@@ -108,8 +108,8 @@ class OpenShard:
     def close(self) -> None:
         self.file.close()
 
-    def read(self, row: int, out: Mapping[str, NDArray[np.float16]]) -> tuple[str, str]:
-        """Read the arrays of a pair into `out`, by name, and return the pair's key and prompt.
+    def read(self, row: int, out: Mapping[str, NDArray[np.float16]]) -> tuple[str, dict[str, Any]]:
+        """Read the arrays of a pair into `out`, by name, and return the pair's key and all that is not an array.
 
         Raises:
             UserError: the pair is not what the index and `out` expect.
@@ -125,7 +125,7 @@ class OpenShard:
         except Exception as error:  # numpy's and json's parsers raise a dozen kinds on damaged bytes
             sample = {"__url__": self.name, "__key__": key or f"number {row}"}
             raise malformed(sample, error) from error
-        return key, meta["prompt"]
+        return key, meta
 
     def shapes(self, row: int) -> dict[str, tuple[int, ...]]:
         """The shapes of the arrays that a pair has."""

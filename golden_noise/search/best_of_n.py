@@ -25,11 +25,11 @@ class BestOfN:
     with guidance.
 
     Args:
-        metric: judge of the images; evaluate with another one.
+        reward: judge of the images; evaluate with another one.
         n: noises in all, and so images per prompt.
     """
 
-    metric: Metric
+    reward: Metric
     n: int = 8
 
     def __post_init__(self) -> None:
@@ -44,10 +44,10 @@ class BestOfN:
         self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline, sampler_seeds: Sequence[int]
     ) -> Tensor:
         """As `search`, if the images will be drawn with these seeds, which matter to some samplers."""
-        best, best_scores = noise, scores(self.metric, noise, prompt, pipeline, sampler_seeds)
+        best, best_scores = noise, scores(self.reward, noise, prompt, pipeline, sampler_seeds)
         for i in range(1, self.n):
             others = derived_noise(noise, i)
-            found = scores(self.metric, others, prompt, pipeline, sampler_seeds)
+            found = scores(self.reward, others, prompt, pipeline, sampler_seeds)
             chosen = found > best_scores
             best, best_scores = better(others, best, chosen), torch.where(chosen, found, best_scores)
         return best

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from golden_noise.errors import UserError
 from golden_noise.metrics.base import DifferentiableMetric
+from golden_noise.metrics.reward import WeightedReward
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.overflow import advice, are_finite
 from golden_noise.pipelines.prompt_embedding import PromptEmbedding
@@ -59,10 +60,11 @@ class ReNO:
     start: NoiseSearch | None = None
 
     def __post_init__(self) -> None:
-        if not hasattr(self.reward, "loss"):
+        if isinstance(self.reward, WeightedReward):
+            self.reward.require_gradients()
+        elif not hasattr(self.reward, "loss"):
             raise UserError(
-                f"search.reward: {type(self.reward).__name__} has no gradients (no method `loss`): choose another "
-                "metric, or search=zero_order, which needs none"
+                f"search.reward: {type(self.reward).__name__} has no gradients; search=zero_order needs none"
             )
         if self.iterations < 1 or (self.steps is not None and self.steps < 1):
             raise UserError(

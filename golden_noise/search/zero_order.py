@@ -25,13 +25,13 @@ class ZeroOrder:
     Cost: (1 + rounds * neighbours) * steps denoiser calls per image, twice as many with guidance.
 
     Args:
-        metric: the verifier; evaluate with another one.
+        reward: the verifier; evaluate with another one.
         rounds: how often the best noise is the middle of a new round.
         neighbours: tried in a round.
         radius: of the neighbourhood; the cosine between neighbours is about 1 / sqrt(1 + radius^2), .95 for 0.33.
     """
 
-    metric: Metric
+    reward: Metric
     rounds: int = 4
     neighbours: int = 4
     radius: float = 0.33
@@ -45,13 +45,13 @@ class ZeroOrder:
     @torch.no_grad()
     def search(self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline) -> Tensor:
         seeds, norm = content_seeds(noise, 0), noise.float().flatten(1).norm(dim=1)
-        best, best_scores = noise, scores(self.metric, noise, prompt, pipeline, seeds)
+        best, best_scores = noise, scores(self.reward, noise, prompt, pipeline, seeds)
         for i in range(self.rounds):
             middle = best.float()
             for j in range(self.neighbours):
                 step = derived_noise(noise, 1 + i * self.neighbours + j).float()
                 neighbour = with_norm(middle + self.radius * step, norm).to(noise)
-                found = scores(self.metric, neighbour, prompt, pipeline, seeds)
+                found = scores(self.reward, neighbour, prompt, pipeline, seeds)
                 chosen = found > best_scores
                 best, best_scores = better(neighbour, best, chosen), torch.where(chosen, found, best_scores)
         return best

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from golden_noise.evaluation.verdict import change, compared, name, plain, verdict
 from golden_noise.generation.names import NPNET, STANDARD
 from golden_noise.hub import BUNDLED
+from golden_noise.identity import PAIRS
 from golden_noise.npnet import AnyNPNet
 
 
@@ -60,8 +61,12 @@ def _training(npnet: AnyNPNet, config: DictConfig, search: dict[str, Any] | None
         "pipeline": values["pipeline"]["model"]["source"],
         "noise": " x ".join(map(str, values["pipeline"]["latent_shape"])),
         "prompt embedding": " x ".join(map(str, values["pipeline"]["embeds_shape"])),
-        "pairs": Path(values["data_dir"]).name,
-        "search": _inline(search or values["search"]),
+        "objective": _objective(values),
+        **(
+            {"pairs": Path(values["data_dir"]).name, "search": _inline(search or values["search"])}
+            if values["objective"]["_target_"] == PAIRS
+            else {}
+        ),
         "epochs": values["trainer"]["max_epochs"],
         "batch size per device": values["data"]["batch_size"],
         "optimizer": _inline(values["model"]["optimizer"]),
@@ -70,6 +75,13 @@ def _training(npnet: AnyNPNet, config: DictConfig, search: dict[str, Any] | None
     }
     rows = "\n".join(f"| {setting} | {value} |" for setting, value in settings.items())
     return f"## Training\n\n| setting | value |\n| --- | --- |\n{rows}\n\nThe whole config is in `training.yaml`."
+
+
+def _objective(values: dict[str, Any]) -> str:
+    objective = {name: value for name, value in values["objective"].items() if name not in ("monitor", "mode")}
+    if "reward" in objective:
+        objective["reward"] = " + ".join(f"{weight} {name}" for name, weight in objective["reward"]["weights"].items())
+    return _inline(objective)
 
 
 def _public(source: str) -> str:

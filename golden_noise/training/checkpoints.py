@@ -12,8 +12,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from golden_noise.errors import UserError
 from golden_noise.files import atomic_file
-from golden_noise.pairs import NoisePairDataModule
 from golden_noise.pairs.loader import NoisePairLoader
+from golden_noise.pairs.streaming import StreamingDataModule
 
 LAST = "last.ckpt"
 LOOK = 20  # batches between two looks at the clock where the ranks have to agree on it
@@ -81,7 +81,7 @@ class SaveLast(Checkpoint):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adapts a checkpoint to another number of ranks and to a moved run folder."""
         data = trainer.datamodule  # type: ignore[attr-defined]
-        if isinstance(data, NoisePairDataModule):
+        if isinstance(data, StreamingDataModule):
             self._position = fit_position(checkpoint["loops"]["fit_loop"], data.train_dataloader())
         for callback in trainer.checkpoint_callbacks:
             state = checkpoint.get("callbacks", {}).get(callback.state_key)

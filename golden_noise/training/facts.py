@@ -20,19 +20,24 @@ REPEATS = 10
 def run_facts(config: DictConfig, trainer: Trainer, npnet: AnyNPNet) -> dict[str, Any]:
     """The content of `run.json`.
 
-    - `explained`: the best val/explained; `epochs`, `steps`: of the training.
+    - `best`: of `monitor`, the figure that decides the best checkpoint; `explained`: the same if it is val/explained.
+    - `epochs`, `steps`: of the training.
     - `parameters`: trained ones.
     - `seconds`: of training, validation included, summed over restarts.
     - `forward_ms`: of one forward pass of `forward_batch` noises, see `forward_ms`.
     """
-    best = getattr(trainer.checkpoint_callback, "best_model_score", None)
+    monitor = getattr(trainer.checkpoint_callback, "monitor", None)
+    score = getattr(trainer.checkpoint_callback, "best_model_score", None)
+    best = None if score is None else float(score)
     timer = next((callback for callback in trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]
     options: Any = OmegaConf.to_container(config.data, resolve=True)
     batch, shapes = options["batch_size"], (options["embeds_shape"], options["pooled_shape"])
     return {
         "overrides": without_name(HydraConfig.get().overrides.task) if HydraConfig.initialized() else [],
         "commit": record.commit(),
-        "explained": None if best is None else float(best),
+        "monitor": monitor,
+        "best": best,
+        "explained": best if monitor == "val/explained" else None,
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "parameters": sum(parameter.numel() for parameter in npnet.parameters() if parameter.requires_grad),

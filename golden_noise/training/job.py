@@ -1,4 +1,4 @@
-"""The train job: noise pairs become an NPNet, which is then compared on held-out prompts."""
+"""The train job: noise pairs, or prompts and a reward, become an NPNet, which is compared on held-out prompts."""
 
 import signal
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor
 from lightning.pytorch.utilities import rank_zero_only
@@ -26,10 +26,12 @@ from golden_noise.evaluation.job import check_prompts, evaluate
 from golden_noise.generation.network import load_npnet, trained_folder
 from golden_noise.noise import sampler_generators
 from golden_noise.npnet import AnyNPNet
-from golden_noise.pairs import NoisePairDataModule, ShardIndex
+from golden_noise.objectives.base import Objective
+from golden_noise.pairs import ShardIndex, prompts_digest
 from golden_noise.pairs.index import INDEX_NAME
 from golden_noise.pairs.order import Split
 from golden_noise.pairs.source import ShardSource
+from golden_noise.pairs.streaming import StreamingDataModule
 from golden_noise.pipelines.lazy import LazyPipeline
 from golden_noise.pipelines.loading import model_dtype
 from golden_noise.prompts import Prompt
@@ -51,6 +53,7 @@ from golden_noise.training.card import write_card
 from golden_noise.training.checkpoints import LAST, AtomicCheckpointIO, resumable
 from golden_noise.training.facts import run_facts
 from golden_noise.training.module import NPNetModule
+from golden_noise.training.prompt_data import PromptDataModule
 from golden_noise.training.start import check_new, check_precision, trained_before
 
 GRID_PROMPTS = 8
@@ -82,9 +85,12 @@ def train_alone(config: DictConfig, folder: Path) -> None:
     seed_everything(config.seed, workers=True, verbose=False)
 
     pipeline = LazyPipeline(config.pipeline.model)
+    objective: Objective = instantiate(config.objective)
     data = build_data(config, pipeline)
     npnet = build_npnet(config, pipeline)
-    module = NPNetModule(npnet, instantiate(config.model.optimizer), instantiate(config.model.scheduler))
+    optimizer, scheduler = instantiate(config.model.optimizer), instantiate(config.model.scheduler)
+    scorers = partial(instantiate, config.metric)
+    module = NPNetModule(npnet, optimizer, scheduler, objective, pipeline, scorers)
     checkpoints = Path(OmegaConf.select(config, "callbacks.last.dirpath") or folder / "checkpoints")
     last = resumable(checkpoints, module, config.trainer.max_epochs, config.trainer.get("max_steps"))
     if last is None and (folder / "npnet").exists():
@@ -115,23 +121,37 @@ def check_settings(config: DictConfig, folder: Path) -> None:
     if (old := made_by(folder)) is None:
         return
     pairs = old.get("pairs", {})
-    if config.pipeline.bundled:  # the pairs are collected on demand: what they will be is known
+    if config.pipeline.bundled and not learns_from_prompts(
+        config
+    ):  # the pairs are collected on demand: what they will be is known
         pairs = pairs | {"made_by": provenance(config)}
     identity.check(folder, old, run_identity(config, pairs), ADVICE)
 
 
-def begin(config: DictConfig, folder: Path, data: NoisePairDataModule, trainer: Trainer) -> None:
+def begin(config: DictConfig, folder: Path, data: StreamingDataModule, trainer: Trainer) -> None:
     """Record in the folder what decides the training; refuse a folder with another."""
     if not trainer.is_global_zero:
         return  # only the first rank has looked at the pairs
-    index: ShardIndex | None = getattr(data, "index", None)
-    shards = {shard.name: shard.sha256 for shard in index.shards} if index else {}
-    new = run_identity(config, identity.pairs_read(index.config if index else {}, shards))
+    new = run_identity(config, learnt_from(data))
     if (old := made_by(folder)) is not None:
         identity.check(folder, old, new, ADVICE)
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
         record.write(folder, new, IDENTITY)
+
+
+def learnt_from(data: StreamingDataModule) -> dict[str, Any]:
+    """What decides the data of this training, for `identity.run`."""
+    if isinstance(data, PromptDataModule):
+        return {"prompts": prompts_digest(data.all_prompts)}
+    index: ShardIndex | None = getattr(data, "index", None)
+    shards = {shard.name: shard.sha256 for shard in index.shards} if index else {}
+    return identity.pairs_read(index.config if index else {}, shards)
+
+
+def learns_from_prompts(config: DictConfig) -> bool:
+    """Whether the objective needs no pairs, known without building it."""
+    return get_class(config.objective._target_).reads == "prompts"  # type: ignore[attr-defined]
 
 
 def run_identity(config: DictConfig, pairs: dict[str, Any]) -> dict[str, Any]:
@@ -164,8 +184,12 @@ def build_npnet(config: DictConfig, pipeline: LazyPipeline) -> AnyNPNet:
     return npnet(pipeline.loaded)
 
 
-def build_data(config: DictConfig, pipeline: LazyPipeline) -> NoisePairDataModule:
-    """The pairs; the miniature's are collected when they are missing."""
+def build_data(config: DictConfig, pipeline: LazyPipeline) -> StreamingDataModule:
+    """What the objective reads: prompts, or pairs. The miniature's pairs are collected when they are missing."""
+    if learns_from_prompts(config):
+        check_precision(pipeline.loaded)
+        options = {name: config.data[name] for name in ("batch_size", "val_fraction", "seed", "pin_memory")}
+        return PromptDataModule(instantiate(config.prompts), pipeline, config.pipeline.latent_shape, **options)
     choices = (
         f"pipeline={config.pipeline.name} prompts=file prompts.path=FILE metric=pickscore data_dir={config.data_dir}"
     )
@@ -175,11 +199,12 @@ def build_data(config: DictConfig, pipeline: LazyPipeline) -> NoisePairDataModul
         collect_hint=f"python collect.py {choices}",
         pipeline=pipeline_identity(config),
         encode=lambda prompts: pipeline.loaded.encode(prompts),  # loaded if a batch needs it
+        metrics=[*(config.objective.get("filter") or {})],
     )
 
 
 def build_callbacks(
-    config: DictConfig, data: NoisePairDataModule, pipeline: LazyPipeline, logs: bool
+    config: DictConfig, data: StreamingDataModule, pipeline: LazyPipeline, logs: bool
 ) -> list[Callback]:
     """The callbacks of the config; without a logger Lightning refuses to monitor learning rates."""
     chosen = [callback for callback in instantiate(config.callbacks).values() if callback is not None]
@@ -192,12 +217,12 @@ def build_callbacks(
     return callbacks
 
 
-def learnt_prompts(config: DictConfig, data: NoisePairDataModule, split: Split, count: int) -> list[Prompt]:
+def learnt_prompts(config: DictConfig, data: StreamingDataModule, split: Split, count: int) -> list[Prompt]:
     """Prompts of one split of the pairs, with seeds that do not depend on how these were collected."""
     return [Prompt(i, text, config.data_seed + i) for i, text in enumerate(data.prompts(split, count))]
 
 
-def grid_prompts(config: DictConfig, data: NoisePairDataModule) -> list[Prompt]:
+def grid_prompts(config: DictConfig, data: StreamingDataModule) -> list[Prompt]:
     """Held-out prompts: the evaluation's, or the validation pairs' if those are of another pipeline."""
     chosen = config.evaluation.prompts
     if chosen is None or of_another_pipeline(config, chosen):
@@ -206,7 +231,7 @@ def grid_prompts(config: DictConfig, data: NoisePairDataModule) -> list[Prompt]:
 
 
 def grid_sampler(
-    config: DictConfig, data: NoisePairDataModule, pipeline: LazyPipeline
+    config: DictConfig, data: StreamingDataModule, pipeline: LazyPipeline
 ) -> Callable[[AnyNPNet | None], Tensor]:
     """Draws the first held-out prompts, always from the same noise, with an NPNet or (None) without."""
     known = cache(partial(grid_prompts, config, data))  # once the pairs are there
@@ -224,7 +249,7 @@ def grid_sampler(
 
 
 def finish(
-    config: DictConfig, folder: Path, trainer: Trainer, data: NoisePairDataModule, pipeline: LazyPipeline
+    config: DictConfig, folder: Path, trainer: Trainer, data: StreamingDataModule, pipeline: LazyPipeline
 ) -> None:
     """Evaluate the best NPNet, write its card and the run's record, and report to W&B."""
     run = wandb_run(trainer.loggers)
@@ -249,7 +274,7 @@ def finish(
         run.summary.update({f"run/{name}": value for name, value in facts.items() if value is not None})
         report_weights_used(run, trained_folder(config.get("npnet")))
         pairs = ShardSource(config.data_dir)
-        if not pairs.is_url and (pairs.folder / INDEX_NAME).is_file():
+        if index and not pairs.is_url and (pairs.folder / INDEX_NAME).is_file():
             use_artifact(run, folder_artifact(ShardIndex.load(pairs.folder)))
         run.log_artifact(weights_artifact(best))
         run.finish()

@@ -1,22 +1,27 @@
-"""The LightningModule that trains NPNet on noise pairs.
+"""The LightningModule that trains NPNet by an objective.
 
-A batch is a dict of `noise` and `golden` (B, C, H, W), `embeds` (B, L, D), for denoisers that take it `pooled` (B, P),
-and `key` (B names).
+A batch of pairs is a dict of `noise` and `golden` (B, C, H, W), `embeds` (B, L, D), for denoisers that take it `pooled`
+(B, P), and `key` and `prompt` (B names and texts). A batch of prompts has `embedding` instead of the last three arrays.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
 from lightning import LightningModule
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
+from golden_noise.metrics.base import Metric as ImageMetric
+from golden_noise.noise import sampler_generators
 from golden_noise.npnet import AnyNPNet
+from golden_noise.objectives.base import Batch, Objective, Outcome
+from golden_noise.objectives.pairs import Pairs
+from golden_noise.pipelines.lazy import LazyPipeline
 from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 
 
@@ -48,10 +53,11 @@ class ExplainedVariance(Metric):
 
 
 class NPNetModule(LightningModule):
-    """Regresses the golden noise with a mean squared error (arXiv 2411.09502).
+    """Trains a network by an objective.
 
-    Logs `train/loss` and `train/pairs_per_second` (all ranks together) per step, `val/loss` and `val/explained` per
-    validation. It stores no hyperparameters, so that checkpoints load with `weights_only=True`; the network's
+    Logs `train/loss`, the objective's own figures and `train/pairs_per_second` (all ranks together) per step. Per
+    validation it logs `val/loss` and the same figures, with pairs `val/explained`, and with prompts `val/score/NAME`
+    for every metric. It stores no hyperparameters, so that checkpoints load with `weights_only=True`; the network's
     configuration is saved with the NPNet.
 
     Args:
@@ -59,35 +65,66 @@ class NPNetModule(LightningModule):
         optimizer: called with the parameter groups. Gates, biases and norms get no weight decay.
         scheduler: called with the optimizer and `num_training_steps`, as those of
             `diffusers.optimization`; it steps once per optimizer step. None keeps the learning rate.
+        objective: gives the loss.
+        pipeline: of the images; objectives that read pairs do without.
+        metrics: called at the first validation with prompts: what scores the images beside the objective, by name.
     """
 
     def __init__(
-        self, npnet: AnyNPNet, optimizer: Callable[..., Optimizer], scheduler: Callable[..., LRScheduler] | None = None
+        self,
+        npnet: AnyNPNet,
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[..., LRScheduler] | None = None,
+        objective: Objective | None = None,
+        pipeline: LazyPipeline | None = None,
+        metrics: Callable[[], Mapping[str, ImageMetric]] = dict,
     ):
         super().__init__()
         self.npnet = npnet
         self.optimizer = optimizer
         self.scheduler = scheduler
+        self.objective = objective or Pairs()
+        self.pipeline: Any = pipeline
+        self.metrics = cache(metrics)
         self.explained = ExplainedVariance()
         self._last_batch_end: float | None = None
 
-    def forward(self, noise: Tensor, embeds: Tensor, pooled: Tensor | None = None) -> Tensor:
-        """Predicts the golden noise: (B, C, H, W), (B, L, D) and perhaps (B, P) to (B, C, H, W)."""
-        return self.npnet.golden(noise, PromptEmbedding(embeds, pooled=pooled))
+    def forward(self, batch: Batch) -> Outcome:
+        """What the objective says of a batch."""
+        prompt = batch.get("embedding")
+        if prompt is None:
+            prompt = PromptEmbedding(batch["embeds"], pooled=batch.get("pooled"), texts=tuple(batch.get("prompt", ())))
+        return self.objective(self.npnet, batch, prompt, self.pipeline)
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The batch's loss."""
-        loss = F.mse_loss(self(batch["noise"], batch["embeds"], batch.get("pooled")), batch["golden"])
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["noise"]))
-        return loss
+        outcome, count = self(batch), len(batch["noise"])
+        self.log("train/loss", outcome.loss, prog_bar=True, batch_size=count)
+        for name, value in outcome.figures.items():
+            self.log(f"train/{name}", value.detach(), prog_bar=True, batch_size=count)
+        return outcome.loss
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds the batch to the validation's figures."""
-        noise, golden = batch["noise"], batch["golden"]
-        predicted = self(noise, batch["embeds"], batch.get("pooled"))
-        self.explained.update(predicted, golden, noise)
-        self.log("val/loss", F.mse_loss(predicted, golden), batch_size=len(noise), sync_dist=True)
-        self.log("val/explained", self.explained, prog_bar=True, batch_size=len(noise))
+        outcome, count = self(batch), len(batch["noise"])
+        figures = {"loss": outcome.loss, **outcome.figures}
+        if "golden" in batch:
+            counted = slice(None) if outcome.kept is None else outcome.kept
+            self.explained.update(*(x[counted] for x in (outcome.golden, batch["golden"], batch["noise"])))
+            self.log("val/explained", self.explained, prog_bar=True, batch_size=count)
+        else:
+            figures |= self._scores(batch, outcome.golden)
+        for name, value in figures.items():
+            self.log(f"val/{name}", value, prog_bar=name != "loss", batch_size=count, sync_dist=True)
+
+    def _scores(self, batch: Batch, golden: Tensor) -> dict[str, Tensor]:
+        """The mean score of the images of golden noise by every metric."""
+        if not (metrics := self.metrics()):
+            return {}
+        generators = sampler_generators(range(len(golden)))
+        images = self.pipeline.loaded.sample(batch["embedding"], golden, generator=generators)
+        scores = {name: metric.score(batch["prompt"], images) for name, metric in metrics.items()}
+        return {f"score/{name}": each.mean().to(golden.device) for name, each in scores.items()}
 
     def configure_optimizers(self) -> Any:
         """Builds the optimizer and the scheduler from their partials."""

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from omegaconf import DictConfig, OmegaConf
 
 from golden_noise.errors import UserError
-from golden_noise.npnet import AnyNPNet, DenoiserNPNet, NPNet, checkpoint
+from golden_noise.npnet import AnyNPNet, DenoiserNPNet, LowFrequencyNPNet, NPNet, checkpoint
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.lazy import LazyPipeline
 
@@ -45,18 +45,25 @@ def trained_before(config: DictConfig, pipeline: Pipeline | LazyPipeline) -> Any
         if option not in CHANGEABLE and npnet.config.get(option) != new.get(option):
             built = f"was built with {option}={npnet.config[option]}" if option in npnet.config else "is built already"
             raise UserError(f"{setting}: npnet={source} {built}; leave this setting out, or npnet for a new network")
-    for shape in ("latent_shape", "embeds_shape"):
-        if isinstance(npnet, NPNet) and getattr(npnet, shape) != tuple(config.pipeline[shape]):
-            raise UserError(
-                f"npnet={source} has {shape} {getattr(npnet, shape)}, pipeline={config.pipeline.name} needs "
-                f"{tuple(config.pipeline[shape])}: choose the pipeline that it was trained for, or train a new network"
-            )
+    if isinstance(npnet, NPNet | LowFrequencyNPNet):
+        _check_shapes(npnet, source, config.pipeline)
     if isinstance(npnet, DenoiserNPNet):
         check_precision(pipeline.loaded)
         if new.get("gradient_checkpointing"):
             npnet.twin.denoiser.enable_gradient_checkpointing()
     rank_zero_info(f"training starts from {source}")
     return npnet.train()
+
+
+def _check_shapes(npnet: NPNet | LowFrequencyNPNet, source: str, pipeline: DictConfig) -> None:
+    for shape in ("latent_shape", "embeds_shape"):
+        have, want = getattr(npnet, shape), tuple(pipeline[shape])
+        of_any_size = shape == "latent_shape" and isinstance(npnet, LowFrequencyNPNet) and npnet.takes(want)
+        if have != want and not of_any_size:
+            raise UserError(
+                f"npnet={source} has {shape} {have}, pipeline={pipeline.name} needs {want}: choose the pipeline that "
+                "it was trained for, or train a new network"
+            )
 
 
 def check_new(config: DictConfig) -> None:
@@ -78,6 +85,8 @@ def variant(network: Any, options: Mapping[str, Any]) -> str:
     """The `model=` of a network class with these options; for another class, its name."""
     if network is DenoiserNPNet:
         return "denoiser_lora"
+    if network is LowFrequencyNPNet:
+        return "low_frequency"
     if network is not NPNet:
         return str(network.__name__)
     backbone = options["backbone"]

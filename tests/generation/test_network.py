@@ -5,7 +5,7 @@ from hydra.utils import instantiate
 
 from golden_noise.errors import UserError
 from golden_noise.generation.network import load_npnet
-from golden_noise.npnet import DenoiserNPNet, NPNet
+from golden_noise.npnet import DenoiserNPNet, LowFrequencyNPNet, NPNet
 from golden_noise.pipelines.lazy import LazyPipeline
 
 
@@ -35,6 +35,18 @@ def test_adapters_take_any_size_and_nothing_to_fit_it(job, tmp_path):
     assert isinstance(load(config), DenoiserNPNet)
     with pytest.raises(UserError, match=r"fit=tile: .* takes any size"):
         load(job(tmp_path / "npnet", "fit=tile"))
+
+
+def test_low_frequencies_take_any_size_that_has_them(job, tmp_path):
+    LowFrequencyNPNet((4, 16, 12), (16, 128), modes=8).save_pretrained(tmp_path / "npnet")
+    assert isinstance(load(job(tmp_path / "npnet")), LowFrequencyNPNet)
+    with pytest.raises(UserError, match=r"fit=tile: .* takes any size"):
+        load(job(tmp_path / "npnet", "fit=tile"))
+    for shape in ("[4,16,7]", "[6,16,16]"):
+        with pytest.raises(UserError, match=r"has latent_shape \(4, 16, 12\).* must be at least 8$"):
+            load(job(tmp_path / "npnet", f"pipeline.latent_shape={shape}"))
+    with pytest.raises(UserError, match=r"has embeds_shape \(16, 128\)"):
+        load(job(tmp_path / "npnet", "pipeline.embeds_shape=[77,128]"))
 
 
 @pytest.mark.parametrize("shapes", [((6, 8, 8), (16, 128)), ((4, 8, 8), (77, 2048))])

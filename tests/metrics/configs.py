@@ -6,7 +6,12 @@ from golden_noise.cli.conf import CONF
 
 CAPTIONS = ["a red circle", "two circles", "a red circle", "a blue square left of a green triangle"]
 GENEVAL = ["a photo of a dog", "a photo of two dogs", "a photo of a red dog", "a photo of a dog and a cat"]
-CHOICES = [(path.stem, name) for path in sorted((CONF / "metric").glob("*.yaml")) for name in OmegaConf.load(path)]
+CHOICES = [
+    (path.stem, name)
+    for path in sorted((CONF / "metric").glob("*.yaml"))
+    for name in OmegaConf.load(path)
+    if name != "defaults"
+]
 
 
 def settings(choice, name, **changes):

@@ -2,20 +2,19 @@
 
 import pytest
 import torch
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
-from golden_noise.cli.conf import CONF, choices
+from golden_noise.cli.conf import choices
+from golden_noise.cli.config import job_config
 from golden_noise.errors import UserError
 from golden_noise.images import from_pil, to_pil
 from golden_noise.metrics.aes import AES
 from golden_noise.metrics.base import DifferentiableMetric
 from golden_noise.metrics.redness import Redness
-from golden_noise.metrics.reward import WeightedReward, weighted
+from golden_noise.metrics.reward import WeightedReward
 from golden_noise.shapes.metric import ShapesScore
 
-from .configs import CAPTIONS, settings
+from .configs import CAPTIONS
 
 
 class Brightness:
@@ -76,9 +75,7 @@ def test_is_a_metric_of_its_own():
 
 
 def test_a_weight_of_0_leaves_a_metric_out():
-    assert list(WeightedReward(METRICS, {"redness": 1, "brightness": 0, "strict": 0, "absent": 0.0}).metrics) == [
-        "redness"
-    ]
+    assert list(WeightedReward(METRICS, {"redness": 1, "brightness": 0, "strict": 0}).metrics) == ["redness"]
 
 
 @pytest.mark.parametrize("weight", [float("nan"), float("inf"), "1", None, True])
@@ -86,87 +83,47 @@ def test_weights_are_finite_numbers(weight):
     assert f"reward.weights.redness={weight} must be a finite number" in mistake({"redness": weight})
 
 
-def test_metrics_must_be_there_and_have_gradients():
-    able = "those with gradients among the chosen ones: redness, brightness"
-    assert mistake({"hpsv21": 1}) == f"reward.weights.hpsv21: choose hpsv21 with metric= too, or one of {able}"
-    assert mistake({"strict": 1}) == f"reward.weights.strict: strict has no gradients to train on; {able}"
+def test_weights_are_of_its_metrics():
+    known = "redness, strict, brightness"
+    assert mistake({"hpsv21": 1}) == f"reward.weights.hpsv21: no metric of this reward, which has {known}"
     for weights in ({}, {"redness": 0}):
-        assert mistake(weights) == f"reward.weights needs a weight other than 0 for one of {able}"
-    assert mistake({"redness": 1}, {}).endswith("among the chosen ones: none")
+        assert mistake(weights) == f"reward.weights needs a weight other than 0 for one of {known}"
 
 
-def config(reward, chosen, tiny, **changes):
-    """A job's config, as far as rewards read it."""
-    metrics = {name: {**settings(choice, name, **tiny(choice)), **changes} for choice, name in chosen}
-    metrics = {
-        name: {**options, "device": "${device}"} if "device" in options else options
-        for name, options in metrics.items()
-    }
-    return OmegaConf.create(
-        {"device": "cpu", "metric": metrics, "reward": OmegaConf.load(CONF / f"reward/{reward}.yaml")}
-    )
+def test_without_gradients_it_has_a_score_alone(images):
+    reward = WeightedReward(METRICS, {"redness": 1, "strict": 2})
+    expected = Redness().score(CAPTIONS, images) + 2 * METRICS["strict"].score(CAPTIONS, images)
+    torch.testing.assert_close(reward.score(CAPTIONS, images), expected)
+    with pytest.raises(UserError, match=r"reward\.weights\.strict: strict has no gradients"):
+        reward.loss(images, CAPTIONS)
 
 
-HYPERNOISE = ["pickscore", "hpsv21", "imagereward", "clipscore"]
-NEEDED = {
-    "default": [("shapes", "reward"), ("shapes", "strict"), ("shapes", "soft")],
-    "redness": [("redness", "redness")],
-    "hypernoise": [(name, name) for name in HYPERNOISE],
-}
+def configured(choice, tiny):
+    """The reward of a config, with tiny builds in place of published weights."""
+    reward = job_config("train", [f"reward={choice}", "device=cpu", "folder=run", "name=test"]).reward
+    for name, options in reward.metrics.items():
+        source = {"reward": "shapes"}.get(name, name)
+        for option, value in tiny(source).items():
+            if option in options:
+                options[option] = value
+    return instantiate(reward)
 
 
 @pytest.mark.parametrize("choice", choices("reward"))
 def test_every_config_gives_a_reward(choice, tiny, images):
-    reward = instantiate(config(choice, NEEDED[choice], tiny).reward)
+    reward = configured(choice, tiny)
     assert isinstance(reward, WeightedReward)
     images = from_pil(to_pil(images)).requires_grad_()
+    assert reward.score(CAPTIONS, images).isfinite().all()
+    if choice == "strict":
+        return  # no gradients
     (gradient,) = torch.autograd.grad(reward.loss(images, CAPTIONS).sum(), images)
     assert (gradient.abs().flatten(1).amax(1) > 0).all()
-    assert reward.score(CAPTIONS, images).isfinite().all()
-
-
-def test_only_metrics_with_a_weight_are_loaded(tiny):
-    job = config("redness", [("redness", "redness"), ("aes", "aes")], tiny)
-    job.metric.aes.weights = job.metric.aes.model = "/no/such/place"
-    assert list(instantiate(job.reward).metrics) == ["redness"]
-    job.reward.weights.aes = 0
-    assert list(instantiate(job.reward).metrics) == ["redness"]
-    job.reward.weights.aes = 1
-    with pytest.raises(InstantiationException):
-        instantiate(job.reward)
-
-
-def test_mistakes_are_found_before_anything_is_loaded(tiny):
-    job = config("hypernoise", NEEDED["hypernoise"][:2], tiny)
-    for name in job.metric:
-        job.metric[name].model = "/no/such/place"
-    with pytest.raises(InstantiationException) as error:
-        instantiate(job.reward)
-    cause = error.value.__cause__
-    assert isinstance(cause, UserError)
-    assert str(cause) == (
-        "reward.weights.imagereward: choose imagereward with metric= too, or one of those with gradients among the "
-        "chosen ones: pickscore, hpsv21"
-    )
-    job.metric = None
-    with pytest.raises(InstantiationException, match=r"reward\.weights\.hpsv21"):
-        instantiate(job.reward)
-
-
-def brightness(gradients):
-    return Brightness() if gradients else ShapesScore(strict=True)
-
-
-def test_a_metric_may_come_from_a_function():
-    made = {name: {"_target_": f"{__name__}.brightness", "gradients": name == "a"} for name in "ab"}
-    assert isinstance(weighted(made, {"a": 1}).metrics["a"], Brightness)
-    with pytest.raises(UserError, match="b has no gradients"):
-        weighted(made, {"b": 1})
 
 
 def test_hypernoises_weights_in_our_units(clip, hps_weights, tiny, images):
     """5 (1 - cos) etc., as HyperNoise computes it, and ours have the same gradient."""
-    reward = instantiate(config("hypernoise", NEEDED["hypernoise"], tiny).reward)
+    reward = configured("hypernoise", tiny)
     loss = reward.loss(images, CAPTIONS)
     parts = reward.parts(images, CAPTIONS)
     cosine = {"hpsv21": -parts["hpsv21"] / 100, "clipscore": -parts["clipscore"] / 2.5}

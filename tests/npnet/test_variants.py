@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from golden_noise.cli.conf import CONF
 from golden_noise.cli.config import job_config
-from golden_noise.npnet import NPNet
+from golden_noise.npnet import LowFrequencyNPNet, NPNet
 
 SIZES = {
     "sdxl": ((4, 128, 128), (77, 2048)),
@@ -19,18 +19,18 @@ def configured(variant, *overrides):
     return job_config("train", [f"model={variant}", "recipe=shapes", *overrides])
 
 
-def is_npnet(variant):
-    """A file that builds another class has a suite of its own."""
-    return OmegaConf.select(configured(variant), "model.npnet._target_") == "golden_noise.npnet.NPNet"
+def stands_alone(variant):
+    """What shares a pipeline's denoiser has a suite of its own."""
+    return not OmegaConf.select(configured(variant), "model.npnet._partial_", default=False)
 
 
-VARIANTS = [name for name in sorted(file.stem for file in (CONF / "model").glob("*.yaml")) if is_npnet(name)]
+VARIANTS = [name for name in sorted(file.stem for file in (CONF / "model").glob("*.yaml")) if stands_alone(name)]
 
 
 def build(variant, *overrides):
     torch.manual_seed(0)
     npnet = instantiate(configured(variant, *overrides).model.npnet)
-    assert type(npnet) is NPNet
+    assert type(npnet) is (LowFrequencyNPNet if variant == "low_frequency" else NPNet)
     return npnet
 
 
@@ -54,8 +54,9 @@ def variant(request):
     return request.param
 
 
-def test_the_published_variants_are_there():
-    assert {"unet", "vit", "svd_unet", "svd_unet+unet", "e_unet", "svd_unet+unet+dit"} <= set(VARIANTS)
+def test_the_variants_are_there():
+    assert {"unet", "vit", "svd_unet", "svd_unet+unet", "e_unet", "svd_unet+unet+dit"} < set(VARIANTS)
+    assert "low_frequency" in VARIANTS and "denoiser_lora" not in VARIANTS
 
 
 def test_a_new_network_is_the_identity(variant):
@@ -92,7 +93,7 @@ def test_save_and_load_is_bit_exact(variant, tmp_path):
     npnet = trained(variant)
     npnet(*inputs(npnet))
     npnet.save_pretrained(tmp_path)
-    loaded = NPNet.from_pretrained(tmp_path)
+    loaded = type(npnet).from_pretrained(tmp_path)
     assert not loaded.training
     kept, given = ({k: v for k, v in n.config.items() if not k.startswith("_")} for n in (loaded, npnet))
     assert kept == given
@@ -134,7 +135,9 @@ def test_options_of_the_network_are_options_of_its_config(variant):
 def test_it_trains_at_full_size(variant, size):
     latent, embeds = SIZES[size]
     shape = [f"pipeline.latent_shape={list(latent)}", f"pipeline.embeds_shape={list(embeds)}"]
-    npnet = build(variant, "pipeline=sdxl", *shape, "model.npnet.pretrained=false")
+    if "pretrained" in configured(variant).model.npnet:
+        shape.append("model.npnet.pretrained=false")
+    npnet = build(variant, "pipeline=sdxl", *shape)
     assert (npnet.latent_shape, npnet.embeds_shape) == (latent, embeds)
     noise, prompt = inputs(npnet, batch=2)
     optimizer = torch.optim.AdamW(npnet.parameters(), lr=1e-4)

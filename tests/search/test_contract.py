@@ -20,12 +20,22 @@ SMALL = {
 }
 
 
+class Dark:
+    """Likes dark images."""
+
+    def loss(self, images, prompts):
+        return 10 * images.mean(dim=(1, 2, 3))
+
+    def score(self, prompts, images):
+        return -self.loss(images, prompts)
+
+
 @pytest.fixture(scope="module", params=NAMES)
 def search(request):
     small = SMALL.get(request.param, [])
     config = job_config("collect", [f"search={request.param}", "device=cpu", "pipeline.steps=3", *small])
     Search.model_validate(OmegaConf.to_container(config.search, resolve=True))
-    return instantiate(config.search)
+    return instantiate(config.search, **({"reward": Dark()} if "reward" in config.search else {}))
 
 
 @pytest.fixture(scope="module")

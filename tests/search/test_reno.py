@@ -8,10 +8,12 @@ from hydra.utils import instantiate
 
 from golden_noise.cli.config import job_config
 from golden_noise.errors import UserError
+from golden_noise.metrics.reward import WeightedReward
 from golden_noise.noise import draw_noise
 from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 from golden_noise.search.reno import ReNO
 from golden_noise.search.rescale import Rescale
+from golden_noise.shapes.metric import ShapesScore
 
 NOISE = draw_noise([0, 1, 2], (4, 8, 8))
 SHAPE = (2, 4, 4)  # of the linear generator's noise: d = 32
@@ -179,5 +181,7 @@ def test_senseless_settings(sdxl, prompt, options, named):
 
 
 def test_a_metric_without_gradients_is_refused():
-    with pytest.raises(UserError, match="SimpleNamespace has no gradients"):
-        ReNO(SimpleNamespace(score=None))
+    with pytest.raises(UserError, match=r"reward\.weights\.strict: strict has no gradients"):
+        ReNO(WeightedReward({"strict": ShapesScore(strict=True)}, {"strict": 1.0}))
+    with pytest.raises(UserError, match="ShapesScore has no gradients"):
+        ReNO(ShapesScore(strict=True))

@@ -18,7 +18,7 @@ from golden_noise.cli.validation import check
 from golden_noise.collecting.job import collect
 from golden_noise.errors import UserError
 from golden_noise.generation.job import generate
-from golden_noise.npnet import NPNet
+from golden_noise.npnet import LowFrequencyNPNet, NPNet
 from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.training.job import train
 from tests.forked import run_script, start_script
@@ -118,6 +118,29 @@ def test_the_denoiser_itself_learns_from_full_inversion(compose_job, tmp_path, r
     generate(compose_job("generate", "prompt=a red circle", "pipeline.steps=2", f"npnet={run}/npnet/best"))
     images = [next((run / name).glob("*.png")).read_bytes() for name in ("standard", "golden")]
     assert images[0] != images[1]
+
+
+def test_low_frequencies_are_learned_resumed_judged_and_drawn(compose_job, tmp_path):
+    judged = ["evaluation.prompts.count=3", "evaluation.batch_size=3", "~metric.reward", "pipeline.steps=2"]
+    options = [*SMALL, "model=low_frequency", "model.npnet.modes=3", "prompts.count=40", "recipe.batch_size=8", *judged]
+    train(compose_job("train", *options, "recipe.epochs=1"))
+    train(compose_job("train", *options, "recipe.epochs=2", "evaluate=true", "sample_every_n_epochs=1"))
+    run = tmp_path / "run"
+    npnet = LowFrequencyNPNet.from_pretrained(run / "npnet/best")
+    assert npnet.modes == 3 and npnet.output.weight.any()
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["epochs"] == 2 and facts["parameters"] == sum(value.numel() for value in npnet.parameters())
+    assert f"| parameters | {facts['parameters']:,} |" in (run / "npnet/best/README.md").read_text()
+    assert (run / "samples/epoch=0001.png").is_file()
+    assert (run / "evaluation/images/npnet/000002.png").is_file()
+
+    drawn = ["prompt=a red circle", "pipeline.steps=2", f"npnet={run}"]
+    for height, rows in ((32, 8), (48, 12)):
+        folder = tmp_path / f"drawn{height}"
+        size = [f"pipeline.height={height}", f"pipeline.latent_shape=[4,{rows},8]", f"folder={folder}"]
+        generate(compose_job("generate", *drawn, *size))
+        images = [next((folder / name).glob("*.png")).read_bytes() for name in ("standard", "golden")]
+        assert images[0] != images[1]
 
 
 def test_a_denoiser_is_not_trained_in_float16(compose_job):

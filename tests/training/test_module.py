@@ -69,10 +69,10 @@ def test_overfits_two_batches(tmp_path):
     module = make_module()
     pairs = Pairs(8)
     with torch.no_grad():
-        start = (module(pairs.noise, pairs.embeds) - pairs.golden).square().mean()
+        start = (module.npnet(pairs.noise, pairs.embeds) - pairs.golden).square().mean()
     make_trainer(tmp_path, max_epochs=150, logger=False).fit(module, DataLoader(pairs, 4))
     with torch.no_grad():
-        end = (module.eval()(pairs.noise, pairs.embeds) - pairs.golden).square().mean()
+        end = (module.eval().npnet(pairs.noise, pairs.embeds) - pairs.golden).square().mean()
     assert end < 0.1 * start
 
 
@@ -90,7 +90,7 @@ def test_explained_is_the_formula_over_all_pairs(tmp_path):
     (result,) = make_trainer(tmp_path).validate(module, loaders(val=7)[1], verbose=False)
     pairs = Pairs(7)
     with torch.no_grad():
-        error = (module(pairs.noise, pairs.embeds) - pairs.golden).square().sum()
+        error = (module.npnet(pairs.noise, pairs.embeds) - pairs.golden).square().sum()
     move = (pairs.noise - pairs.golden).square().sum()
     assert result["val/explained"] == pytest.approx((1 - error / move).item(), rel=1e-5)
     assert result["val/loss"] == pytest.approx(error.item() / pairs.noise.numel(), rel=1e-5)
@@ -216,8 +216,8 @@ def draw(npnet):
 class Dropout(NPNetModule):
     """Its training depends on the random state and on the training mode."""
 
-    def forward(self, noise, embeds, pooled=None):
-        return super().forward(noise, torch.nn.functional.dropout(embeds, 0.5, self.training))
+    def forward(self, batch):
+        return super().forward(batch | {"embeds": torch.nn.functional.dropout(batch["embeds"], 0.5, self.training)})
 
 
 def train_with(folder, callbacks, logger):

@@ -19,6 +19,7 @@ SMALL = [
     "data.val_fraction=0.3",
     "callbacks.progress.refresh_rate=0",
 ]
+LOW = ["model=low_frequency"]
 
 
 def disturbed(npnet):
@@ -79,7 +80,9 @@ def test_it_learns_on_and_resumes_from_its_own_checkpoint(compose_job, trained, 
         train(compose_job("train", *options, "recipe.epochs=3"))
 
 
-@pytest.mark.parametrize("model", ["svd_unet+unet", "svd_unet", "vit", "e_unet", "unet", "denoiser_lora"])
+@pytest.mark.parametrize(
+    "model", ["svd_unet+unet", "svd_unet", "vit", "e_unet", "unet", "denoiser_lora", "low_frequency"]
+)
 def test_every_variant_is_in_training_mode_throughout(compose_job, trained, tmp_path, model):
     options = [f"model={model}", *(["model.npnet.pretrained=false"] if model == "unet" else [])]
     first = trained(*options)
@@ -93,6 +96,14 @@ def test_its_own_options_count(compose_job, trained, tmp_path):
     trained("model.npnet.attention=false", "model.npnet.unit_variance=true")
     npnet = build(compose_job("train", f"npnet={tmp_path}/first"))
     assert (npnet.config["attention"], npnet.config["unit_variance"]) == (False, True)
+
+
+def test_low_frequencies_of_another_size_are_a_start(compose_job, trained, tmp_path):
+    first = trained(*LOW)
+    larger = build(compose_job("train", *LOW, f"npnet={tmp_path}/first", "pipeline.latent_shape=[4,16,12]"))
+    assert same(larger, first)
+    with pytest.raises(UserError, match=r"latent_shape \(4, 8, 8\).* needs \(4, 3, 8\)"):
+        build(compose_job("train", *LOW, f"npnet={tmp_path}/first", "pipeline.latent_shape=[4,3,8]"))
 
 
 def test_published_weights_are_a_start_too(compose_job, tmp_path):
@@ -128,6 +139,11 @@ def test_a_denoiser_takes_gradient_checkpointing_anew(compose_job, trained, tmp_
         (["model=vit"], [], r"network of model=vit, not model=svd_unet\+unet: add model=vit"),
         ([], ["model=denoiser_lora"], r"network of model=svd_unet\+unet, not model=denoiser_lora"),
         (["model=denoiser_lora"], [], r"network of model=denoiser_lora"),
+        (["model=low_frequency"], [], r"network of model=low_frequency, not model=svd_unet\+unet: add model=low_freq"),
+        ([], ["model=low_frequency"], r"network of model=svd_unet\+unet, not model=low_frequency: add model=svd"),
+        (["model=low_frequency"], [*LOW, "model.npnet.modes=2"], r"modes=2: .* was built with modes=4"),
+        (["model=low_frequency"], [*LOW, "pipeline.latent_shape=[6,8,8]"], r"latent_shape \(4, 8, 8\).* needs \(6"),
+        (["model=low_frequency"], [*LOW, "pipeline.embeds_shape=[77,8]"], r"embeds_shape \(16, 128\).* needs \(77"),
         ([], ["model.npnet.attention=false"], r"model\.npnet\.attention=false: .* was built with attention=True"),
         ([], ["recipe.backbone_args.depth=2"], r"recipe\.backbone_args\.depth=2: .* was built with backbone"),
         ([], ["model.npnet.pretrained=true"], r"pretrained=true: .* is built already"),
