@@ -62,6 +62,10 @@ class ReNO:
     def __post_init__(self) -> None:
         if isinstance(self.reward, WeightedReward):
             self.reward.require_gradients()
+        elif not hasattr(self.reward, "loss"):
+            raise UserError(
+                f"search.reward: {type(self.reward).__name__} has no gradients; search=zero_order needs none"
+            )
         if self.iterations < 1 or (self.steps is not None and self.steps < 1):
             raise UserError(
                 f"search.iterations={self.iterations} must be >= 1 and search.steps={self.steps} >= 1 or null"

@@ -183,3 +183,5 @@ def test_senseless_settings(sdxl, prompt, options, named):
 def test_a_metric_without_gradients_is_refused():
     with pytest.raises(UserError, match=r"reward\.weights\.strict: strict has no gradients"):
         ReNO(WeightedReward({"strict": ShapesScore(strict=True)}, {"strict": 1.0}))
+    with pytest.raises(UserError, match="ShapesScore has no gradients"):
+        ReNO(ShapesScore(strict=True))
