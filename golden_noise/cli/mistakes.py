@@ -6,7 +6,7 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
@@ -41,7 +41,8 @@ def describe(error: Exception, job: str, given: Sequence[str] = ()) -> str | Non
         if wrong := re.search(r"Could not find '(\w+)/(.+)'\n\nAvailable options in .+:\n", text):
             names = [name for name in text[wrong.end() :].split() if not name.startswith("_")]
             return f"{wrong[1]}={wrong[2]} is none of the choices: {', '.join(names)}"
-        return _one_line(text) or _one_line(str(error.__cause__))
+        key = re.search(r"full_key: (\S+)", str(error)) if isinstance(error, InstantiationException) else None
+        return (f"{key[1]}: " if key else "") + (_one_line(text) or _one_line(str(error.__cause__)))
     if isinstance(error, ValueError) and _raised_in(error) in ("lightning", "optuna"):
         return _one_line(str(error))
     if isinstance(error, MarkedYAMLError) and error.problem_mark:

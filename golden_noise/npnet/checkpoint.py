@@ -91,7 +91,13 @@ def _load_folder(
     cached = bool(hub_problem(folder))
     try:
         config = network.load_config(folder, local_files_only=cached)
-        if network is NPNet and isinstance(config, dict) and config.get("_class_name") == DenoiserNPNet.__name__:
+        saved = config.get("_class_name", name) if network is NPNet and isinstance(config, dict) else name
+        if saved not in (name, DenoiserNPNet.__name__):
+            raise UserError(
+                f"no NPNet in {source}: it holds a {saved}; a network of your own needs the name of its class, "
+                f"{option}=MODULE.{saved}:{source}"
+            )
+        if network is NPNet and saved == DenoiserNPNet.__name__:
             if options:
                 raise UserError(
                     f"fit={options['fit']}: {source} shares the pipeline's denoiser and takes any size: leave fit out"

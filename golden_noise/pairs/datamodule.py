@@ -1,6 +1,7 @@
 """The noise pairs of a folder or URL as a LightningDataModule."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from golden_noise.pairs.dataset import Batch, NoisePairDataset
 from golden_noise.pairs.embeddings import Encode, PromptEncoder
 from golden_noise.pairs.index import INDEX_NAME, ShardIndex
 from golden_noise.pairs.loader import NoisePairLoader
-from golden_noise.pairs.order import Split
+from golden_noise.pairs.order import Split, split_of, steps_per_rank
 from golden_noise.pairs.reader import OpenShard, format_shape
 from golden_noise.pairs.source import ShardSource
 
@@ -213,15 +214,18 @@ class NoisePairDataModule(LightningDataModule):
         raise UserError(f"pairs in {self.source} are {have}, but this run's pipeline needs {want}: {advice}")
 
     def _check_sizes(self) -> None:
-        train, val = self._loader("train"), self._loader("val")
-        sizes = f"{self.source} holds {train.num_pairs} training and {val.num_pairs} validation pairs"
-        ranks = train.world_size
-        if len(train) == 0:
+        hashes = [prompt for shard in self.index.shards for prompt in shard.prompts]
+        pairs = Counter(split_of(prompt, self.val_fraction) for prompt in hashes)
+        sizes = f"{self.source} holds {pairs['train']} training and {pairs['val']} validation pairs"
+        ranks = self.trainer.world_size if self.trainer else 1
+        if not steps_per_rank(pairs["train"], "train", self.batch_size, ranks):
             raise UserError(
                 f"{sizes}, too few for one training batch of {self.batch_size} on each of {ranks} ranks:"
                 " collect more, or lower data.batch_size or data.val_fraction"
             )
-        if len(val) == 0:  # a rank without a batch would wait for the others' metrics forever
+        if not steps_per_rank(
+            pairs["val"], "val", self.batch_size, ranks
+        ):  # a rank without a batch would wait for the others' metrics forever
             raise UserError(
                 f"{sizes}, too few for one validation batch on each of {ranks} ranks:"
                 " collect more prompts, or raise data.val_fraction"
