@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -145,13 +146,10 @@ def image_folders(config: DictConfig) -> Folders:
     folders: dict[str, Any] = dict(config.evaluation.images)
     if STANDARD not in folders:
         raise UserError(f"evaluation.images lacks '{STANDARD}': every method is compared with it")
-    seen: dict[Path, str] = {}
-    for name, folder in folders.items():
-        path = Path(str(folder)).expanduser().resolve()
-        if path in seen:
+    for (a, first), (b, second) in combinations(folders.items(), 2):
+        if Path(first).expanduser().resolve() == Path(second).expanduser().resolve():
             raise UserError(
-                f"evaluation.images.{seen[path]} and evaluation.images.{name} are one folder, {folder}: "
+                f"evaluation.images.{a} and evaluation.images.{b} are one folder, {second}: "
                 "give every method a folder of its own"
             )
-        seen[path] = name
     return Folders(folders, instantiate(config.evaluation.prompts))

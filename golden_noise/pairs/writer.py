@@ -103,17 +103,14 @@ def write_shard(folder: Path, unit: int, results: Iterable[Result], prompts_sha2
                     rejected += 1
         size, sha256 = path.stat().st_size, file_digest(path)
     except _NotWriting as error:
-        raise error.cause from None
+        raise error.args[0] from None
     except OSError as error:
         raise UserError(f"making {path} failed: {error}") from error
     return ShardEntry(path.name, len(prompts), rejected, size, sha256, prompts, prompts_sha256, failures)
 
 
 class _NotWriting(Exception):
-    """An error of the system that writing did not cause."""
-
-    def __init__(self, cause: OSError):
-        self.cause = cause
+    """Holds an OSError that writing did not cause."""
 
 
 def _computed(results: Iterable[Result]) -> Iterator[Result]:
