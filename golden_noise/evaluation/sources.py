@@ -129,7 +129,8 @@ def chosen_methods(
     """The starting noises of all chosen methods; without a factor, `constant` is left out."""
     names = [*evaluated_methods(config), *config.evaluation.checkpoints, *config.evaluation.searches]
     extra = {name: predicting(network) for name, network in networks.items() if name != NPNET}
-    extra |= {name: searching(instantiate(own), pipeline) for name, own in config.evaluation.searches.items()}
+    searches = dict(config.evaluation.searches) | ({SEARCH: config.search} if SEARCH in names else {})
+    extra |= {name: searching(instantiate(own), pipeline) for name, own in searches.items()}
     if BEST_OF_N in names:
         best_of = config.evaluation.best_of
         best = BestOfN(metrics[best_of.metric or next(iter(metrics))], best_of.count)
@@ -137,8 +138,7 @@ def chosen_methods(
     if constant:
         extra[CONSTANT] = searching(Rescale(constant.factor), pipeline)
     names = [name for name in names if name != CONSTANT or constant]
-    search = instantiate(config.search) if SEARCH in names else None
-    return Methods(names, pipeline, search, networks.get(NPNET), extra)
+    return Methods(names, pipeline, networks.get(NPNET), extra)
 
 
 def image_folders(config: DictConfig) -> Folders:

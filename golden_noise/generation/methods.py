@@ -7,12 +7,11 @@ the direction of the move does, `rescaled` whether the standard deviation explai
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from golden_noise.generation.names import NETWORK_CONTROLS, NPNET, SEARCH, SHUFFLED, STANDARD
+from golden_noise.generation.names import NETWORK_CONTROLS, NPNET, SHUFFLED, STANDARD
 from golden_noise.noise import SHIFT, derived_seed, draw_noise
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.base import Pipeline, PromptEmbedding
@@ -51,14 +50,12 @@ class Methods:
 
     Args:
         names: which of METHODS and `extra`.
-        search: needed by `search`.
         npnet: needed by `npnet` and the controls that are made from it.
-        extra: further methods by name; `constant` is always one of them.
+        extra: further methods by name; `search` and `constant` are always among them.
     """
 
     names: list[str]
     pipeline: Pipeline
-    search: NoiseSearch | None
     npnet: AnyNPNet | None
     extra: Mapping[str, Method] = field(default_factory=dict)
 
@@ -76,13 +73,11 @@ class Methods:
         """
         compute: dict[str, Callable[[], Tensor]] = {
             STANDARD: lambda: noise,
-            SEARCH: lambda: search.search(noise, prompt, self.pipeline),
             NPNET: lambda: golden,
             SHUFFLED: lambda: self._predict(noise, others),
             "random_shift": lambda: shifted(noise, golden, seeds),
             "rescaled": lambda: rescaled(noise, golden),
         }
-        search: Any = self.search
         golden = self._predict(noise, prompt) if {NPNET, *NETWORK_CONTROLS} & {*self.names} else noise
         return {
             name: (self.extra[name](noise, prompt, seeds) if name in self.extra else compute[name]()).float().cpu()

@@ -101,7 +101,7 @@ print(*({{"torch", "lightning", "diffusers", "transformers", "wandb", "numpy"}} 
         ("collect", ["pipeline.heigth=32"], ["no setting pipeline.heigth: did you mean pipeline.height?"]),
         ("collect", ["steps=3"], ["no setting steps: did you mean pipeline.steps or search.steps?"]),
         ("train", ["modle=vit"], ["did you mean model?"]),
-        ("train", ["model.npnet.rnk=3"], ["error: no setting model.npnet.rnk; --help lists all\n"]),
+        ("train", ["model.npnet.rnk=3"], ["error: no setting model.npnet.rnk; --help"]),
         ("train", ["modle=vit", "-m", "seed=1,2"], ["did you mean model?"]),
         ("train", ["paths=null"], ["paths=null must be settings"]),
         ("train", ["evaluation=null"], ["evaluation is missing: train.py needs it: choose one of default"]),

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from golden_noise.generation.methods import Methods, rescaled, shifted
+from golden_noise.generation.methods import Methods, rescaled, searching, shifted
 from golden_noise.generation.names import METHODS
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.npnet import NPNet
@@ -34,7 +34,7 @@ def npnet():
 @pytest.fixture(scope="module")
 def noises(pipeline, npnet):
     constant = {"constant": lambda noise, prompt, seeds: 0.6 * noise}
-    methods = Methods(list(METHODS), pipeline, Redenoise(10), npnet, constant)
+    methods = Methods(list(METHODS), pipeline, npnet, {"search": searching(Redenoise(10), pipeline)} | constant)
     return methods.noises(NOISE, pipeline.encode(PROMPTS), pipeline.encode(OTHERS), SEEDS)
 
 
@@ -98,6 +98,8 @@ def test_shuffled_uses_the_other_prompts(noises, pipeline, npnet):
 
 def test_only_the_named_methods_are_computed(pipeline):
     constant = {"constant": lambda noise, prompt, seeds: 0.6 * noise}
-    methods = Methods(["search", "standard", "constant"], pipeline, Redenoise(10), npnet=None, extra=constant)
+    methods = Methods(
+        ["search", "standard", "constant"], pipeline, None, {"search": searching(Redenoise(10), pipeline)} | constant
+    )
     found = methods.noises(NOISE, pipeline.encode(PROMPTS), pipeline.encode(OTHERS), SEEDS)
     assert list(found) == ["search", "standard", "constant"]
