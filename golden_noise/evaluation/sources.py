@@ -17,7 +17,6 @@ from golden_noise.evaluation.choices import evaluated_methods
 from golden_noise.evaluation.constant import Constant, Learning, choose_constant, learning_prompts
 from golden_noise.evaluation.folders import Folders
 from golden_noise.evaluation.gaussianity import noise_measures
-from golden_noise.evaluation.measuring import ImageSource
 from golden_noise.evaluation.shuffling import other_prompts
 from golden_noise.generation.drawing import Drawing
 from golden_noise.generation.methods import Methods, predicting, searching
@@ -59,6 +58,9 @@ class DrawnImages(Drawing):
         rows = {method: [about(self.path(method, i))["noise"] for i in count] for method in self.methods}
         names = list(rows[self.methods[0]][0])
         return {name: {m: np.array([row[name] for row in rows[m]]) for m in self.methods} for name in names}
+
+
+ImageSource = DrawnImages | Folders
 
 
 def image_source(
