@@ -46,6 +46,12 @@ def locate(source: str, option: str) -> str:
     return source
 
 
+def in_run(folder: str | None, file: str) -> Path | None:
+    """A file in the folder of a network, or of a training's best one if `folder` is its run; None if there is none."""
+    places = [Path(folder or "").expanduser() / inside / file for inside in ("", "npnet/best", "best")]
+    return next((place for place in places if folder and place.is_file()), None)
+
+
 def fetch_file(source: str, option: str, revision: str | None = None) -> Path:
     """The file that `source` names: a path, or ORG/NAME/FILE on the hub.
 

@@ -8,7 +8,7 @@ from typing import Any
 from diffusers import ModelMixin
 
 from golden_noise.errors import UserError, first_line
-from golden_noise.hub import damage, hub_problem, locate, why_missing
+from golden_noise.hub import damage, hub_problem, in_run, locate, why_missing
 from golden_noise.npnet import published
 from golden_noise.npnet.denoiser import DenoiserNPNet
 from golden_noise.npnet.npnet import NPNet
@@ -84,7 +84,9 @@ def _load_folder(
 ) -> Any:
     """Loads a network from a folder or the hub. The files say whether an NPNet is a DenoiserNPNet."""
     file, name = Path(source).expanduser(), network.__name__
-    folder = str(file.parent) if file.is_file() else best_of_run(locate(source, option))
+    folder = str(file.parent) if file.is_file() else locate(source, option)
+    if inside := in_run(folder, IN_FOLDER[0]):
+        folder = str(inside.parent)
     for part in IN_FOLDER:
         if fault := damage(Path(folder, part)):
             raise UserError(f"no {name} in {source}: {fault}")
@@ -114,12 +116,6 @@ def _load_folder(
             f"no {name} in {source} ({why_missing(error, folder)}): give {option} outputs/train/RUN, a hub id, or "
             "published weights (FILE.pth, FILE.safetensors, ORG/NAME/FILE)"
         ) from error
-
-
-def best_of_run(folder: str) -> str:
-    """The folder of the best NPNet in the folder of a training run; any other folder itself."""
-    inside = [Path(folder), Path(folder) / "npnet/best", Path(folder) / "best"]
-    return str(next((each for each in inside if (each / "config.json").is_file()), folder))
 
 
 def _own_class(name: str, source: str, option: str) -> Any:
