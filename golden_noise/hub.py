@@ -46,6 +46,12 @@ def locate(source: str, option: str) -> str:
     return source
 
 
+def in_run(folder: str | None, file: str) -> Path | None:
+    """A file in the folder of a network, or of a training's best one if `folder` is its run; None if there is none."""
+    places = [Path(folder or "").expanduser() / inside / file for inside in ("", "npnet/best", "best")]
+    return next((place for place in places if folder and place.is_file()), None)
+
+
 def fetch_file(source: str, option: str, revision: str | None = None) -> Path:
     """The file that `source` names: a path, or ORG/NAME/FILE on the hub.
 
@@ -213,12 +219,12 @@ def hub_commit(source: str, revision: str | None) -> str | None:
 
 
 @cache
-def answers(url: str, seconds: float = 10) -> bool:
+def answers(url: str) -> bool:
     """Whether a server answers at a URL, whatever it says, as the hub's library would ask it."""
     from huggingface_hub import get_session
 
     try:
-        get_session().head(url, timeout=seconds)
+        get_session().head(url, timeout=10)
     except Exception:  # of whichever client the library uses
         return False
     return True
@@ -238,14 +244,12 @@ def hide_reading() -> None:
 
 
 @contextlib.contextmanager
-def quiet(*names: str) -> Iterator[None]:
-    """Silences loggers and those below them, in a block that reports errors itself."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
+def quiet(name: str) -> Iterator[None]:
+    """Silences a logger and those below it, in a block that reports errors itself."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logger.setLevel(level)

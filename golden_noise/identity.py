@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from golden_noise.errors import UserError
-from golden_noise.hub import BUNDLED, PACKAGE, hub_commit
+from golden_noise.hub import BUNDLED, PACKAGE, hub_commit, in_run
 
 Identity = dict[str, Any]
 
@@ -127,7 +127,8 @@ def run(config: Mapping[str, Any], dtype: str, device: str, pairs: Identity) -> 
         del kept["pipeline"]["model"]
     if sign_device(npnet, device):
         kept["device"] = device
-    start = {"pretrained": npnet.get("pretrained"), "npnet": _weights_in(kept.get("npnet"))}
+    weights = in_run(kept.get("npnet"), "diffusion_pytorch_model.safetensors")  # other files of its folder may change
+    start = {"pretrained": npnet.get("pretrained"), "npnet": str(weights) if weights else kept.get("npnet")}
     used = start | {"model": kept["pipeline"].get("model"), "objective": kept.get("objective")}
     return kept | {"pairs": pairs} | _weights("run", used)
 
@@ -295,13 +296,6 @@ def local_files(settings: Any) -> dict[str, str]:
         files = []
     digests = [(path.relative_to(root).as_posix(), sampled_digest(path)) for path in files]
     return {settings: digest(digests)} if digests else {}
-
-
-def _weights_in(npnet: str | None) -> str | None:
-    """The file of weights where `npnet` is the folder of a network or a training, whose other files may change."""
-    folders = [] if npnet is None else [Path(npnet).expanduser() / inside for inside in ("", "npnet/best", "best")]
-    files = [folder / "diffusion_pytorch_model.safetensors" for folder in folders]
-    return next((str(file) for file in files if file.is_file()), npnet)
 
 
 def digest(*parts: Any) -> str:

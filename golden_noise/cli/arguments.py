@@ -47,8 +47,8 @@ def _prepared(override: str, multirun: bool) -> str:
     key, value = match["key"], match["value"]
     if key == "name" and (".." in Path(value).parts or Path(value).is_absolute()):
         raise UserError(f"name={value} must be a name: hydra.run.dir=FOLDER takes any folder")
-    if key in ("name", "paths.outputs") and value.lower() == "null":
-        raise UserError(f"{key}=null must be text: leave it out for the default")
+    if key in ("name", "paths", "paths.outputs") and value.lower() == "null":
+        raise UserError(f"{key}=null must be {'settings' if key == 'paths' else 'text'}: leave it out for the default")
     if key.startswith("hydra.") and value.startswith("~"):
         value = str(Path(value).expanduser())
     if any(fnmatchcase(key, pattern) for pattern in PROSE):

@@ -45,7 +45,7 @@ def complete(config: DictConfig, given: Sequence[str]) -> DictConfig:
         for name, field in fields.items():
             if raw.get(name) is None and field.default == {}:
                 config[name] = {}
-            if name not in raw and field.is_required():
+            if (name not in raw or f"{name}=[]" in given) and field.is_required():
                 raise UserError(f"{name} is missing: {config.job}.py needs it{_choices(name)}")
             if name in raw and (CONF / name).is_dir() and not isinstance(raw[name], dict | None):
                 raise UserError(f"{name}={raw[name]} must hold settings{_choices(name)}")
@@ -90,6 +90,8 @@ def _chose_prompts(config: DictConfig, given: Sequence[str]) -> bool:
 
 def suggestion(key: str, job: str, given: Sequence[str]) -> str:
     """The known setting nearest to a misspelt one, if any: `: did you mean seed?`"""
+    if key == "name":
+        return f": {job}.py takes data_dir=FOLDER instead"
     chosen = [text for text in given if is_group(text.partition("=")[0])]
     local = ["local=[]"] if (CONF / "local").is_dir() else []
     try:
@@ -100,9 +102,14 @@ def suggestion(key: str, job: str, given: Sequence[str]) -> str:
         return ""
     leave_out_others(config)
     known = list(dict.fromkeys([*groups(job), *_keys(OmegaConf.to_container(config, resolve=False))]))
-    leaf = key.rpartition(".")[2]
+    parent, _, leaf = key.rpartition(".")
     same_leaf = sorted((name for name in known if name.rpartition(".")[2] == leaf), key=lambda name: name.count("."))
-    near = same_leaf[:2] or get_close_matches(key, known, n=1)  # steps: pipeline.steps or search.steps
+    near = same_leaf[:2]  # steps: pipeline.steps or search.steps
+    if not near and parent in known:
+        beside = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == parent]
+        near = [f"{parent}.{name}" for name in get_close_matches(leaf, beside, n=1)]
+    elif not near:
+        near = get_close_matches(key, known, n=1)
     return f": did you mean {' or '.join(near)}?" if near else ""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
+from tqdm import tqdm
 
 from golden_noise.cli.arguments import prepare
 from golden_noise.cli.config import complete, leave_out_others, refuse_others
@@ -43,7 +44,7 @@ class Command:
 
     def __init__(self, job: Callable[[DictConfig], object], name: str):
         self.job, self.name = job, name
-        self.args = parser().parse_args()
+        self.args = parser().parse_intermixed_args()  # options may stand between settings
         self.failed = False
 
     def guarded(self, function: Callable, *arguments: object) -> None:
@@ -54,7 +55,7 @@ class Command:
             mistake = describe(error, self.name, self.args.overrides)
             if mistake is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
-            print(f"error: {mistake}", file=sys.stderr)
+            tqdm.write(f"error: {mistake}", file=sys.stderr)  # on a line of its own, below a progress bar
             self.failed = True
 
     def main(self) -> None:

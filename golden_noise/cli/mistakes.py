@@ -6,12 +6,12 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
 from golden_noise.cli.config import suggestion
-from golden_noise.errors import UserError
+from golden_noise.errors import UserError, one_line
 
 
 def describe(error: Exception, job: str, given: Sequence[str] = ()) -> str | None:
@@ -28,7 +28,7 @@ def describe(error: Exception, job: str, given: Sequence[str] = ()) -> str | Non
                 "pipeline.model.memory.vae_slicing=true or pipeline.model.memory.vae_tiling=true"
             )
         if type(cause).__name__ == "MisconfigurationException":  # Lightning's word for settings that do not fit
-            return _one_line(str(cause))
+            return one_line(cause, None)
         cause = cause.__cause__
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         text = str(error).split("Config search path")[0].split("full_key")[0]
@@ -41,9 +41,10 @@ def describe(error: Exception, job: str, given: Sequence[str] = ()) -> str | Non
         if wrong := re.search(r"Could not find '(\w+)/(.+)'\n\nAvailable options in .+:\n", text):
             names = [name for name in text[wrong.end() :].split() if not name.startswith("_")]
             return f"{wrong[1]}={wrong[2]} is none of the choices: {', '.join(names)}"
-        return _one_line(text) or _one_line(str(error.__cause__))
+        key = re.search(r"full_key: (\S+)", str(error)) if isinstance(error, InstantiationException) else None
+        return (f"{key[1]}: " if key else "") + (one_line(text, None) or one_line(error.__cause__, None))
     if isinstance(error, ValueError) and _raised_in(error) in ("lightning", "optuna"):
-        return _one_line(str(error))
+        return one_line(error, None)
     if isinstance(error, MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
         return f"{mark.name}, line {mark.line + 1}: {error.problem or 'this is not YAML'}"
@@ -74,7 +75,3 @@ def _raised_in(error: Exception) -> str:
     while trace and trace.tb_next:
         trace = trace.tb_next
     return trace.tb_frame.f_globals["__name__"].partition(".")[0] if trace else ""
-
-
-def _one_line(text: str) -> str:
-    return re.sub(r"\s*\n\s*", " ", text).strip()

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from golden_noise.cli.config import job_config
 from golden_noise.cli.mistakes import run_command
 from golden_noise.collecting.job import pipeline_identity
-from golden_noise.errors import UserError
+from golden_noise.errors import UserError, one_line
 from golden_noise.pairs.index import ShardIndex
 from golden_noise.pairs.page import write_page
 from golden_noise.pairs.published import PublishedSet, export_set, import_set
@@ -124,7 +124,7 @@ def _compose(overrides: Sequence[str]) -> Any:
     try:
         return job_config("collect", overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"--config: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"--config: {one_line(error, 300)}") from error
 
 
 def _shift(text: str) -> tuple[str, int]:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from golden_noise.cli.run_log import LOG
-from golden_noise.sharing.claims import is_lock
+from golden_noise.sharing.claims import is_lock, try_lock
 from golden_noise.sharing.processes import is_first
 
 SETTINGS = ".hydra"
@@ -35,24 +35,15 @@ class RunFolder:
         self._use = (self.folder / IN_USE).open("w")
         fcntl.flock(self._use, fcntl.LOCK_SH)  # shared by the processes of a run, which `filelock` cannot
 
-    def _is_shared(self) -> bool:
-        """Whether another process uses the folder."""
-        if self._use is not None:
-            try:
-                fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                return True
-        return False
-
     def tidy(self) -> None:
         """Remove what this process began, if nothing came of it. What was there before stays."""
         try:
             made = {path.name for path in self.folder.iterdir()} - self.before
         except OSError:
             return  # another process of this job has removed it
-        if self._is_shared():
-            return
         if self._use is not None:
+            if not try_lock(self._use):
+                return  # another process uses it
             fcntl.flock(self._use, fcntl.LOCK_UN)  # the workers of a DataLoader hold the open file too
             self._use.close()
         if is_first() and all(name in BEGINNINGS or is_lock(name) for name in made):

@@ -27,6 +27,7 @@ from golden_noise.metrics.limits import prompts_cut
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.lazy import LazyPipeline
+from golden_noise.shapes.metric import check_captions
 from golden_noise.sharing.claims import locked
 from golden_noise.sharing.fabric import launch
 from golden_noise.tracking.wandb import log_in, log_table, report_weights_used, start_run
@@ -50,7 +51,8 @@ def evaluate_job(config: DictConfig) -> None:
 def check_prompts(config: DictConfig) -> None:
     """Read the prompts of an evaluation, so that a mistake is reported before any model is loaded or trained."""
     if config.evaluation.get("images") is None:
-        evaluated_prompts(config)
+        prompts, _ = evaluated_prompts(config)
+        check_captions(config.metric, [prompt.text for prompt in prompts])
 
 
 def evaluate(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,26 +20,10 @@ from golden_noise.evaluation.diversity import feature_distance, pixel_distance, 
 from golden_noise.evaluation.scores import Scores
 from golden_noise.images import from_pil, read_image
 from golden_noise.metrics.base import EmbedsImages, Metric
-from golden_noise.prompts import Prompt
 from golden_noise.sharing.fabric import shared_batches
 
-
-class ImageSource(Protocol):
-    """The images of an evaluation: drawn here, or read from folders."""
-
-    methods: list[str]
-
-    @property
-    def prompts(self) -> Sequence[Prompt]:
-        """The items, in order."""
-        ...
-
-    def draw(self, positions: range) -> object:
-        """Draw what is missing of a batch."""
-
-    def path(self, method: str, position: int) -> Path:
-        """The image of one item."""
-        ...
+if TYPE_CHECKING:
+    from golden_noise.evaluation.sources import ImageSource
 
 
 class Measurement:
@@ -52,7 +36,7 @@ class Measurement:
         folder: of the evaluation; its `scores.jsonl` keeps the scores.
     """
 
-    def __init__(self, source: ImageSource, metrics: Mapping[str, Metric], settings: Mapping[str, Any], folder: Path):
+    def __init__(self, source: "ImageSource", metrics: Mapping[str, Metric], settings: Mapping[str, Any], folder: Path):
         self.source, self.metrics, self.folder = source, metrics, folder
         self.identities = {
             name: identity.digest(identity.scores(settings.get(name, {}), metric.version))

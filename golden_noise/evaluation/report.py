@@ -14,8 +14,7 @@ from golden_noise.evaluation.gaussianity import expected
 from golden_noise.evaluation.scores import ALL, Scores
 from golden_noise.files import write_atomically
 from golden_noise.generation.names import NPNET, SEARCH, STANDARD
-from golden_noise.reporting.axis import Axis
-from golden_noise.reporting.page import render
+from golden_noise.reporting.page import Axis, render
 
 HERE = Path(__file__).parent
 

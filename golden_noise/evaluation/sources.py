@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from golden_noise.evaluation.choices import evaluated_methods
 from golden_noise.evaluation.constant import Constant, Learning, choose_constant, learning_prompts
 from golden_noise.evaluation.folders import Folders
 from golden_noise.evaluation.gaussianity import noise_measures
-from golden_noise.evaluation.measuring import ImageSource
 from golden_noise.evaluation.shuffling import other_prompts
 from golden_noise.generation.drawing import Drawing
 from golden_noise.generation.methods import Methods, predicting, searching
@@ -67,6 +67,9 @@ class DrawnImages(Drawing):
         rows = {method: [about(self.path(method, i))["noise"] for i in count] for method in self.methods}
         names = list(rows[self.methods[0]][0])
         return {name: {m: np.array([row[name] for row in rows[m]]) for m in self.methods} for name in names}
+
+
+ImageSource = DrawnImages | Folders
 
 
 def image_source(
@@ -137,7 +140,8 @@ def chosen_methods(
     """The starting noises of all chosen methods; without a factor, `constant` is left out."""
     names = [*evaluated_methods(config), *config.evaluation.checkpoints, *config.evaluation.searches]
     extra = {name: predicting(network) for name, network in networks.items() if name != NPNET}
-    extra |= {name: searching(instantiate(own), pipeline) for name, own in config.evaluation.searches.items()}
+    searches = dict(config.evaluation.searches) | ({SEARCH: config.search} if SEARCH in names else {})
+    extra |= {name: searching(instantiate(own), pipeline) for name, own in searches.items()}
     if BEST_OF_N in names:
         best_of = config.evaluation.best_of
         best = BestOfN(metrics[best_of.metric or next(iter(metrics))], best_of.count)
@@ -145,8 +149,7 @@ def chosen_methods(
     if constant:
         extra[CONSTANT] = searching(Rescale(constant.factor), pipeline)
     names = [name for name in names if name != CONSTANT or constant]
-    search = instantiate(config.search) if SEARCH in names else None
-    return Methods(names, pipeline, search, networks.get(NPNET), extra, [*networks.values()])
+    return Methods(names, pipeline, networks.get(NPNET), extra, [*networks.values()])
 
 
 def image_folders(config: DictConfig) -> Folders:
@@ -154,13 +157,10 @@ def image_folders(config: DictConfig) -> Folders:
     folders: dict[str, Any] = dict(config.evaluation.images)
     if STANDARD not in folders:
         raise UserError(f"evaluation.images lacks '{STANDARD}': every method is compared with it")
-    seen: dict[Path, str] = {}
-    for name, folder in folders.items():
-        path = Path(str(folder)).expanduser().resolve()
-        if path in seen:
+    for (a, first), (b, second) in combinations(folders.items(), 2):
+        if Path(first).expanduser().resolve() == Path(second).expanduser().resolve():
             raise UserError(
-                f"evaluation.images.{seen[path]} and evaluation.images.{name} are one folder, {folder}: "
+                f"evaluation.images.{a} and evaluation.images.{b} are one folder, {second}: "
                 "give every method a folder of its own"
             )
-        seen[path] = name
     return Folders(folders, instantiate(config.evaluation.prompts))

@@ -96,9 +96,9 @@ def extent(entry: dict[str, Any]) -> str:
     return pairs if entry["units"] == entry["n"] else f"{pairs} of {count(entry['units'], 'prompt')}"
 
 
-def compared(summary: dict[str, Any], metric: str, a: str, b: str, task: str = ALL) -> dict[str, Any] | None:
-    """The comparison of b with a, or None if it was not made."""
-    key = (metric, a, b, task)
+def compared(summary: dict[str, Any], metric: str, a: str, b: str) -> dict[str, Any] | None:
+    """The comparison of b with a over all items, or None if it was not made."""
+    key = (metric, a, b, ALL)
     return next((c for c in summary["comparisons"] if (c["metric"], c["a"], c["b"], c["task"]) == key), None)
 
 

@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from golden_noise.generation.methods import Methods, predicting
+from golden_noise.generation.methods import Methods, predicting, searching
 from golden_noise.generation.names import GOLDEN, SEARCH
 from golden_noise.generation.network import load_npnet
 from golden_noise.generation.provenance import drawing_settings, versions
@@ -63,9 +63,10 @@ def load_images(config: DictConfig, prompts: Sequence[Prompt]) -> GeneratedImage
     pipeline = LazyPipeline(config.pipeline.model)
     networks = {GOLDEN: load_npnet(config, config.npnet, pipeline)} if GOLDEN in noises else {}
     settings = drawing_settings(config, noises, networks)
-    search = instantiate(config.search) if SEARCH in noises else None
     extra = {name: predicting(network) for name, network in networks.items()}
-    compute = Methods(noises, pipeline.loaded, search, npnet=None, extra=extra, networks=[*networks.values()])
+    if SEARCH in noises:
+        extra[SEARCH] = searching(instantiate(config.search), pipeline.loaded)
+    compute = Methods(noises, pipeline.loaded, npnet=None, extra=extra, networks=[*networks.values()])
     origin = {"pipeline": config.pipeline.name, "npnet": config.npnet, "versions": versions()}
     return GeneratedImages(compute, prompts, Path(config.folder), settings, origin)
 

@@ -8,12 +8,11 @@ the direction of the move does, `rescaled` whether the standard deviation explai
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from golden_noise.generation.names import NETWORK_CONTROLS, NPNET, SEARCH, SHUFFLED, STANDARD
+from golden_noise.generation.names import NETWORK_CONTROLS, NPNET, SHUFFLED, STANDARD
 from golden_noise.noise import SHIFT, derived_seed, draw_noise
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.base import Pipeline
@@ -55,15 +54,13 @@ class Methods:
 
     Args:
         names: which of METHODS and `extra`.
-        search: needed by `search`.
         npnet: needed by `npnet` and the controls that are made from it.
-        extra: further methods by name; `constant` is always one of them.
+        extra: further methods by name; `search` and `constant` are always among them.
         networks: those of `extra`, whose calls of a denoiser of their own count too.
     """
 
     names: list[str]
     pipeline: Pipeline
-    search: NoiseSearch | None
     npnet: AnyNPNet | None
     extra: Mapping[str, Method] = field(default_factory=dict)
     networks: Sequence[AnyNPNet] = ()
@@ -84,13 +81,11 @@ class Methods:
         """
         compute: dict[str, Callable[[], Tensor]] = {
             STANDARD: lambda: noise,
-            SEARCH: lambda: search.search(noise, prompt, self.pipeline),
             NPNET: lambda: golden,
             SHUFFLED: lambda: self._predict(noise, others),
             "random_shift": lambda: shifted(noise, golden, seeds),
             "rescaled": lambda: rescaled(noise, golden),
         }
-        search: Any = self.search
         golden, of_golden = noise, 0.0
         if {NPNET, *NETWORK_CONTROLS} & {*self.names}:
             golden, of_golden = self._counted(lambda: self._predict(noise, prompt))

@@ -6,6 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from golden_noise.device import pick_device
 from golden_noise.errors import UserError
+from golden_noise.hub import in_run
 from golden_noise.npnet import AnyNPNet, LowFrequencyNPNet, NPNet, checkpoint
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.lazy import LazyPipeline
@@ -52,5 +53,5 @@ def check_shapes(npnet: NPNet | LowFrequencyNPNet, source: str, config: DictConf
 
 def trained_folder(source: str | None) -> Path | None:
     """The folder of a trained NPNet that a setting names, as itself or as its run's; None for anything else."""
-    folder = Path(checkpoint.best_of_run(str(Path(source).expanduser()))) if source else None
-    return folder if folder and (folder / "config.json").is_file() else None
+    config = in_run(source, "config.json")
+    return config.parent if config else None

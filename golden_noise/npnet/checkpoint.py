@@ -8,7 +8,7 @@ from typing import Any
 from diffusers import ModelMixin
 
 from golden_noise.errors import UserError, first_line
-from golden_noise.hub import damage, hub_problem, locate, why_missing
+from golden_noise.hub import damage, hub_problem, in_run, locate, why_missing
 from golden_noise.npnet import published
 from golden_noise.npnet.denoiser import DenoiserNPNet
 from golden_noise.npnet.low_frequency import LowFrequencyNPNet
@@ -85,19 +85,26 @@ def _load_folder(
 ) -> Any:
     """Loads a network from a folder or the hub. The files say which of this package's classes an NPNet is."""
     file, name = Path(source).expanduser(), network.__name__
-    folder = str(file.parent) if file.is_file() else best_of_run(locate(source, option))
+    folder = str(file.parent) if file.is_file() else locate(source, option)
+    if inside := in_run(folder, IN_FOLDER[0]):
+        folder = str(inside.parent)
     for part in IN_FOLDER:
         if fault := damage(Path(folder, part)):
             raise UserError(f"no {name} in {source}: {fault}")
     cached = bool(hub_problem(folder))
     try:
         config = network.load_config(folder, local_files_only=cached)
-        saved = config.get("_class_name") if network is NPNet and isinstance(config, dict) else None
-        if saved in (DenoiserNPNet.__name__, LowFrequencyNPNet.__name__) and options:
+        saved = config.get("_class_name", name) if network is NPNet and isinstance(config, dict) else name
+        if saved not in (name, DenoiserNPNet.__name__, LowFrequencyNPNet.__name__):
+            raise UserError(
+                f"no NPNet in {source}: it holds a {saved}; a network of your own needs the name of its class, "
+                f"{option}=MODULE.{saved}:{source}"
+            )
+        if network is NPNet and saved != name and options:
             raise UserError(f"fit={options['fit']}: the network in {source} takes any size: leave fit out")
-        if saved == LowFrequencyNPNet.__name__:
+        if network is NPNet and saved == LowFrequencyNPNet.__name__:
             return LowFrequencyNPNet.from_pretrained(folder, local_files_only=cached)
-        if saved == DenoiserNPNet.__name__:
+        if network is NPNet and saved == DenoiserNPNet.__name__:
             if pipeline is None:
                 raise UserError(
                     f"{option}={source} is a network of model=denoiser_lora, which shares a pipeline's denoiser: add "
@@ -110,12 +117,6 @@ def _load_folder(
             f"no {name} in {source} ({why_missing(error, folder)}): give {option} outputs/train/RUN, a hub id, or "
             "published weights (FILE.pth, FILE.safetensors, ORG/NAME/FILE)"
         ) from error
-
-
-def best_of_run(folder: str) -> str:
-    """The folder of the best NPNet in the folder of a training run; any other folder itself."""
-    inside = [Path(folder), Path(folder) / "npnet/best", Path(folder) / "best"]
-    return str(next((each for each in inside if (each / "config.json").is_file()), folder))
 
 
 def _own_class(name: str, source: str, option: str) -> Any:

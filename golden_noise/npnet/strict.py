@@ -6,7 +6,7 @@ from typing import Any, Self
 from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor
 
-from golden_noise.errors import UserError
+from golden_noise.errors import UserError, one_line
 from golden_noise.hub import quiet
 
 
@@ -45,7 +45,7 @@ class StrictModel(ModelMixin, ConfigMixin):
         except _NotFloats as error:
             raise UserError(f"{source} is damaged: {error}") from error
         except (RuntimeError, TypeError, ValueError) as error:  # another class's config, or a layer of another shape
-            raise cls._misfit(source, " ".join(str(error).split())[:200]) from error
+            raise cls._misfit(source, one_line(error)) from error
         for what in ("missing_keys", "unexpected_keys"):
             if report[what]:
                 raise cls._misfit(source, f"{what.replace('_', ' ')}: {report[what][0]}")

@@ -102,6 +102,8 @@ class ShardIndex:
         """The index in the bytes of a file that came from `source`."""
         try:
             parsed = json.loads(content)
+            if not isinstance(parsed, dict):
+                raise ValueError("it holds no JSON object")
             if parsed["version"] != _VERSION or not isinstance(parsed["config"], dict):
                 raise ValueError(f"version {parsed['version']} is not {_VERSION}")
             shards = _ENTRIES.validate_python(parsed["shards"])

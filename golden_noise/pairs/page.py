@@ -12,8 +12,7 @@ from golden_noise.files import atomic_file
 from golden_noise.pairs.index import ShardIndex
 from golden_noise.pairs.pair import Failure
 from golden_noise.pairs.stats import QUANTILES, Tried, acceptance, score_rows
-from golden_noise.reporting.axis import Axis
-from golden_noise.reporting.page import render
+from golden_noise.reporting.page import Axis, render
 
 BINS = 40
 

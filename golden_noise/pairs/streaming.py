@@ -1,6 +1,7 @@
 """Batches of rows that have prompts, whatever the rows are, as a LightningDataModule."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 
 import torch
 from lightning import LightningDataModule
@@ -8,7 +9,7 @@ from lightning import LightningDataModule
 from golden_noise.errors import UserError
 from golden_noise.pairs.dataset import Batches
 from golden_noise.pairs.loader import NoisePairLoader
-from golden_noise.pairs.order import Split
+from golden_noise.pairs.order import Split, split_of, steps_per_rank
 
 
 class StreamingDataModule(LightningDataModule, ABC):
@@ -104,15 +105,16 @@ class StreamingDataModule(LightningDataModule, ABC):
             rows: what they are, likewise.
             more: how to get more.
         """
-        train, val = self._loader("train"), self._loader("val")
-        sizes = f"{holder} holds {train.num_pairs} training and {val.num_pairs} validation {rows}"
-        ranks = train.world_size
-        if len(train) == 0:
+        hashes = self.dataset("train").hashes
+        counts = Counter(split_of(prompt, self.val_fraction) for shard in hashes for prompt in shard)
+        sizes = f"{holder} holds {counts['train']} training and {counts['val']} validation {rows}"
+        ranks = self.trainer.world_size if self.trainer else 1
+        if not steps_per_rank(counts["train"], "train", self.batch_size, ranks):
             raise UserError(
                 f"{sizes}, too few for one training batch of {self.batch_size} on each of {ranks} ranks:"
                 f" {more}, or lower data.batch_size or data.val_fraction"
             )
-        if len(val) == 0:  # a rank without a batch would wait for the others' metrics forever
+        if not steps_per_rank(counts["val"], "val", self.batch_size, ranks):  # it would wait for the others' metrics
             raise UserError(
                 f"{sizes}, too few for one validation batch on each of {ranks} ranks:"
                 f" {more}, or raise data.val_fraction"

@@ -92,7 +92,7 @@ def write_shard(folder: Path, unit: int, results: Iterable[Result], prompts_sha2
     rejected = 0
     try:
         with atomic_file(path) as file, TarWriter(file, mtime=0, user="", group="", encoder=False) as tar:
-            for result in results:
+            for result in _computed(results):
                 if isinstance(result, Failure):
                     failures.append(result)
                     continue
@@ -102,6 +102,20 @@ def write_shard(folder: Path, unit: int, results: Iterable[Result], prompts_sha2
                 else:
                     rejected += 1
         size, sha256 = path.stat().st_size, file_digest(path)
+    except _NotWriting as error:
+        raise error.args[0] from None
     except OSError as error:
         raise UserError(f"making {path} failed: {error}") from error
     return ShardEntry(path.name, len(prompts), rejected, size, sha256, prompts, prompts_sha256, failures)
+
+
+class _NotWriting(Exception):
+    """Holds an OSError that writing did not cause."""
+
+
+def _computed(results: Iterable[Result]) -> Iterator[Result]:
+    """The results, whose own errors of the system are told from those of the shard."""
+    try:
+        yield from results
+    except OSError as error:
+        raise _NotWriting(error) from error

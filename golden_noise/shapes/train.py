@@ -35,28 +35,29 @@ CAPTION_INDEX = {text: i for i, text in enumerate(CAPTIONS)}
 
 
 class SceneBatches(IterableDataset):
-    """Endless drawn scenes: pixels (B, 3, SIZE, SIZE) in [-1, 1] and captions (B,) as indices into CAPTIONS."""
+    """Drawn scenes: pixels (B, 3, SIZE, SIZE) in [-1, 1] and captions (B,) as indices into CAPTIONS."""
 
     def __init__(self, seed: tuple[int, ...], batch_size: int, steps: range):
         self.seed, self.batch_size, self.steps = seed, batch_size, steps
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for step in self.steps:
-            drawn, images = sample_batch(np.random.default_rng((*self.seed, step)), self.batch_size)
-            yield torch.from_numpy(images) * 2 - 1, torch.tensor([CAPTION_INDEX[r.text] for r in drawn])
+        return (self.batch(np.random.default_rng((*self.seed, step))) for step in self.steps)
+
+    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        drawn, images = sample_batch(rng, self.batch_size)
+        return torch.from_numpy(images) * 2 - 1, torch.tensor([CAPTION_INDEX[r.text] for r in drawn])
 
 
-class LatentBatches(IterableDataset):
+class LatentBatches(SceneBatches):
     """Batches of stored latents, drawn with replacement: latents (B, 4, 8, 8), captions (B,)."""
 
     def __init__(self, stored: dict[str, Tensor], seed: tuple[int, ...], batch_size: int, steps: range):
-        self.stored, self.seed, self.batch_size, self.steps = stored, seed, batch_size, steps
+        super().__init__(seed, batch_size, steps)
+        self.stored = stored
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for step in self.steps:
-            rng = np.random.default_rng((*self.seed, step))
-            chosen = rng.integers(len(self.stored["captions"]), size=self.batch_size)
-            yield self.stored["latents"][chosen], self.stored["captions"][chosen]
+    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        chosen = rng.integers(len(self.stored["captions"]), size=self.batch_size)
+        return self.stored["latents"][chosen], self.stored["captions"][chosen]
 
 
 class Stage(LightningModule):

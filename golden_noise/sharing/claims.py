@@ -85,7 +85,7 @@ class Claims:
     def take(self, unit: int) -> bool:
         """Claim a unit; False if another process has it."""
         file = self._path(unit).open("w")
-        if not _try_lock(file, fcntl.LOCK_EX):
+        if not try_lock(file):
             file.close()
             return False
         self._held[unit] = file
@@ -130,12 +130,13 @@ def locked(folder: Path) -> FileLock:
 @contextlib.contextmanager
 def _lock(path: Path, operation: int) -> Iterator[None]:
     with path.open("w") as file:
-        if not _try_lock(file, operation):
+        if not try_lock(file, operation):
             raise UserError(f"another process works in {path.parent}: wait for it or stop it")
         yield
 
 
-def _try_lock(file: IO[str], operation: int) -> bool:
+def try_lock(file: IO[str], operation: int = fcntl.LOCK_EX) -> bool:
+    """Lock an open file; False if another process has it. A UserError if the file system has no locks."""
     try:
         fcntl.flock(file, operation | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):

@@ -6,19 +6,18 @@ its process: under `-m` each of them would run the whole sweep. And a job that d
 """
 
 import contextlib
-import fcntl
 import os
 import shlex
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from golden_noise.errors import UserError
+from golden_noise.sharing.claims import try_lock
 from golden_noise.sweeps.halving import Halving
 from golden_noise.sweeps.runs import Run
 from golden_noise.tracking import record
@@ -113,7 +112,7 @@ class Job:
         return False
 
 
-@contextmanager
+@contextlib.contextmanager
 def held(folder: Path) -> Iterator[int | None]:
     """Locks a folder: gives the lock's file descriptor, or None if another process has it.
 
@@ -121,12 +120,7 @@ def held(folder: Path) -> Iterator[int | None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-        else:
-            yield file.fileno()
+        yield file.fileno() if try_lock(file) else None
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -14,8 +14,7 @@ from rich.text import Text
 
 from golden_noise.evaluation import verdict
 from golden_noise.files import write_atomically
-from golden_noise.reporting.axis import Axis
-from golden_noise.reporting.page import render
+from golden_noise.reporting.page import Axis, render
 from golden_noise.sweeps.runs import SEED, Run, groups, read_runs, table, varied
 
 CURVES = {"val/explained": "share of the target's move that is predicted", "val/loss": "mean squared error"}

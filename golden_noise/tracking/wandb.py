@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from golden_noise.errors import UserError, first_line
+from golden_noise.errors import UserError, first_line, one_line
 
 if TYPE_CHECKING:
     from wandb import Artifact
@@ -61,8 +61,7 @@ def _begin(logger: WandbLogger) -> None:
     try:
         _ = logger.experiment
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"W&B cannot begin a run: {reason} (results so far are kept)") from error
+        raise UserError(f"W&B cannot begin a run: {one_line(error, 300)} (results so far are kept)") from error
 
 
 def wandb_run(loggers: Sequence[Logger]) -> "Run | None":

@@ -11,7 +11,10 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from lightning import Trainer
+from omegaconf import OmegaConf
 
 from golden_noise.cli.conf import CONF, choices
 from golden_noise.cli.entry import run as main
@@ -98,6 +101,11 @@ print(*({{"torch", "lightning", "diffusers", "transformers", "wandb", "numpy"}} 
         ("collect", ["pipeline.heigth=32"], ["no setting pipeline.heigth: did you mean pipeline.height?"]),
         ("collect", ["steps=3"], ["no setting steps: did you mean pipeline.steps or search.steps?"]),
         ("train", ["modle=vit"], ["did you mean model?"]),
+        ("train", ["model.npnet.rnk=3"], ["error: no setting model.npnet.rnk; --help"]),
+        ("train", ["modle=vit", "-m", "seed=1,2"], ["did you mean model?"]),
+        ("train", ["paths=null"], ["paths=null must be settings"]),
+        ("train", ["evaluation=null"], ["evaluation is missing: train.py needs it: choose one of default"]),
+        ("collect", ["name=x"], ["no setting name: collect.py takes data_dir=FOLDER instead"]),
         ("collect", ["pipeline.height=30"], ["pipeline.height=30", "multiple of 8"]),
         ("collect", ["pipeline.height=64"], ["32x32", "64x32"]),
         ("collect", ["collection.select_by=nonsense"], ["collection.select_by=nonsense", "strict"]),
@@ -278,6 +286,14 @@ def test_what_lightning_finds_in_its_settings_costs_one_line(options):
     line = describe(raised.value, "train")
     assert line and "\n" not in line and "Trainer" not in line
     assert describe(ValueError("ours"), "train") is None
+
+
+def test_what_fails_in_a_target_names_its_setting():
+    config = OmegaConf.create({"model": {"optimizer": {"_target_": "builtins.int", "nonsense": 1}}})
+    with pytest.raises(InstantiationException) as raised:
+        instantiate(config.model)
+    line = describe(raised.value, "train")
+    assert line and line.startswith("model.optimizer: Error in call to target 'builtins.int'") and "\n" not in line
 
 
 def test_too_little_gpu_memory_costs_one_line():

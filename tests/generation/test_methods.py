@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from golden_noise.generation.methods import Methods, predicting, rescaled, shifted
+from golden_noise.generation.methods import Methods, predicting, rescaled, searching, shifted
 from golden_noise.generation.names import METHODS
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.npnet import DenoiserNPNet, NPNet
@@ -34,8 +34,8 @@ def npnet():
 @pytest.fixture(scope="module")
 def noises(pipeline, npnet):
     constant = {"constant": lambda noise, prompt, seeds: 0.6 * noise}
-    methods = Methods(list(METHODS), pipeline, Redenoise(10), npnet, constant)
-    return computed(methods, pipeline)[0]
+    search = {"search": searching(Redenoise(10), pipeline)}
+    return computed(Methods(list(METHODS), pipeline, npnet, search | constant), pipeline)[0]
 
 
 def computed(methods, pipeline):
@@ -102,7 +102,8 @@ def test_shuffled_uses_the_other_prompts(noises, pipeline, npnet):
 
 def test_only_the_named_methods_are_computed(pipeline):
     constant = {"constant": lambda noise, prompt, seeds: 0.6 * noise}
-    methods = Methods(["search", "standard", "constant"], pipeline, Redenoise(10), npnet=None, extra=constant)
+    search = {"search": searching(Redenoise(10), pipeline)}
+    methods = Methods(["search", "standard", "constant"], pipeline, npnet=None, extra=search | constant)
     found, calls = computed(methods, pipeline)
     assert list(found) == list(calls) == ["search", "standard", "constant"]
 
@@ -111,11 +112,12 @@ def test_a_method_costs_the_same_whatever_is_computed_beside_it(pipeline):
     """The network's one prediction serves three methods, and each of them would need it alone too."""
     network, other = (DenoiserNPNet(pipeline, rank=4, target_modules=["to_q"]) for _ in range(2))
     extra = {"constant": lambda noise, prompt, seeds: 0.6 * noise, "other": predicting(other)}
+    extra["search"] = searching(Redenoise(10), pipeline)
     expected = dict.fromkeys([*METHODS, "other"], 1) | {"standard": 0, "constant": 0, "search": 3}
     for names in ([*METHODS, "other"], *([name] for name in expected)):
-        methods = Methods(names, pipeline, Redenoise(10), network, extra, [other])
+        methods = Methods(names, pipeline, network, extra, [other])
         assert computed(methods, pipeline)[1] == {name: expected[name] for name in names}
 
 
 def test_a_network_without_a_denoiser_costs_no_calls(pipeline, npnet):
-    assert computed(Methods(["npnet"], pipeline, None, npnet), pipeline)[1] == {"npnet": 0}
+    assert computed(Methods(["npnet"], pipeline, npnet), pipeline)[1] == {"npnet": 0}

@@ -130,5 +130,6 @@ def test_options_of_unknown_value_cost_one_line(home, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     Plain().save_pretrained(tmp_path / "plain")
     assert isinstance(checkpoint.load(f"test_sources.Plain:{tmp_path}/plain").gate, torch.nn.Parameter)
+    assert "holds a Plain; a network of your own needs" in refusal(tmp_path / "plain")
     assert "fit=tile" in refusal(f"test_sources.Plain:{tmp_path}/plain", fit="tile")
     assert "attention" in refusal(f"test_sources.Plain:{tmp_path}/plain", attention=False)

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import multiprocessing
 import os
@@ -205,3 +206,14 @@ def test_webdataset_reads_shards(tmp_path):
     samples = list(webdataset.WebDataset(str(tmp_path / entry.name), shardshuffle=False))
     assert [sample["__key__"] for sample in samples] == ["000000000", "000000001"]
     assert {name for name in samples[0] if name[0] != "_"} == {*make_pair(0).to_sample()} - {"__key__"}
+
+
+def test_only_errors_of_writing_are_those_of_the_shard(tmp_path):
+    def results():
+        yield make_pair(0)
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "weights.safetensors")
+
+    with pytest.raises(FileNotFoundError, match=r"weights\.safetensors"):
+        write_shard(tmp_path, 0, results())
+    with pytest.raises(UserError, match=r"making .*pairs-000000\.tar failed"):
+        write_shard(tmp_path / "nowhere", 0, [make_pair(0)])

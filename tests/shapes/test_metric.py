@@ -4,7 +4,7 @@ import torch
 
 from golden_noise.errors import UserError
 from golden_noise.shapes.detector import detect, fulfilment, passes
-from golden_noise.shapes.metric import ShapesScore
+from golden_noise.shapes.metric import ShapesScore, check_captions
 from golden_noise.shapes.scenes import sample_batch
 
 
@@ -44,3 +44,11 @@ def test_scores_stay_in_the_stated_range(drawn):
 def test_foreign_prompts_are_refused(drawn):
     with pytest.raises(UserError, match="'a dog'"):
         ShapesScore(strict=True).score(["a circle", "a dog"], drawn[1][:2])
+
+
+def test_captions_are_checked_for_the_metric_alone():
+    settings = {"strict": {"_target_": "golden_noise.shapes.metric.ShapesScore", "strict": True}}
+    check_captions(settings, ["a red circle"])
+    check_captions({"pickscore": {"_target_": "golden_noise.metrics.pickscore.PickScore"}}, ["a cat"])
+    with pytest.raises(UserError, match="the shapes metric cannot judge 'a cat'"):
+        check_captions(settings, ["a red circle", "a cat"])
