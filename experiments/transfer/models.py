@@ -14,12 +14,12 @@ from lightning.pytorch import seed_everything
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from experiments.miniature.train import CAPTIONS, DenoiserStage, LatentBatches, Stage, fit, stored_latents
 from experiments.study import OUTPUTS, SMOKE, miniature, once
 from golden_noise.files import atomic_file
 from golden_noise.pipelines.schedules import Schedule
 from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.shapes import models
-from golden_noise.shapes.train import CAPTIONS, DenoiserStage, LatentBatches, Stage, fit, stored_latents
 
 FOLDER = OUTPUTS / "second_models"
 WEIGHTS = "unet.safetensors"

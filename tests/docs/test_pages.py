@@ -6,15 +6,14 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
+from experiments.miniature.measure import DEFAULTS
 from golden_noise.cli.conf import choices
 from golden_noise.cli.config import job_config
 from golden_noise.cli.validation import check
-from golden_noise.hub import PACKAGE
-from golden_noise.shapes.measure import DEFAULTS
 
 from .pages import FENCE, PAGES, ROOT, Command, inline_commands, shell_commands, written_files
 
-TRAINING = PACKAGE / "shapes/train.yaml"
+TRAINING = ROOT / "experiments/miniature/train.yaml"
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 COMMANDS = [
     pytest.param(page, command, id=f"{page.parent.name if page.stem == 'README' else page.stem}: {command.text}")
@@ -31,7 +30,10 @@ TOOLS = {
 }
 MODULES = [case for case in COMMANDS if case.values[1].program in TOOLS]
 #: The settings that other modules take, as KEY=VALUE.
-SETTINGS = {"golden_noise.shapes.measure": set(DEFAULTS), "golden_noise.shapes.train": set(OmegaConf.load(TRAINING))}
+SETTINGS = {
+    "experiments.miniature.measure": set(DEFAULTS),
+    "experiments.miniature.train": set(OmegaConf.load(TRAINING)),
+}
 
 
 def anchors(page):

@@ -1,6 +1,6 @@
 """Train the miniature from scratch: autoencoder, decoder, denoiser with its text encoders, reward.
 
-    python -m golden_noise.shapes.train [out=FOLDER] [seed=0] [denoiser.steps=1800] ...
+    python -m experiments.miniature.train [out=FOLDER] [seed=0] [denoiser.steps=1800] ...
 
 Stages run in order; a stage whose result exists is skipped and an interrupted one resumes from its last checkpoint,
 on the same data: batch i of a stage depends on the seed and i alone. The settings are in train.yaml beside this file.
@@ -25,9 +25,9 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, IterableDataset
 
+from experiments.miniature.arguments import read_arguments
 from golden_noise.files import atomic_file, atomic_folder
 from golden_noise.shapes import models
-from golden_noise.shapes.arguments import read_arguments
 from golden_noise.shapes.scenes import SIZE, requests, sample_batch
 
 CAPTIONS = tuple(requests())

@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from golden_noise.shapes import measure
+from experiments.miniature import measure
 from golden_noise.shapes.scenes import TASKS
 
 

@@ -1,6 +1,6 @@
 """Measure what the miniature's weights can do, from plain noise.
 
-    python -m golden_noise.shapes.measure [weights=FOLDER] [count=1200] [figures=FILE.json] [sheet=FILE.png] ...
+    python -m experiments.miniature.measure [weights=FOLDER] [count=1200] [figures=FILE.json] [sheet=FILE.png] ...
 
 Prints the figures. figures= and sheet= name files for them and for a contact sheet at the best guidance.
 """
@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from experiments.miniature.arguments import read_arguments
 from golden_noise.hub import PACKAGE
 from golden_noise.images import contact_sheet, to_pil
 from golden_noise.metrics.pickscore import PickScore
 from golden_noise.noise import draw_noise
 from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.prompts import Prompt
-from golden_noise.shapes.arguments import read_arguments
 from golden_noise.shapes.metric import ShapesScore
 from golden_noise.shapes.prompts import draw_prompts
 from golden_noise.shapes.scenes import SIZE, TASKS, sample_batch

@@ -6,9 +6,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from omegaconf import OmegaConf
 
+from experiments.miniature import train
 from golden_noise.metrics.pickscore import PickScore
 from golden_noise.pipelines.sdxl import SDXLPipeline
-from golden_noise.shapes import models, train
+from golden_noise.shapes import models
 from golden_noise.shapes.scenes import sample_batch
 
 STAGES = ("vae", "decoder", "denoiser", "reward")
