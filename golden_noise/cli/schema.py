@@ -218,6 +218,11 @@ class Constant(Settings):
     cache: Text
 
 
+class Guided(Settings):
+    guidance: float
+    steps: Steps | None = None
+
+
 class Evaluation(Settings):
     prompts: Prompts | None
     batch_size: Count
@@ -226,6 +231,7 @@ class Evaluation(Settings):
     checkpoints: dict[str, Text] = OPEN
     searches: dict[str, OwnSearch] = OPEN
     best_of: BestOf = OPEN
+    guided: Guided = OPEN
     constant: Constant = OPEN
     # or exist already.
     images: dict[str, Text] = OPEN

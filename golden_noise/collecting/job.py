@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from golden_noise.pipelines.loading import model_dtype
 from golden_noise.prompts import Prompt
 from golden_noise.prompts.job import announce
 from golden_noise.sharing.fabric import launch
+from golden_noise.sharing.helpers import helpers
 
 
 def collect_job(config: DictConfig) -> bool:
@@ -43,7 +45,9 @@ def collect_job(config: DictConfig) -> bool:
         if fabric.is_global_zero:
             raise UserError(mistake)
         sys.exit(2)  # the first process reports it
-    work(config, units, quiet=not fabric.is_global_zero)
+    shared = helpers(config, sum(map(len, units)), len(units), help_to_collect)
+    with shared if fabric.world_size == 1 else nullcontext():
+        work(config, units, quiet=not fabric.is_global_zero)
     return fabric.is_global_zero
 
 
@@ -55,7 +59,13 @@ def collect(config: DictConfig) -> None:
     """
     folder, units = target(config), work_units(config)
     prepare(folder, provenance(config), units)
-    work(config, units)
+    with helpers(config, sum(map(len, units)), len(units), help_to_collect):
+        work(config, units)
+
+
+def help_to_collect(config: DictConfig) -> None:
+    """Take part in a `collect` of another process."""
+    work(config, work_units(config), quiet=True)
 
 
 def target(config: DictConfig) -> Path:

@@ -5,7 +5,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from golden_noise.errors import UserError
-from golden_noise.generation.names import BEST_OF_N, CONSTANT, METHODS, STANDARD
+from golden_noise.generation.names import BEST_OF_N, CONSTANT, GUIDED, METHODS, STANDARD
 
 
 def evaluated_methods(config: DictConfig) -> list[Any]:
@@ -20,7 +20,7 @@ def check_evaluation(config: DictConfig) -> None:
         raise UserError("no metric is left to score the images by: choose one, such as metric=shapes")
     if config.evaluation.get("images") is not None:
         return
-    names, known = evaluated_methods(config), (*METHODS, BEST_OF_N)
+    names, known = evaluated_methods(config), (*METHODS, BEST_OF_N, GUIDED)
     added = [(group, name) for group in ("checkpoints", "searches") for name in config.evaluation[group]]
     for name in names:
         if name not in known:

@@ -4,11 +4,13 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
@@ -30,6 +32,7 @@ from golden_noise.pipelines.lazy import LazyPipeline
 from golden_noise.shapes.metric import check_captions
 from golden_noise.sharing.claims import locked
 from golden_noise.sharing.fabric import launch
+from golden_noise.sharing.helpers import helpers
 from golden_noise.tracking.wandb import log_in, log_table, report_weights_used, start_run
 
 if TYPE_CHECKING:
@@ -40,12 +43,27 @@ def evaluate_job(config: DictConfig) -> None:
     """The evaluate job: `evaluate` in as many processes as `config.fabric` says, reported in a run of its own."""
     log_in(config)
     check_prompts(config)  # before other processes report the same
-    quiet = not launch(config).is_global_zero
+    fabric = launch(config)
+    quiet = not fabric.is_global_zero
     find_run = cache(partial(start_run, config))
-    evaluate(config, find_run=find_run, quiet=quiet)
+    with sharing(config) if fabric.world_size == 1 else nullcontext():
+        evaluate(config, find_run=find_run, quiet=quiet)
     if not quiet and (run := find_run()):
         report_weights_used(run, trained_folder(config.npnet))
         run.finish()
+
+
+def sharing(config: DictConfig) -> AbstractContextManager[None]:
+    """Further processes that draw and score the same images."""
+    if config.evaluation.get("images") is not None:
+        return nullcontext()
+    count, size = len(instantiate(config.evaluation.prompts)), config.evaluation.batch_size
+    return helpers(config, count * len(evaluated_methods(config)), -(-count // size), help_to_evaluate)
+
+
+def help_to_evaluate(config: DictConfig) -> None:
+    """Take part in an `evaluate` of another process."""
+    evaluate(config, quiet=True)
 
 
 def check_prompts(config: DictConfig) -> None:

@@ -20,7 +20,16 @@ from golden_noise.evaluation.gaussianity import noise_measures
 from golden_noise.evaluation.shuffling import other_prompts
 from golden_noise.generation.drawing import Drawing
 from golden_noise.generation.methods import Methods, predicting, searching
-from golden_noise.generation.names import BEST_OF_N, CONSTANT, NETWORK_CONTROLS, NPNET, SEARCH, SHUFFLED, STANDARD
+from golden_noise.generation.names import (
+    BEST_OF_N,
+    CONSTANT,
+    GUIDED,
+    NETWORK_CONTROLS,
+    NPNET,
+    SEARCH,
+    SHUFFLED,
+    STANDARD,
+)
 from golden_noise.generation.network import load_npnet
 from golden_noise.generation.provenance import drawing_settings
 from golden_noise.images import TEXT, about
@@ -31,6 +40,7 @@ from golden_noise.pipelines.lazy import LazyPipeline
 from golden_noise.prompts import Prompt
 from golden_noise.prompts.job import announce
 from golden_noise.search.best_of_n import BestOfN
+from golden_noise.search.predicted import networks_in
 from golden_noise.search.rescale import Rescale
 
 
@@ -140,8 +150,10 @@ def chosen_methods(
     """The starting noises of all chosen methods; without a factor, `constant` is left out."""
     names = [*evaluated_methods(config), *config.evaluation.checkpoints, *config.evaluation.searches]
     extra = {name: predicting(network) for name, network in networks.items() if name != NPNET}
-    searches = dict(config.evaluation.searches) | ({SEARCH: config.search} if SEARCH in names else {})
-    extra |= {name: searching(instantiate(own), pipeline) for name, own in searches.items()}
+    settings = dict(config.evaluation.searches) | ({SEARCH: config.search} if SEARCH in names else {})
+    searches = {name: instantiate(own) for name, own in settings.items()}
+    extra |= {name: searching(search, pipeline) for name, search in searches.items()}
+    used = [*networks.values(), *(each for search in searches.values() for each in networks_in(search, pipeline))]
     if BEST_OF_N in names:
         best_of = config.evaluation.best_of
         best = BestOfN(metrics[best_of.metric or next(iter(metrics))], best_of.count)
@@ -149,7 +161,11 @@ def chosen_methods(
     if constant:
         extra[CONSTANT] = searching(Rescale(constant.factor), pipeline)
     names = [name for name in names if name != CONSTANT or constant]
-    return Methods(names, pipeline, networks.get(NPNET), extra, [*networks.values()])
+    samplers = {}
+    if GUIDED in names:
+        extra[GUIDED] = lambda noise, prompt, seeds: noise
+        samplers[GUIDED] = dict(config.evaluation.guided)
+    return Methods(names, pipeline, networks.get(NPNET), extra, used, samplers)
 
 
 def image_folders(config: DictConfig) -> Folders:

@@ -17,6 +17,7 @@ NAMES = {
     "shuffled": "shuffled prompts",
     "random_shift": "random shift",
     "rescaled": "rescaled noise",
+    "guided": "guidance",
     CONSTANT: "constant factor",
     BEST_OF_N: "best of N",
 }

@@ -100,7 +100,8 @@ class Drawing(ABC):
         for method in lacking:
             _check_noise(noises[method], batch, method)
             with counting(self.pipeline) as calls:
-                drawn = self.pipeline.sample(embedding, noises[method], generator=sampler_generators(seeds))
+                own = self.compute.samplers.get(method, {})
+                drawn = self.pipeline.sample(embedding, noises[method], generator=sampler_generators(seeds), **own)
             check_images(drawn, batch, method, self.pipeline.dtype)
             cost = costs[method] + calls.total / len(batch)
             texts = self.texts(method, positions, noises[method], noise, cost)

@@ -8,6 +8,7 @@ the direction of the move does, `rescaled` whether the standard deviation explai
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,6 +58,7 @@ class Methods:
         npnet: needed by `npnet` and the controls that are made from it.
         extra: further methods by name; `search` and `constant` are always among them.
         networks: those of `extra`, whose calls of a denoiser of their own count too.
+        samplers: `steps` and `guidance` of methods that sample otherwise than the pipeline's config says.
     """
 
     names: list[str]
@@ -64,6 +66,7 @@ class Methods:
     npnet: AnyNPNet | None
     extra: Mapping[str, Method] = field(default_factory=dict)
     networks: Sequence[AnyNPNet] = ()
+    samplers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @torch.no_grad()
     def noises(

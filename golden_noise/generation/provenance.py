@@ -13,7 +13,7 @@ from torch import nn
 import golden_noise
 from golden_noise import identity
 from golden_noise.device import device_type
-from golden_noise.generation.names import BEST_OF_N, NETWORK_CONTROLS, NPNET, SEARCH
+from golden_noise.generation.names import BEST_OF_N, GUIDED, NETWORK_CONTROLS, NPNET, SEARCH
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.loading import model_dtype
 
@@ -49,7 +49,8 @@ def drawing_settings(
             metric = best_of["metric"] or next(iter(plain["metric"]))
             chosen = {metric: identity.without_device(plain["metric"][metric])}
             parts["best_of"] = {"count": best_of["count"], "metric": chosen}
-        settings[name] = identity.images(model, **parts)
+        sampler = {k: v for k, v in plain["evaluation"]["guided"].items() if v is not None} if name == GUIDED else {}
+        settings[name] = identity.images(model | sampler, **parts)
     return settings
 
 

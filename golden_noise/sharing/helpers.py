@@ -1,0 +1,71 @@
+"""More processes of this machine that share a job's work, one for each core of a CPU.
+
+Two processes of one thread each do more than one process of two, and threads of busy processes wait for each other: a
+second job on the machine then slows both down many times over.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from golden_noise.device import device_type
+
+MOST = 8  # processes: each loads models of its own
+WORTH = 1000  # images or pairs below which starting a process takes longer than it saves
+
+
+@contextlib.contextmanager
+def helpers(config: DictConfig, work: int, units: int, task: Callable[..., None], *arguments: Any) -> Iterator[None]:
+    """Has a task done by further processes while the caller does the same; for the miniature on a CPU, else by none.
+
+    The task must share its work by claims (`golden_noise.sharing.claims`), so that the caller ends with everything done
+    whatever becomes of the helpers. Meanwhile every process has one thread.
+
+    Args:
+        config: of the job; the first argument of the task, as plain containers.
+        work: images or pairs to make.
+        units: that they are claimed in.
+        task: a function of a module, with arguments that can be pickled.
+    """
+    small = config.pipeline.bundled and device_type(config.device) == "cpu" and "RANK" not in os.environ
+    count = min(len(os.sched_getaffinity(0)), MOST, units) - 1 if small and work >= WORTH else 0
+    if count < 1:
+        yield
+        return
+    plain = OmegaConf.to_container(config, resolve=True)
+    context = multiprocessing.get_context("spawn")
+    started = [context.Process(target=_help, args=(task, plain, *arguments), daemon=True) for _ in range(count)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for process in started:
+            process.start()
+        yield
+    finally:
+        for process in started:
+            process.terminate()
+            process.join()
+        torch.set_num_threads(threads)
+
+
+def _help(task: Callable[..., None], plain: Any, *arguments: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller ends its helpers
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    torch.set_num_threads(1)
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        task(OmegaConf.create(plain), *arguments)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone, however that ended."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
