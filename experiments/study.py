@@ -39,6 +39,7 @@ Scores = dict[tuple[str, str], float]  # by prompt and seed
 def run(script: str, *overrides: str) -> None:
     """A job on the miniature, by the preset that does best there or another one, in 10 steps unless they are given."""
     preset = [] if any(override.startswith("experiment=") for override in overrides) else ["experiment=shapes"]
+    preset += ["evaluation=default"] if script != "collect.py" else []
     preset += [] if any(override.startswith("pipeline.steps=") for override in overrides) else ["pipeline.steps=10"]
     small = ["recipe.batch_size=8", "collection.batch_size=16"] if SMOKE and script != "evaluate.py" else []
     subprocess.run([sys.executable, script, f"paths.outputs={OUTPUTS}", *preset, *small, *overrides], check=True)

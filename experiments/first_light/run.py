@@ -5,7 +5,7 @@ python -m experiments.first_light.run
 
 import json
 
-from experiments.study import OUTPUTS, SMOKE, once, run, tabulate
+from experiments.study import OUTPUTS, PAIRS, SMOKE, once, run, tabulate
 from golden_noise.evaluation.verdict import change, compared, name, plain
 
 RECIPES = {"results": [], "paper": ["experiment=shapes_paper"]}  # by table
@@ -13,10 +13,12 @@ RECIPES = {"results": [], "paper": ["experiment=shapes_paper"]}  # by table
 
 def summary(table: str) -> dict:
     """The results of the training and evaluation that a table shows."""
-    small = ["prompts.count=200", "evaluation.prompts.count=64", "recipe.epochs=1"] if SMOKE else []
+    small = ["prompts.count=200", "recipe.epochs=1"] if SMOKE else []
+    judged = f"evaluation.prompts.count={PAIRS}"
     folder = OUTPUTS / f"train/first_light/{table}"
     results = folder / "evaluation/results.json"
-    once(results, lambda: run("train.py", f"name=first_light/{table}", f"folder={folder}", *RECIPES[table], *small))
+    command = ["train.py", f"name=first_light/{table}", f"folder={folder}", judged, *RECIPES[table], *small]
+    once(results, lambda: run(*command))
     return json.loads(results.read_text())
 
 

@@ -82,8 +82,8 @@ def train(config: DictConfig) -> None:
 def train_alone(config: DictConfig, folder: Path) -> None:
     """`train`, in a folder that no other process uses."""
     log_in(config)
-    if config.num_threads:
-        torch.set_num_threads(config.num_threads)
+    if threads := config.num_threads or (1 if config.pipeline.bundled else None):
+        torch.set_num_threads(threads)
     seed_everything(config.seed, workers=True, verbose=False)
 
     pipeline = LazyPipeline(config.pipeline.model)
