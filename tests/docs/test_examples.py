@@ -65,6 +65,18 @@ def evaluations(folder):
     return [json.loads(path.read_text()) for path in found]
 
 
+def test_an_objective(follow):
+    folder = follow("add_objective.md")
+    run = folder / "outputs/train/vividness"
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["monitor"] == "val/vividness"
+    with next(run.glob("csv/*/metrics.csv")).open() as file:
+        logged = {name for row in csv.DictReader(file) for name, value in row.items() if value}
+    assert {"val/vividness", "val/score/strict"} <= logged
+    assert (run / "evaluation/results.json").is_file()
+    assert not (folder / "outputs/pairs").exists()
+
+
 def test_a_metric(follow):
     folder = follow("add_metric.md")
     (results,) = evaluations(folder)
