@@ -124,8 +124,6 @@ class Pipeline(ABC):
             load_lora(pipe, **lora)
         to_device(pipe, getattr(pipe, cls.denoiser_name), target, **(memory or {}))
         keep_overflow(pipe)
-        for part in (getattr(pipe, cls.denoiser_name), pipe.vae):  # what gradients pass on their way to the noise
-            part.requires_grad_(False)  # networks that learn have parameters of their own
         pipe.set_progress_bar_config(disable=True)
         return cls(pipe, **settings)
 

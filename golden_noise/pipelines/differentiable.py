@@ -3,11 +3,13 @@
 Shapes: B batch, C x H x W latents.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from golden_noise.errors import UserError
@@ -45,7 +47,8 @@ def walk(
     levels = [*pipeline.schedule.timesteps(steps).tolist(), 0]
 
     def move(x: Tensor, start: float, end: float) -> Tensor:
-        return pipeline.schedule.move(x, pipeline.predict(x, start, prompt, guidance), start, end)
+        with frozen(pipeline.denoiser, x):
+            return pipeline.schedule.move(x, pipeline.predict(x, start, prompt, guidance), start, end)
 
     for left, (start, end) in zip(range(steps, 0, -1), pairwise(levels), strict=True):
         if left > kept:
@@ -57,6 +60,22 @@ def walk(
         else:
             x = move(x, start, end)
     return x
+
+
+@contextmanager
+def frozen(model: nn.Module, x: Tensor) -> Iterator[None]:
+    """Keeps gradients that `x` wants from the model's own parameters.
+
+    Only meanwhile: with frozen weights some kernels differ, and images would not be diffusers' own to the bit.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad] if x.requires_grad else []
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def linear_gain(pipeline: "Pipeline", steps: int) -> float:
@@ -77,8 +96,6 @@ def decode(vae: Any, latents: Tensor, checkpointing: bool = False) -> Tensor:
     config = vae.config
     if vae.dtype == torch.float16 and config.force_upcast:
         upcast_vae(vae)
-    if checkpointing:
-        vae.enable_gradient_checkpointing()
     scaled = latents / config.scaling_factor
     if config.get("latents_mean") is not None and config.get("latents_std") is not None:
         mean, std = (
@@ -86,5 +103,13 @@ def decode(vae: Any, latents: Tensor, checkpointing: bool = False) -> Tensor:
         )
         scaled = scaled * std + mean
     scaled = scaled + (config.get("shift_factor") or 0.0)
-    images = vae.decode(scaled.to(vae.dtype), return_dict=False)[0]
+
+    def decoded(latents: Tensor) -> Tensor:
+        with frozen(vae, latents):
+            return vae.decode(latents.to(vae.dtype), return_dict=False)[0]
+
+    if checkpointing:
+        images = checkpoint(decoded, scaled, use_reentrant=False, preserve_rng_state=False)
+    else:
+        images = decoded(scaled)
     return (images.float() / 2 + 0.5).clamp(0, 1)
