@@ -4,8 +4,6 @@ import csv
 import json
 import random
 import re
-import subprocess
-import sys
 import time
 from itertools import chain
 
@@ -13,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from golden_noise.cli.conf import CONF
 from golden_noise.cli.validation import check
 from golden_noise.collecting.job import collect
 from golden_noise.errors import UserError
@@ -189,8 +186,7 @@ def test_torchrun_trains_on_as_many_processes_as_it_starts(tiny_sdxl, tmp_path):
     """As documented: nothing but the trainer is said, and neither are loggers needed."""
     script, *arguments = command(tiny_sdxl, tmp_path, "trainer=ddp", "trainer.accelerator=cpu", "prompts.count=100")
     arguments = ["logger=null" if argument == "logger=csv" else argument for argument in arguments]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", script, *arguments]
-    done = subprocess.run(torchrun, cwd=CONF.parent, capture_output=True, text=True, timeout=280)
+    done = run_script(tmp_path, "-m", "torch.distributed.run", "--nproc-per-node=2", script, *arguments)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "outputs/train/run"
     assert json.loads((run / "run.json").read_text())["ranks"] == 2
