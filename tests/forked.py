@@ -83,6 +83,8 @@ def _stand_in() -> str:
 def start_script(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> BaseProcess:
     """Start `python ARGUMENTS...` in the repository, such as `train.py model=unet` or `-m torch.distributed.run`.
 
+    It leads a process group, to which its data workers belong.
+
     Args:
         folder: gets what it writes, as `stdout` and `stderr`.
         environment: variables beside those of this process.
@@ -106,6 +108,7 @@ def run_script(
 
 
 def _script(folder: Path, arguments: Sequence[str], environment: Mapping[str, str], stand_in: str) -> None:
+    os.setsid()
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(folder / name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND), descriptor)
     _run(arguments, environment, str(ROOT), stand_in)
