@@ -272,7 +272,7 @@ def _evaluate(plain):
 @pytest.mark.parametrize("count", [1, 2])
 def test_killed_at_random_moments_the_results_come_out_the_same(compose_job, npnets, tmp_path, killed_at_random, count):
     methods = ["evaluation.methods=[standard,search,npnet,shuffled]", f"npnet={npnets[0]}", "evaluation.batch_size=4"]
-    plain = OmegaConf.to_container(compose_job("evaluate", *SMALL, "prompts.count=12", *methods), resolve=True)
+    plain = OmegaConf.to_container(compose_job("evaluate", *SMALL, *methods), resolve=True)
 
     def content():
         return {name: (tmp_path / "run" / name).read_bytes() for name in ("results.json", "results.csv")}

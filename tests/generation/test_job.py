@@ -201,12 +201,12 @@ def _generate(plain):
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_killed_at_random_moments_the_images_come_out_the_same(job, tmp_path, killed_at_random, count):
-    options = ["prompts=shapes_test", "prompts.count=12", "batch_size=4", "noise=[standard,golden,search]"]
+    options = ["prompts=shapes_test", "prompts.count=20", "batch_size=4", "noise=[standard,golden,search]"]
     plain = OmegaConf.to_container(job(*options), resolve=True)
 
     def content():
         names = [*files(tmp_path / "run"), "metadata.jsonl", "sheet.png"]
-        assert len(names) == 12 * 4 + 2
+        assert len(names) == 20 * 4 + 2
         return {str(name): (tmp_path / "run" / name).read_bytes() for name in names}
 
     killed_at_random(_generate, plain, tmp_path / "run", content, moments=(0.2, 0.8), kills=3, count=count)
