@@ -310,8 +310,8 @@ def processes():
 
 @pytest.fixture
 def plain_job(compose_job):
-    """24 units of a prompt each, as plain containers that another process can be given."""
-    options = ["prompts.count=24", "collection.shard_size=1", "collection.batch_size=1", "pipeline.steps=3"]
+    """12 units of a prompt each, as plain containers that another process can be given."""
+    options = ["prompts.count=12", "collection.shard_size=1", "collection.batch_size=1", "pipeline.steps=3"]
     return lambda folder: OmegaConf.to_container(compose_job("collect", *options, f"data_dir={folder}"), resolve=True)
 
 

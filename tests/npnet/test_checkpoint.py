@@ -2,8 +2,6 @@
 
 import json
 import pickle
-import subprocess
-import sys
 import zipfile
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +14,7 @@ from torch.nn import functional as F
 
 from golden_noise.errors import UserError
 from golden_noise.npnet import NPNet, checkpoint, convert
+from tests.forked import run_script
 
 SWIN = "swin_tiny_patch4_window7_224"
 
@@ -194,8 +193,8 @@ def test_options_are_given_along(small):
 
 def test_the_command_converts(small):
     folder, content = small
-    command = [sys.executable, "-m", "golden_noise.npnet.convert", str(folder / "small.pth")]
-    done = subprocess.run([*command, str(folder / "npnet")], capture_output=True, text=True, check=True)
+    done = run_script(folder, "-m", "golden_noise.npnet.convert", str(folder / "small.pth"), str(folder / "npnet"))
+    assert done.returncode == 0, done.stderr
     assert "(4, 16, 16)" in done.stdout
     npnet = NPNet.from_pretrained(folder / "npnet")
     assert npnet.config["signs"] == "raw"

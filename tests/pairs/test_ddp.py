@@ -2,11 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 import time
 from itertools import chain
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -14,17 +13,16 @@ from golden_noise.pairs import ShardIndex
 from golden_noise.pairs.dataset import NoisePairDataset
 from golden_noise.pairs.loader import NoisePairLoader
 from golden_noise.pairs.source import ShardSource
+from tests.forked import run_script
 
 from .factory import EMBEDS_SHAPE, LATENT_SHAPE, collect
 
-ROOT = Path(__file__).parents[2]
 OPTIONS = {"batch_size": 2, "val_fraction": 0.3, "shuffle_shards": 4, "num_workers": 2}
 
 SCRIPT = """
 import json, os, sys
 from pathlib import Path
 
-sys.path.insert(0, sys.argv[2])
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -66,15 +64,14 @@ def fit(name, callbacks=(), ckpt_path=None):
 
 saver = ModelCheckpoint(folder / "checkpoints", filename="{step}", save_top_k=-1, every_n_train_steps=1)
 fit("whole", [saver])
-if sys.argv[3:]:
-    fit("resumed", ckpt_path=folder / "checkpoints" / sys.argv[3])
+if sys.argv[2:]:
+    fit("resumed", ckpt_path=folder / "checkpoints" / sys.argv[2])
 """
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+def run(folder: Path, *arguments: str) -> "CompletedProcess[str]":
     (folder / "script.py").write_text(SCRIPT)
-    command = [sys.executable, str(folder / "script.py"), str(folder), str(ROOT), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return run_script(folder, str(folder / "script.py"), str(folder), *arguments, timeout=120)
 
 
 def read(folder: Path, name: str) -> list[dict]:

@@ -48,7 +48,7 @@ def test_a_batch_holds_what_was_collected(tmp_path, shapes):
         assert torch.equal(batch[name].float(), torch.stack([getattr(pair, name) for pair in pairs]))
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.lists(st.integers(0, 7), min_size=1, max_size=4),
     batch_size=st.integers(1, 4),

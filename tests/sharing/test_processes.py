@@ -34,10 +34,19 @@ TORCHRUN = {
 }
 
 
+IMPATIENT = """
+import runpy
+from golden_noise.sharing import processes
+processes.PATIENCE = 0.5
+runpy.run_path("collect.py", run_name="__main__")
+"""
+
+
 @pytest.mark.parametrize(("environment", "start"), [(SLURM, "srun"), (TORCHRUN, "torchrun")], ids=["slurm", "torchrun"])
 def test_a_process_that_waits_for_others_says_so(environment, start, tiny_sdxl, tmp_path):
     options = [f"data_dir={tmp_path}/pairs", "device=cpu", f"pipeline.model.source={tiny_sdxl}", "prompts.count=4"]
-    waiting = start_script(tmp_path, "collect.py", *options, environment=environment)
+    (tmp_path / "impatient.py").write_text(IMPATIENT)
+    waiting = start_script(tmp_path, str(tmp_path / "impatient.py"), *options, environment=environment)
     lines, deadline = [], time.monotonic() + 100
     while not lines and waiting.exitcode is None and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -2,39 +2,44 @@
 
 import csv
 import json
-import subprocess
 import sys
 import time
 
 import pytest
 from omegaconf import OmegaConf
 
-from golden_noise.cli.conf import CONF
 from golden_noise.errors import UserError
 from golden_noise.sweeps import names  # noqa: F401 - its resolvers
 from golden_noise.sweeps.jobs import Job, held
 from golden_noise.sweeps.launcher import ProcessLauncher
 from golden_noise.tracking import record
+from tests.forked import run_script, start_script
 
 
 @pytest.fixture
-def start(small):
+def start(small, tmp_path):
     """Starts a sweep of train.py."""
 
-    def popen(*overrides):
+    def script(*overrides):
         model = [] if any(o.startswith("model=") for o in overrides) else ["model=svd_unet+unet"]
-        arguments = [sys.executable, "train.py", "-m", *small, *model, *overrides]
-        return subprocess.Popen(arguments, cwd=CONF.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return start_script(tmp_path, "train.py", "-m", *small, *model, *overrides)
 
-    return popen
-
-
-def ended(process, seconds=280):
-    output, _ = process.communicate(timeout=seconds)
-    return process.returncode, output
+    return script
 
 
-def test_every_rank_of_every_job_has_the_jobs_own_settings(start, tmp_path, monkeypatch):
+@pytest.fixture
+def ended(tmp_path):
+    """Waits for the end of a sweep: its exit code, and what it said."""
+
+    def wait(process):
+        process.join(280)
+        assert process.exitcode is not None
+        return process.exitcode, "".join((tmp_path / name).read_text() for name in ("stdout", "stderr"))
+
+    return wait
+
+
+def test_every_rank_of_every_job_has_the_jobs_own_settings(start, ended, tmp_path, monkeypatch):
     """The pitfall: a second rank that starts with -m runs the sweep again, and trains with other settings."""
     (tmp_path / "note_ranks.py").write_text(NOTE_RANKS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -82,7 +87,7 @@ class NoteRanks(Callback):
 """
 
 
-def test_a_failed_job_loses_no_other_and_a_restart_does_what_is_missing(start, tmp_path):
+def test_a_failed_job_loses_no_other_and_a_restart_does_what_is_missing(start, ended, tmp_path):
     study = tmp_path / "outputs/train/study"
     backbones = "recipe.backbone=nonsense,vit_tiny_patch16_224"
     code, output = ended(start("name=study", backbones, "seed=1"))
@@ -106,7 +111,7 @@ def test_a_failed_job_loses_no_other_and_a_restart_does_what_is_missing(start, t
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on_where_it_was_and_two_share_the_work(start, tmp_path):
+def test_a_killed_sweep_goes_on_where_it_was_and_two_share_the_work(start, ended, tmp_path):
     """Killed in the first job: the job goes on by itself, and another process takes the other one meanwhile."""
     study = tmp_path / "outputs/train/study"
     options = ("name=study", "seed=1,2", "trainer.max_epochs=30")
@@ -173,7 +178,7 @@ def test_a_folder_is_held_once(tmp_path):
 
 
 @pytest.mark.parametrize("variable", ["TORCHELASTIC_RUN_ID", "SLURM_NTASKS"])
-def test_several_processes_do_not_each_run_the_sweep(start, monkeypatch, variable):
+def test_several_processes_do_not_each_run_the_sweep(start, ended, monkeypatch, variable):
     monkeypatch.setenv(variable, "2")
     code, output = ended(start("name=study", "seed=1,2"))
     assert code == 2
@@ -189,7 +194,7 @@ def test_several_processes_do_not_each_run_the_sweep(start, monkeypatch, variabl
         (("hydra.launcher.halving={epochs: 1}",), "unexpected keyword argument 'epochs'"),
     ],
 )
-def test_a_launcher_that_cannot_run_the_jobs_is_one_line(start, options, words):
+def test_a_launcher_that_cannot_run_the_jobs_is_one_line(start, ended, options, words):
     code, output = ended(start("name=study", "seed=1", *options))
     assert code == 2
     assert words in output
@@ -199,8 +204,8 @@ def test_a_launcher_that_cannot_run_the_jobs_is_one_line(start, options, words):
 def test_other_jobs_run_under_a_sweep_with_the_prompts_as_they_are(tiny_sdxl, tmp_path):
     """The sweep holds the job's folder while the job works in it, and its sweeper escapes blanks."""
     options = ["noise=standard", "pipeline.steps=1", f"pipeline.model.source={tiny_sdxl}", "device=cpu", "name=s"]
-    command = [sys.executable, "generate.py", "-m", "prompt=a red circle", f"paths.outputs={tmp_path}", *options]
-    done = subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, timeout=120)
+    command = ["generate.py", "-m", "prompt=a red circle", f"paths.outputs={tmp_path}", *options]
+    done = run_script(tmp_path, *command)
     assert done.returncode == 0, done.stderr
     (metadata,) = tmp_path.rglob("metadata.jsonl")
     assert json.loads(metadata.read_text())["prompt"] == "a red circle"

@@ -2,8 +2,6 @@
 
 import copy
 import json
-import subprocess
-import sys
 import time
 
 import pytest
@@ -16,6 +14,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 from golden_noise.cli.conf import CONF, is_group
 from golden_noise.cli.config import job_config
 from golden_noise.cli.validation import check
+from tests.forked import start_script
 
 SPACES = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml"))
 
@@ -74,7 +73,7 @@ def test_the_command_of_wandbs_agent_composes(name, monkeypatch):
 def start(small, tmp_path):
     """Starts a search of a small training."""
 
-    def popen(trials, *options, space=None):
+    def script(trials, *options, space=None):
         space = {"recipe.lr": "tag(log, interval(1e-4, 1e-2))", "model.npnet.svd": "choice(true, false)"} | (
             space or {}
         )
@@ -87,15 +86,18 @@ def start(small, tmp_path):
         text = "# @package _global_\n" + yaml.safe_dump(preset, sort_keys=False)
         (tmp_path / "conf/hparams_search/small.yaml").write_text(text)
         chosen = ["--config-dir", f"{tmp_path}/conf", "hparams_search=small", "name=study", "model=svd_unet+unet"]
-        command = [sys.executable, "train.py", "-m", *chosen, *small, "logger=csv", *options]
-        return subprocess.Popen(command, cwd=CONF.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        said = tmp_path / f"said{len(list(tmp_path.glob('said*')))}"
+        said.mkdir()
+        return start_script(said, "train.py", "-m", *chosen, *small, "logger=csv", *options), said
 
-    return popen
+    return script
 
 
-def ended(process, seconds=280):
-    output, _ = process.communicate(timeout=seconds)
-    assert process.returncode == 0, output
+def ended(started, code=0, seconds=280):
+    process, said = started
+    process.join(seconds)
+    output = "".join((said / name).read_text() for name in ("stdout", "stderr"))
+    assert process.exitcode == code, output
     return output
 
 
@@ -133,9 +135,7 @@ def test_trials_that_fail_stop_no_other(start, tmp_path):
     assert "failed with exit code" in output
     assert "output.txt): rerun the same command to try it again" in output
     assert 1 <= len(records(tmp_path)) < 4
-    process = start(1, space={"recipe.backbone": "choice(nonsense)"})
-    output, _ = process.communicate(timeout=280)
-    assert process.returncode == 2
+    output = ended(start(1, space={"recipe.backbone": "choice(nonsense)"}), 2)
     assert "error: No trials are completed yet" in output
 
 
@@ -146,13 +146,13 @@ def test_bad_trials_are_pruned_and_killed_searches_share_and_go_on(start, tmp_pa
     options += ["hydra.sweeper.n_jobs=2", "hydra.launcher.n_jobs=1"]
     space = {"recipe.lr": "choice(0.0, 0.01)", "seed": "choice(1, 2, 3)"}
     study = tmp_path / "outputs/train/study"
-    victim = start(8, *options, space=space)
+    victim, _ = start(8, *options, space=space)
     deadline = time.monotonic() + 100
     while not [*study.glob("*/checkpoints/last.ckpt")] and time.monotonic() < deadline:
         time.sleep(0.05)
     victim.kill()
-    victim.wait()
-    outputs = [ended(worker, 500) for worker in [start(8, *options, space=space) for _ in range(2)]]
+    victim.join()
+    outputs = [ended(worker, seconds=500) for worker in [start(8, *options, space=space) for _ in range(2)]]
     assert all("train.py" in output for output in outputs)  # both had something to do
     stopped, finished = ([*study.glob(f"*/{name}")] for name in ("stopped.json", "run.json"))
     assert any("lr=0.0," in path.parent.name for path in stopped)

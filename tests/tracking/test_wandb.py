@@ -1,13 +1,11 @@
 """Logging in to W&B: needed only where runs go there at once, and then before any work."""
 
-import subprocess
-import sys
-
 import pytest
 from omegaconf import OmegaConf
 
 from golden_noise.errors import UserError
 from golden_noise.tracking.wandb import log_in
+from tests.forked import run_script
 
 
 def config(mode):
@@ -26,9 +24,12 @@ def test_an_unknown_mode_is_named():
 
 ONLINE = """
 import os
+for name in [name for name in os.environ if name.startswith("WANDB_")]:
+    del os.environ[name]
 from omegaconf import OmegaConf
 from golden_noise.errors import UserError
 from golden_noise.tracking.wandb import log_in
+from tests.forked import run_script
 for key in ("", "a b"):
     os.environ["WANDB_API_KEY"] = key
     try:
@@ -40,9 +41,7 @@ for key in ("", "a b"):
 
 def test_without_a_valid_key_one_line_says_so(tmp_path):
     # In a process of its own: W&B reads its settings once.
-    environment = {"HOME": str(tmp_path), "PATH": "", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", ONLINE], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
+    (tmp_path / "online.py").write_text(ONLINE)
+    done = run_script(tmp_path, str(tmp_path / "online.py"), environment={"HOME": str(tmp_path), "PATH": ""})
     lines = [line.removeprefix("logger.wandb.mode=online: ")[:22] for line in done.stdout.splitlines()]
     assert lines == ["No API key configured.", "WANDB_API_KEY invalid:"], done.stderr

@@ -15,8 +15,8 @@ from golden_noise.training.job import train
 from golden_noise.training.module import NPNetModule
 
 SMALL = [
-    "prompts.count=200",
-    "collection.shard_size=100",
+    "prompts.count=60",
+    "collection.shard_size=30",
     "recipe.batch_size=16",
     "recipe.epochs=1",
     "recipe.backbone_args.embed_dim=16",
@@ -55,7 +55,7 @@ OTHERS = [
         "model.optimizer._target_=torch.optim.SGD, model.optimizer.momentum=0.9",
     ),
     (["recipe.batch_size=32"], "made with data.batch_size=16, now data.batch_size=32"),
-    (["prompts.count=100"], "pairs.made_by.prompts.count=200, now pairs.made_by.prompts.count=100"),
+    (["prompts.count=30"], "pairs.made_by.prompts.count=60, now pairs.made_by.prompts.count=30"),
     (["trainer.precision=bf16-mixed"], "made with trainer.precision=32-true"),
     (["trainer.max_epochs=0"], "has trained 1 epochs, more than trainer.max_epochs=0"),
 ]
@@ -79,8 +79,8 @@ def test_other_pairs_are_refused(start, compose_job, tmp_path):
     with pytest.raises(UserError, match=r"pairs\.made_by\.search\._target_=golden_noise\.search\.redenoise"):
         start(*elsewhere)
     assert not (tmp_path / "others").exists()  # said before they are collected
-    collect(compose_job("collect", "prompts.count=300", "collection.shard_size=100", f"data_dir={tmp_path}/more"))
-    with pytest.raises(UserError, match=r"prompts\.count=200, now .*prompts\.count=300"):
+    collect(compose_job("collect", "prompts.count=90", "collection.shard_size=30", f"data_dir={tmp_path}/more"))
+    with pytest.raises(UserError, match=r"prompts\.count=60, now .*prompts\.count=90"):
         start(f"data_dir={tmp_path}/more", "pipeline.bundled=false")
     assert content(tmp_path / "run") == before
 
