@@ -7,10 +7,12 @@ to files that outlive a killed process.
 import contextlib
 import errno
 import fcntl
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Self
+from weakref import WeakSet
 
 from filelock import FileLock
 
@@ -19,6 +21,16 @@ from golden_noise.errors import UserError
 POLL = 0.5  # seconds between two looks at what other processes have finished
 _PRESENCE = ".working-on-{}"  # shared by workers; exclusive for whoever deletes what they made
 _WRITING = ".writing"
+_LOCKED: WeakSet[IO[str]] = WeakSet()  # by this process
+
+
+def _leave_locks_to_the_parent() -> None:
+    """Close a forked process's copies: a DataLoader's worker would hold a killed training's locks until it notices."""
+    for file in _LOCKED:
+        file.close()
+
+
+os.register_at_fork(after_in_child=_leave_locks_to_the_parent)
 
 
 class Claims:
@@ -148,4 +160,5 @@ def try_lock(file: IO[str], operation: int = fcntl.LOCK_EX) -> bool:
                 " choose a folder on another one with data_dir=FOLDER or paths.outputs=FOLDER"
             ) from error
         raise
+    _LOCKED.add(file)
     return True
