@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from golden_noise.device import device_type
 
 MOST = 8  # processes: each loads models of its own
+PATIENCE = 10  # seconds for a helper's own end
 WORTH = 1000  # images or pairs below which starting a process takes longer than it saves
 
 
@@ -49,6 +50,8 @@ def helpers(config: DictConfig, work: int, units: int, task: Callable[..., None]
         for process in started:
             process.start()
         yield
+        for process in started:  # everything is done, so they end, too
+            process.join(PATIENCE)
     finally:
         for process in started:
             process.terminate()
