@@ -316,3 +316,18 @@ def test_in_one_step_without_a_search_and_with_prompts_that_are_cut(compose_job,
     assert line in summary["notes"] and capsys.readouterr().err.count(line) == 1
     with pytest.raises(InstantiationException, match=r"search\.steps=1 must be >= 2"):
         evaluate(compose_job("evaluate", *options, "evaluation.methods=[standard,search]"))
+
+
+def test_guidance_is_drawn_with_a_sampler_of_its_own(compose_job, tmp_path):
+    options = [*SMALL, "evaluation.guided.guidance=3", "evaluation.guided.steps=3"]
+    summary = evaluate(compose_job("evaluate", *options, "evaluation.methods=[standard,guided]"))
+    assert summary["calls"] == {"standard": 2, "guided": 6}
+    assert summary["noise"]["move"]["methods"]["guided"]["mean"] == 0  # standard noise
+    sampler = ["pipeline.steps=3", "pipeline.guidance=3", f"folder={tmp_path}/other"]
+    evaluate(compose_job("evaluate", *SMALL, *sampler, "evaluation.methods=[standard]"))
+    for path in (tmp_path / "run/images/guided").glob("*.png"):
+        expected = Image.open(tmp_path / "other/images/standard" / path.name)
+        assert np.array_equal(np.array(Image.open(path)), np.array(expected))
+    other = compose_job("evaluate", *SMALL, "evaluation.guided.guidance=4", "evaluation.methods=[standard,guided]")
+    with pytest.raises(UserError, match=r"guidance=3(\.0)?, now pipeline\.guidance=4"):
+        evaluate(other)
