@@ -117,6 +117,7 @@ def test_every_setting_decides_about_pairs_but_the_documented_ones():
     found = unnoticed(composed("collect", *options), provenance)
     free = ["mode", "fabric", "seed", "collection.batch_size", "collection.failures_in_a_row"]
     free += ["pipeline.pooled_shape"]  # of NPNets
+    free += ["reward"]  # of searches that interpolate it
     assert not_free(found, [*ANYWHERE, *free]) == [] and not MEMORY & {*found}
     assert {"mode", "collection.batch_size", "pipeline.model.memory.offload"} <= {*found}
 
@@ -141,6 +142,7 @@ def test_every_setting_decides_about_images_and_scores_but_the_documented_ones()
     free += ["evaluation.batch_size", "evaluation.methods", "evaluation.searches", "fabric"]
     free += ["attention", "target"]  # of networks
     free += ["evaluation.constant"]  # whose factor is compared itself
+    free += ["reward", "evaluation.guided"]  # of searches, and of a method, that are not among these
     free += ["pipeline.name", "pipeline.latent_shape", "pipeline.embeds_shape", "pipeline.pooled_shape"]  # of NPNets
     assert not_free(found, [*ANYWHERE, *free]) == [] and not MEMORY & {*found}
 
