@@ -128,6 +128,14 @@ def evaluate(
     return summary
 
 
+def optimised(config: DictConfig) -> set[str]:
+    """The metrics that the evaluated network was trained to raise, as far as its folder or the train job says."""
+    folder = trained_folder(config.get("npnet")) if config.job != "train" else None
+    training = folder / "training.yaml" if folder else None
+    settings: Any = OmegaConf.load(training) if training and training.is_file() else config
+    return {*(OmegaConf.select(settings, "objective.reward.weights") or {})}
+
+
 def measured(config: DictConfig, measurement: Measurement) -> Scores:
     """The scores of all images, with the measures of the starting noises and remarks."""
     source = measurement.source
@@ -142,4 +150,6 @@ def measured(config: DictConfig, measurement: Measurement) -> Scores:
         if CONSTANT in evaluated_methods(config) and not source.constant:
             scores.remarks.append(UNKNOWN)
     scores.remarks.extend(cuts)
+    if names := [name for name in config.metric if name in optimised(config)]:
+        scores.remarks.append(f"{', '.join(names)}: the network was trained to raise it, so that other metrics judge")
     return scores

@@ -191,7 +191,9 @@ def mkdir(folder):
     return folder
 
 
-@pytest.mark.parametrize(("choice", "name", "option"), [case for case in options(*SOURCES) if not case[0].startswith("shapes")])
+@pytest.mark.parametrize(
+    ("choice", "name", "option"), [case for case in options(*SOURCES) if not case[0].startswith("shapes")]
+)
 def test_from_the_hub_at_the_revision_asked_for(choice, name, option, tiny, images, tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     local, prompts = tiny(choice), GENEVAL if choice == "geneval" else CAPTIONS
@@ -222,7 +224,9 @@ def mistake(config):
     return str(error.value.__cause__)
 
 
-@pytest.mark.parametrize(("choice", "name", "option"), [case for case in options(*SOURCES) if not case[0].startswith("shapes")])
+@pytest.mark.parametrize(
+    ("choice", "name", "option"), [case for case in options(*SOURCES) if not case[0].startswith("shapes")]
+)
 def test_what_the_hub_cannot_give_costs_one_line_at_once(choice, name, option, tiny):
     id = "ORG/NAME/FILE.pt" if option == "weights" else "ORG/NAME"
     message = mistake(settings(choice, name, **tiny(choice) | {option: id}))

@@ -356,7 +356,9 @@ DAMAGES = {
     "diffusion_pytorch_model.safetensors is a Git LFS pointer": lambda folder: (
         folder / "diffusion_pytorch_model.safetensors"
     ).write_text(POINTER),
-    "it holds a UNet2DConditionModel": lambda folder: (folder / "config.json").write_text('{"_class_name": "UNet2DConditionModel"}'),
+    "it holds a UNet2DConditionModel": lambda folder: (folder / "config.json").write_text(
+        '{"_class_name": "UNet2DConditionModel"}'
+    ),
 }
 
 

@@ -13,6 +13,7 @@ from golden_noise.cli.conf import choices
 from golden_noise.cli.validation import check
 from golden_noise.collecting.job import collect
 from golden_noise.errors import UserError
+from golden_noise.evaluation.job import evaluate
 from golden_noise.npnet import DenoiserNPNet, NPNet
 from golden_noise.training.job import train
 from tests.forked import run_script
@@ -166,3 +167,14 @@ def test_a_policy_learns_from_what_has_no_gradients(compose_job, tmp_path):
 def test_too_few_prompts_are_refused(compose_job):
     with pytest.raises(UserError, match=r"prompts= holds \d+ training and \d+ validation prompts, too few"):
         train(job(compose_job, "reward", "prompts.count=4"))
+
+
+def test_an_evaluation_says_which_metric_was_trained_on(compose_job, tmp_path):
+    judged = ["pipeline.steps=2", "evaluation.methods=[standard,npnet]"]
+    few = ["evaluation.prompts.count=4", "evaluation.batch_size=4"]
+    train(job(compose_job, "reward", "evaluate=true", *few, *judged[1:]))
+    note = "reward: the network was trained to raise it, so that other metrics judge"
+    assert note in json.loads((tmp_path / "run/evaluation/results.json").read_text())["notes"]
+    options = [*judged, "prompts.count=4", f"npnet={tmp_path}/run", f"folder={tmp_path}/judged"]
+    assert note in evaluate(compose_job("evaluate", *options))["notes"]
+    assert note not in evaluate(compose_job("evaluate", *options, "~metric.reward", f"folder={tmp_path}/b"))["notes"]
