@@ -32,8 +32,8 @@ def _loaded(source: str, pipeline: Pipeline) -> AnyNPNet:
 
 
 def networks_in(search: object, pipeline: Pipeline) -> list[AnyNPNet]:
-    """The networks that a search, or what it starts from, predicts with: their denoiser calls count as its own."""
+    """The networks that a search and those in it predict with: their denoiser calls count as its own."""
     if isinstance(search, Predicted):
         return [_loaded(search.npnet, pipeline)]
-    start = getattr(search, "start", None)
-    return [] if start is None else networks_in(start, pipeline)
+    inner = [getattr(search, "start", None), *getattr(search, "searches", {}).values()]
+    return [network for each in inner if each is not None for network in networks_in(each, pipeline)]

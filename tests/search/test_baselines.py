@@ -6,6 +6,8 @@ import torch
 from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
 from golden_noise.search.best_of_n import BestOfN
+from golden_noise.search.chain import Chain
+from golden_noise.search.redenoise import Redenoise
 from golden_noise.search.rescale import Rescale
 
 NOISE = draw_noise([0, 1, 2], (4, 8, 8))
@@ -101,3 +103,11 @@ def test_no_noise_at_all():
 @pytest.mark.parametrize("factor", [1.0, 0.74])
 def test_rescaling_multiplies(sdxl, prompt, factor):
     assert torch.equal(Rescale(factor).search(NOISE, prompt, sdxl), factor * NOISE)
+
+
+def test_a_chain_goes_on_from_the_last_result(sdxl, prompt):
+    one, other = Redenoise(10), Rescale(0.5)
+    golden = Chain({"a": one, "b": other, "c": one}).search(NOISE, prompt, sdxl)
+    assert torch.equal(golden, one.search(0.5 * one.search(NOISE, prompt, sdxl), prompt, sdxl))
+    with pytest.raises(UserError, match=r"search\.searches is empty"):
+        Chain({})

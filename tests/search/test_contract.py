@@ -14,6 +14,7 @@ from golden_noise.pipelines.sdxl import SDXLPipeline
 NOISE = draw_noise([0, 1, 2], (4, 8, 8))
 NAMES = sorted(path.stem for path in (CONF / "search").glob("*.yaml"))
 SMALL = {
+    "chain": ["search.searches.guided.rounds=2"],
     "best_of_n": ["search.n=2"],
     "reno": ["search.iterations=2", "search.steps=2"],
     "zero_order": ["search.rounds=2", "search.neighbours=2"],
