@@ -15,6 +15,7 @@ from pathlib import Path
 # In this order, so that the longest begins first and studies that need another's networks find them.
 STUDIES = (
     "guidance_free",
+    "frontier",
     "first_light",
     "data",
     "variants",
