@@ -137,7 +137,7 @@ def test_it_trains_at_full_size(variant, size):
     shape = [f"pipeline.latent_shape={list(latent)}", f"pipeline.embeds_shape={list(embeds)}"]
     if "pretrained" in configured(variant).model.npnet:
         shape.append("model.npnet.pretrained=false")
-    npnet = build(variant, "pipeline=sdxl", *shape)
+    npnet = build(variant, "pipeline=sdxl", "recipe=published", *shape)
     assert (npnet.latent_shape, npnet.embeds_shape) == (latent, embeds)
     noise, prompt = inputs(npnet, batch=2)
     optimizer = torch.optim.AdamW(npnet.parameters(), lr=1e-4)
