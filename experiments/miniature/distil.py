@@ -12,6 +12,7 @@ Shapes: B batch, N pairs; latents are (4, 8, 8).
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ CHUNK = 125  # pairs in a file
 BATCH = 100
 # All layers but the norms, by the ends of their names.
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
-CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "conv_in", "conv_out", "conv", "time_emb_proj", "linear_1", "linear_2")
+CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "conv_in", "conv_out", "conv")
+EMBEDDINGS = ("time_emb_proj", "linear_1", "linear_2")
 
 
 def load(lora: dict[str, str] | None = None) -> SDXLPipeline:
@@ -96,7 +98,7 @@ class TurboStage(Stage):
         self.pipeline, self.stored = pipeline, stored
         torch.manual_seed(seed)
         self.unet: Any = pipeline.denoiser.requires_grad_(False)
-        layers = [*ATTENTION, *CONVOLUTIONS]
+        layers = [*ATTENTION, *CONVOLUTIONS, *EMBEDDINGS]
         self.unet.add_adapter(LoraConfig(r=settings.rank, lora_alpha=settings.rank, target_modules=layers))
         self.embeddings = pipeline.encode(CAPTIONS)
 
@@ -110,7 +112,7 @@ class TurboStage(Stage):
         levels = [*schedule.timesteps(steps).tolist(), 0]
         latents = noise
         with torch.no_grad():
-            for start, end in zip(levels[:taken], levels[1:], strict=False):
+            for start, end in pairwise(levels[: taken + 1]):
                 latents = schedule.move(latents, self.pipeline.predict(latents, start, prompt, 1), start, end)
         level = levels[taken]
         reached = schedule.move(latents, self.pipeline.predict(latents, level, prompt, 1), level, 0)

@@ -52,7 +52,8 @@ def test_files_are_small_and_hold_no_code():
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".yaml", ".csv", ".md"}
     assert sum(path.stat().st_size for path in files) <= 26e6
     assert sum(path.stat().st_size for path in (WEIGHTS / "turbo").iterdir()) <= 6e6
-    assert {path.name for path in WEIGHTS.iterdir()} == {"pipeline", "turbo", "reward", "npnet", "training", "figures.json"}
+    parts = {"pipeline", "turbo", "reward", "npnet", "training", "figures.json"}
+    assert {path.name for path in WEIGHTS.iterdir()} == parts
     assert not any("_name_or_path" in path.read_text() for path in files if path.suffix == ".json")
 
 
@@ -102,7 +103,8 @@ def test_turbo_is_no_more_than_adapters(sdxl, turbo):
     assert before.keys() == after.keys()  # merged
     assert not torch.equal(before["conv_in.weight"], after["conv_in.weight"])
     assert torch.equal(before["conv_norm_out.weight"], after["conv_norm_out.weight"])
-    assert [turbo.schedule.timesteps(steps).tolist() for steps in (1, 2, 4)] == [[999], [999, 499], [999, 749, 499, 249]]
+    levels = {1: [999], 2: [999, 499], 4: [999, 749, 499, 249]}
+    assert {steps: turbo.schedule.timesteps(steps).tolist() for steps in levels} == levels
 
 
 def test_reward_prefers_the_right_caption(scenes):

@@ -1,6 +1,7 @@
 """The distillation of the miniature to few steps, a handful of steps of it."""
 
 import json
+from itertools import pairwise
 
 import pytest
 import torch
@@ -79,7 +80,7 @@ def test_the_loss_is_zero_where_one_move_leads_to_the_target(monkeypatch):
     for steps in distil.COUNTS:
         levels = [*schedule.timesteps(steps).tolist(), 0]
         latents = noise
-        for taken, (start, end) in enumerate(zip(levels, levels[1:], strict=False)):
+        for taken, (start, end) in enumerate(pairwise(levels)):
             drawn = 2 * [distil.COUNTS.index(steps), taken]
             with monkeypatch.context() as patch, torch.no_grad():
                 prediction = ours.pipeline.predict(latents, start, prompt, 1)
