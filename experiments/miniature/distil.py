@@ -1,6 +1,6 @@
 """Distil the miniature to 1, 2 and 4 steps without guidance: adapters for `pipeline=shapes_turbo`.
 
-    python -m experiments.miniature.distil [out=FOLDER] [teacher.pairs=4500] [student.steps=900] ...
+    python -m experiments.miniature.distil [out=FOLDER] [teacher.pairs=4500] [student.steps=500] ...
 
 The teacher, with guidance and more steps, draws clean latents from starting noises once. The student learns to reach
 them from the same noises (knowledge distillation along the deterministic path, Luhman and Luhman, arXiv 2101.02388),
