@@ -13,7 +13,7 @@ from golden_noise.cli.validation import check
 
 from .pages import FENCE, PAGES, ROOT, Command, inline_commands, shell_commands, written_files
 
-TRAINING = ROOT / "experiments/miniature/train.yaml"
+MINIATURE = ROOT / "experiments/miniature"
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 COMMANDS = [
     pytest.param(page, command, id=f"{page.parent.name if page.stem == 'README' else page.stem}: {command.text}")
@@ -32,7 +32,8 @@ MODULES = [case for case in COMMANDS if case.values[1].program in TOOLS]
 #: The settings that other modules take, as KEY=VALUE.
 SETTINGS = {
     "experiments.miniature.measure": set(DEFAULTS),
-    "experiments.miniature.train": set(OmegaConf.load(TRAINING)),
+    "experiments.miniature.train": set(OmegaConf.load(MINIATURE / "train.yaml")),
+    "experiments.miniature.distil": set(OmegaConf.load(MINIATURE / "distil.yaml")),
 }
 
 

@@ -36,6 +36,7 @@ from golden_noise.training.job import train
 PROMPTS = ["a red circle above a blue square", "two crosses"]
 NEGATIVE = "a green triangle"
 NAMES = choices("pipeline")
+BUNDLED = ("shapes", "shapes_turbo")  # no published models
 
 # The published denoisers, as their configs on the hub describe them.
 SD = {
@@ -88,6 +89,7 @@ DENOISERS = {
 # The samplers that the models come with, where it is not SDXL's.
 OWN_SCHEDULERS = {
     "shapes": {"name": "DDIMScheduler"},
+    "shapes_turbo": {"name": "DDIMScheduler"},
     "sd15": {"name": "PNDMScheduler", "skip_prk_steps": True},
     "sd21": {"name": "DDIMScheduler", "prediction_type": "v_prediction"},
     "sd21_base": {"name": "PNDMScheduler", "skip_prk_steps": True},
@@ -419,7 +421,7 @@ TINY_BACKBONE = {"img_size": 8, "patch_size": 1, "in_chans": 16, "embed_dim": 16
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in NAMES if name != "shapes"],
+    [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in NAMES if name not in BUNDLED],
 )
 def test_collect_train_generate_and_evaluate(name, prepare, tmp_path):
     _, pipeline = prepare(name)
@@ -454,7 +456,7 @@ def test_collect_train_generate_and_evaluate(name, prepare, tmp_path):
     assert {"standard", "search", "npnet", "shuffled"} <= results["methods"].keys()
 
 
-@pytest.mark.parametrize("name", ["sdxl_lightning", "lcm", "pcm"])
+@pytest.mark.parametrize("name", ["sdxl_lightning", "lcm", "pcm", "shapes_turbo"])
 def test_distilled_weights_change_the_model(name, prepare):
     _, config = prepare(name)
     distilled = instantiate(config.model)
@@ -466,7 +468,7 @@ def test_distilled_weights_change_the_model(name, prepare):
     assert distilled.denoiser.state_dict().keys() == base.denoiser.state_dict().keys()  # adapters are merged
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "shapes"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in BUNDLED])
 def test_shapes_in_the_config_fit_the_published_model(name):
     config = configured(name)
     check(config)
@@ -516,7 +518,7 @@ def test_settings_reach_the_pipeline(name):
     assert config.name == name
     assert {"height", "width", "steps", "guidance", "guidance_rescale"} <= config.model.keys()
     assert (config.model.guidance, config.model.steps, config.model.negative_prompt) == (1.5, 3, "dull")
-    if name != "shapes":
+    if name not in BUNDLED:
         assert config.model.revision == "main"
         for part in ("unet", "lora"):
             options = config.model.get(part)

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 
+from golden_noise.cli.config import job_config
 from golden_noise.evaluation.shuffling import other_prompts
 from golden_noise.hub import PACKAGE
 from golden_noise.metrics.pickscore import PickScore
@@ -17,11 +19,25 @@ from golden_noise.shapes.scenes import requests, sample_batch
 WEIGHTS = PACKAGE / "shapes/weights"
 # What a benchmark needs. figures.json holds what the weights reach: 0.997 and 0.87, of 1,200 scenes and captions.
 AUTOENCODER, PIPELINE = 0.97, 0.75
+TURBO = {1: 0.0, 2: 0.0, 4: 0.0}  # by steps; training/turbo.json holds what they reach
 
 
 @pytest.fixture(scope="module")
 def sdxl():
     return SDXLPipeline.load(str(WEIGHTS / "pipeline"), device="cpu", height=32, width=32, steps=10, guidance=2.5)
+
+
+@pytest.fixture(scope="module")
+def turbo():
+    return instantiate(job_config("generate", ["pipeline=shapes_turbo", "prompt=a", "device=cpu"]).pipeline.model)
+
+
+@pytest.fixture(scope="module")
+def from_the_top():
+    """The bundled model on the levels of few-step ones."""
+    scheduler = {"name": "DDIMScheduler", "timestep_spacing": "trailing"}
+    settings = {"device": "cpu", "height": 32, "width": 32, "steps": 1, "guidance": 1.0}
+    return SDXLPipeline.load(str(WEIGHTS / "pipeline"), scheduler=scheduler, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +50,10 @@ def scenes():
 def test_files_are_small_and_hold_no_code():
     files = [path for path in WEIGHTS.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".yaml", ".csv", ".md"}
-    assert sum(path.stat().st_size for path in files) <= 20e6
-    assert {path.name for path in WEIGHTS.iterdir()} == {"pipeline", "reward", "npnet", "training", "figures.json"}
+    assert sum(path.stat().st_size for path in files) <= 26e6
+    assert sum(path.stat().st_size for path in (WEIGHTS / "turbo").iterdir()) <= 6e6
+    parts = {"pipeline", "turbo", "reward", "npnet", "training", "figures.json"}
+    assert {path.name for path in WEIGHTS.iterdir()} == parts
     assert not any("_name_or_path" in path.read_text() for path in files if path.suffix == ".json")
 
 
@@ -66,6 +84,27 @@ def test_pipeline_draws_what_it_is_asked_for(sdxl):
     assert metric.score(texts, images).mean() >= PIPELINE
     others = [prompt.text for prompt in other_prompts(prompts)]
     assert metric.score(others, images).mean() <= 0.15
+
+
+@pytest.mark.parametrize("steps", TURBO)
+def test_turbo_draws_better_than_the_bundled_model_in_as_many_steps(sdxl, from_the_top, turbo, steps):
+    prompts = draw_prompts("test", 120, seed=9)
+    texts = [prompt.text for prompt in prompts]
+    noise = draw_noise([prompt.seed for prompt in prompts], (4, 8, 8))
+    metric = ShapesScore(strict=True)
+    found = metric.score(texts, turbo.sample(turbo.encode(texts), noise, steps)).mean()
+    assert found >= TURBO[steps]
+    for base in (sdxl, from_the_top):
+        assert found >= metric.score(texts, base.sample(base.encode(texts), noise, steps, 1.0)).mean() + 0.05
+
+
+def test_turbo_is_no_more_than_adapters(sdxl, turbo):
+    before, after = sdxl.denoiser.state_dict(), turbo.denoiser.state_dict()
+    assert before.keys() == after.keys()  # merged
+    assert not torch.equal(before["conv_in.weight"], after["conv_in.weight"])
+    assert torch.equal(before["conv_norm_out.weight"], after["conv_norm_out.weight"])
+    levels = {1: [999], 2: [999, 499], 4: [999, 749, 499, 249]}
+    assert {steps: turbo.schedule.timesteps(steps).tolist() for steps in levels} == levels
 
 
 def test_reward_prefers_the_right_caption(scenes):
