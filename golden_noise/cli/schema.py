@@ -157,8 +157,10 @@ class Objective(Part):
     beta: Rate = OPEN
     scale: Rate = OPEN
     steps: Steps | None = None
+    guidance: float | None = None
     jacobian_steps: Size | None = None
     target_steps: Steps | None = None
+    target_guidance: float = OPEN
     checkpointing: bool = OPEN
     group: Annotated[int, Field(ge=2)] = OPEN
     sigma: Factor = OPEN

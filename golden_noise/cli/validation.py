@@ -28,6 +28,7 @@ def check(config: DictConfig) -> None:
     _check_schema(config)
     _check_resolution(config.pipeline)
     _check_schedule(config)
+    _check_jacobians(config)
     _check_prompts(config)
     _check_metrics(config)
     if config.job == "evaluate" or (config.job == "train" and config.evaluate):
@@ -108,7 +109,8 @@ def _words(node: dict[str, Any], schema: dict[str, Any]) -> str:
         return f"a list, each {_words(node['items'], schema)}"
     words = NAMES.get(node.get("type", ""), "settings")
     if "exclusiveMinimum" in node:
-        return f"{words} above {node['exclusiveMinimum']}, at most {node['maximum']}"
+        most = f", at most {node['maximum']}" if "maximum" in node else ""
+        return f"{words} above {node['exclusiveMinimum']}{most}"
     if "maximum" in node:
         return f"{words} from {node['minimum']} to {node['maximum']}"
     return f"{words} >= {node['minimum']}" if "minimum" in node else words
@@ -194,6 +196,15 @@ def _check_schedule(config: DictConfig) -> None:
     searches = config.job == "collect" and "steps" in config.search  # the other searches only draw images
     if searches and OmegaConf.select(config, option) == "linspace":
         raise UserError(f"{option}=linspace cannot be inverted by a search: use leading or trailing")
+
+
+def _check_jacobians(config: DictConfig) -> None:
+    """Refuse gradients through more steps than there are before a model is loaded."""
+    for group in ("objective", "search"):
+        options = config.get(group) or {}
+        kept, steps = options.get("jacobian_steps"), options.get("steps") or config.pipeline.steps
+        if kept is not None and kept > steps:
+            raise UserError(f"{group}.jacobian_steps={kept} must be at most the number of steps, {steps}, or null")
 
 
 def _check_metrics(config: DictConfig) -> None:

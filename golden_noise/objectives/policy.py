@@ -17,6 +17,7 @@ from golden_noise.objectives.base import Batch, Mode, Outcome
 from golden_noise.objectives.reward import moved
 from golden_noise.pipelines.lazy import LazyPipeline
 from golden_noise.pipelines.prompt_embedding import PromptEmbedding
+from golden_noise.search.judging import derived_noise
 
 LIMIT = 5.0  # of an advantage, in standard deviations
 
@@ -57,7 +58,8 @@ class Policy:
             reward = self._scores(golden, prompt, pipeline).mean()
             return Outcome(self.beta * penalty - reward, golden, {"reward": reward, "penalty": penalty})
         with torch.no_grad():
-            offsets = torch.randn(self.group, *golden.shape, device=golden.device)
+            # They follow from the noise: after a restart and on every number of ranks they are the same.
+            offsets = torch.stack([derived_noise(noise, i) for i in range(self.group)]).to(golden)
             scores = torch.stack([self._scores(golden + self.sigma * each, prompt, pipeline) for each in offsets])
         # log N(sample; golden, sigma), whose gradient by the prediction is the offset / sigma; a mean over the numbers
         # instead of their sum, as in the penalty.

@@ -74,6 +74,8 @@ class DDIM:
             self._scheduler.set_timesteps(steps)
         except ValueError as error:  # an unknown spacing, or more steps than there are levels
             raise UserError(f"{OPTION} cannot give a search {steps} steps: {first_line(error)}") from error
+        if self._scheduler.timesteps.max() > self.noisiest:  # the offset of a spacing leads beyond the last level
+            raise UserError(f"{OPTION} cannot give a search {steps} steps: the first would be beyond pure noise")
         if self.alphas_cumprod[self._scheduler.timesteps].min() == 0:  # nothing of the image is left there
             raise UserError(
                 f"a step from zero terminal SNR cannot be inverted: {OPTION}.rescale_betas_zero_snr=false, "

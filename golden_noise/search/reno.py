@@ -75,6 +75,10 @@ class ReNO:
                 f"search.lr={self.lr} and search.clip={self.clip} must be above 0 and search.momentum={self.momentum} "
                 "from 0 to below 1"
             )
+        if self.start is not None and not hasattr(self.start, "search"):
+            raise UserError(
+                f"search.start={self.start} is no search: add +search@search.start=NAME, such as full_inversion"
+            )
         _ = self._kept_normal  # reports a mistake now
 
     @cached_property

@@ -47,8 +47,9 @@ def helpers(config: DictConfig, work: int, units: int, task: Callable[..., None]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for process in started:
-            process.start()
+        with _ignoring_interrupts():
+            for process in started:
+                process.start()
         yield
         for process in started:  # everything is done, so they end, too
             process.join(PATIENCE)
@@ -59,9 +60,24 @@ def helpers(config: DictConfig, work: int, units: int, task: Callable[..., None]
         torch.set_num_threads(threads)
 
 
+@contextlib.contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Processes that are started meanwhile ignore Ctrl-C from their first moment: the caller ends its helpers."""
+    if threading.current_thread() is not threading.main_thread():  # where handlers cannot be set
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
 def _help(task: Callable[..., None], plain: Any, *arguments: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller ends its helpers
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    parent = multiprocessing.parent_process()
+    assert parent is not None and parent.pid is not None
+    # Not os.getppid(): the parent may have been killed while the libraries were imported.
+    threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
     torch.set_num_threads(1)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         task(OmegaConf.create(plain), *arguments)

@@ -49,11 +49,19 @@ def test_the_searches_pass(compose_job, search):
         ("train", "trainer.max_epochs=1.5", "must be an integer"),
         ("train", "evaluation.prompts.count=0", ">= 1"),
         ("train", "evaluate=maybe", "true or false"),
+        ("train objective=reward", "objective.guidance=nan", "must be a number or null"),
+        ("train objective=guided", "objective.target_guidance=nan", "must be a number"),
+        ("train objective=guided", "objective.target_guidance=x", "must be a number"),
+        ("train objective=reward", "objective.jacobian_steps=5", "at most the number of steps, 4, or null"),
+        ("train objective=guided objective.steps=2", "objective.jacobian_steps=3", "at most the number of steps, 2"),
+        ("collect search=reno", "search.jacobian_steps=5", "at most the number of steps, 4"),
+        ("collect search=reno", "search.lr=0", "must be a number above 0"),
+        ("collect search=zero_order", "search.radius=nan", "must be a number above 0"),
     ],
 )
 def test_an_impossible_value_is_named(compose_job, job, override, words):
     with pytest.raises(UserError) as raised:
-        check(compose_job(job, override))
+        check(compose_job(*job.split(), override))
     option = override.partition("=")[0]
     assert str(raised.value).startswith(f"{option}=")
     assert words in str(raised.value)

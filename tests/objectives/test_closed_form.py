@@ -117,6 +117,25 @@ def test_without_gradients_a_policy_judges_the_prediction_itself(toy):
         outcome = Policy(toy.reward)(Shift(), {"noise": noise}, PROMPT, toy.pipeline)
     scores = toy.reward.score(PROMPT.texts, toy.pipeline.sample(PROMPT, noise))
     assert outcome.figures["reward"].item() == pytest.approx(scores.mean().item(), rel=1e-5)
+    assert outcome.loss.item() == pytest.approx(-scores.mean().item(), rel=1e-5)  # nothing has moved yet
+
+
+def test_the_settings_reach_the_sampler(toy):
+    calls = []
+
+    def record(noise, prompt, *settings):
+        calls.append(settings)
+        return noise
+
+    toy.pipeline.clean = toy.pipeline.generate = record
+    batch = {"noise": torch.randn(5, *SHAPE)}
+    Reward(toy.reward, steps=7, guidance=2.5, jacobian_steps=3, checkpointing=True)(
+        Shift(), batch, PROMPT, toy.pipeline
+    )
+    Guided(target_steps=9, target_guidance=4.0, steps=7, jacobian_steps=2, checkpointing=True)(
+        Shift(), batch, PROMPT, toy.pipeline
+    )
+    assert calls == [(7, 2.5, 3, True), (9, 4.0), (7, 1.0, 2, True)]
 
 
 def test_advantages_are_of_the_group():

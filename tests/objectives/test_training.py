@@ -93,16 +93,17 @@ def test_every_adapter_learns_and_nothing_else_changes(compose_job, pipeline, ob
         assert all(p.grad is None for p in part.parameters()), name
 
 
-def test_resumed_it_ends_as_in_one_go(compose_job, tmp_path):
+@pytest.mark.parametrize("objective", ["reward", "policy"])
+def test_resumed_it_ends_as_in_one_go(compose_job, tmp_path, objective):
     """Noises are fresh in every epoch, and the same after a restart."""
     options = ["model=denoiser_lora", "++trainer.limit_train_batches=null", "model.scheduler=null"]
-    whole = job(compose_job, "reward", *options, f"folder={tmp_path}/whole")
+    whole = job(compose_job, objective, *options, f"folder={tmp_path}/whole")
     train(whole)
-    train(job(compose_job, "reward", *options, "recipe.epochs=1"))
-    train(job(compose_job, "reward", *options))
+    train(job(compose_job, objective, *options, "recipe.epochs=1"))
+    train(job(compose_job, objective, *options))
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "run")
     assert all(torch.equal(one[name], other[name]) for name in one)
-    train(job(compose_job, "reward", *options, "recipe.epochs=1", f"folder={tmp_path}/short"))
+    train(job(compose_job, objective, *options, "recipe.epochs=1", f"folder={tmp_path}/short"))
     first = weights(tmp_path / "short")
     assert any(not torch.equal(one[name], first[name]) for name in one)
 

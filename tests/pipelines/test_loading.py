@@ -240,3 +240,10 @@ def test_distilled_weights_of_something_else(tiny_sdxl, tmp_path, part, content)
 def test_stable_diffusion_of_another_class(tiny_sdxl):
     with pytest.raises(UserError, match=r"holds a StableDiffusionXLPipeline.*needs a StableDiffusionPipeline"):
         SDPipeline.load(str(tiny_sdxl), device="cpu", height=32, width=32, steps=2, guidance=1.0)
+
+
+def test_steps_beyond_pure_noise_are_refused(tiny_sdxl):
+    schedule = load(tiny_sdxl, scheduler={"name": "DDIMScheduler", "steps_offset": 1}).schedule
+    assert schedule.timesteps(500).max() <= 999
+    with pytest.raises(UserError, match="cannot give a search 1000 steps: the first would be beyond pure noise"):
+        schedule.timesteps(1000)

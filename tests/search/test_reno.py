@@ -132,6 +132,11 @@ def test_it_starts_from_another_search(sdxl, prompt):
     assert torch.equal(start, ReNO(bright(), iterations=2).search(0.7 * NOISE, prompt, sdxl))
 
 
+def test_the_name_of_a_search_is_no_start():
+    with pytest.raises(UserError, match=r"search\.start=rescale is no search: add \+search@search\.start=NAME"):
+        ReNO(bright(), start="rescale")
+
+
 def test_the_config_group_gives_the_start():
     config = job_config("collect", ["search=reno", "+search@search.start=rescale", "search.start.factor=0.7"])
     assert instantiate(config.search.start) == Rescale(0.7)
