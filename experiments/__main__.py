@@ -16,6 +16,7 @@ from pathlib import Path
 STUDIES = (
     "guidance_free",
     "frontier",
+    "hacking",
     "first_light",
     "data",
     "variants",

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionXLPipeline
-from diffusers.utils import convert_state_dict_to_diffusers
 from hydra.utils import instantiate
 from lightning.pytorch import seed_everything
 from peft import LoraConfig, get_peft_model_state_dict
@@ -42,8 +41,8 @@ def finetuned(sampler_steps: int, lr: float = 3e-4) -> Path:
             reward.loss(images, embedding.texts).mean().backward()
             torch.nn.utils.clip_grad_norm_(learnt, 1.0)
             optimizer.step()
-        layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
-        StableDiffusionXLPipeline.save_lora_weights(folder, unet_lora_layers=layers, weight_name=WEIGHTS)
+        adapters = get_peft_model_state_dict(unet)
+        StableDiffusionXLPipeline.save_lora_weights(folder, unet_lora_layers=adapters, weight_name=WEIGHTS)
 
     once(folder / WEIGHTS, make)
     return folder

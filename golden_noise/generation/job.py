@@ -20,6 +20,7 @@ from golden_noise.prompts.job import announce
 from golden_noise.prompts.seeds import next_seeds
 from golden_noise.sharing.claims import locked
 from golden_noise.sharing.fabric import launch, shared_batches
+from golden_noise.sharing.helpers import one_thread
 
 
 def generate(config: DictConfig) -> None:
@@ -40,7 +41,8 @@ def generate(config: DictConfig) -> None:
         announce(prompts, config.get("prompts"), noises=len(config.seeds or range(config.images_per_prompt)))
         warn_of_unknown_words(prompts, config.pipeline.get("vocabulary"))
         OmegaConf.save(config, images.folder / "config.yaml", resolve=True)
-    draw(images, config.batch_size, quiet=not first)
+    with one_thread(config):
+        draw(images, config.batch_size, quiet=not first)
     if first:
         with locked(images.folder):  # the same command may have been started twice
             images.write_metadata()

@@ -36,27 +36,39 @@ def helpers(config: DictConfig, work: int, units: int, task: Callable[..., None]
         units: that they are claimed in.
         task: a function of a module, with arguments that can be pickled.
     """
-    small = config.pipeline.bundled and device_type(config.device) == "cpu" and "RANK" not in os.environ
-    count = min(len(os.sched_getaffinity(0)), MOST, units) - 1 if small and work >= WORTH else 0
-    if count < 1:
-        yield
-        return
+    shared = is_small(config) and "RANK" not in os.environ and work >= WORTH
+    count = min(len(os.sched_getaffinity(0)), MOST, units) - 1 if shared else 0
     plain = OmegaConf.to_container(config, resolve=True)
     context = multiprocessing.get_context("spawn")
     started = [context.Process(target=_help, args=(task, plain, *arguments), daemon=True) for _ in range(count)]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with _ignoring_interrupts():
+    with one_thread(config):
+        try:
+            with _ignoring_interrupts():
+                for process in started:
+                    process.start()
+            yield
+            for process in started:  # everything is done, so they end, too
+                process.join(PATIENCE)
+        finally:
             for process in started:
-                process.start()
+                process.terminate()
+                process.join()
+
+
+def is_small(config: DictConfig) -> bool:
+    """Whether a job is the miniature's on a CPU, whose models are too small for several threads."""
+    return config.pipeline.bundled and device_type(config.device) == "cpu"
+
+
+@contextlib.contextmanager
+def one_thread(config: DictConfig) -> Iterator[None]:
+    """Limits the miniature's jobs to one thread."""
+    threads = torch.get_num_threads()
+    if is_small(config):
+        torch.set_num_threads(1)
+    try:
         yield
-        for process in started:  # everything is done, so they end, too
-            process.join(PATIENCE)
     finally:
-        for process in started:
-            process.terminate()
-            process.join()
         torch.set_num_threads(threads)
 
 
