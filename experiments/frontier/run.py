@@ -56,7 +56,7 @@ def drawn() -> list[Path]:
 
 def searched() -> Path:
     """What optimising each noise gains, from plain noise and from golden noise."""
-    few = ["iterations=5", "lr=1"]  # more of them raise the reward, but not strict
+    few = ["iterations=5", "lr=1"]
     start = golden(SEEDS[0])
     searches = {
         "reno": ["reno", *few],

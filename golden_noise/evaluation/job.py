@@ -32,7 +32,7 @@ from golden_noise.pipelines.lazy import LazyPipeline
 from golden_noise.shapes.metric import check_captions
 from golden_noise.sharing.claims import locked
 from golden_noise.sharing.fabric import launch
-from golden_noise.sharing.helpers import helpers
+from golden_noise.sharing.helpers import helpers, is_small
 from golden_noise.tracking.wandb import log_in, log_table, report_weights_used, start_run
 
 if TYPE_CHECKING:
@@ -46,19 +46,19 @@ def evaluate_job(config: DictConfig) -> None:
     fabric = launch(config)
     quiet = not fabric.is_global_zero
     find_run = cache(partial(start_run, config))
-    with sharing(config) if fabric.world_size == 1 else nullcontext():
+    with sharing(config, help_to_evaluate) if fabric.world_size == 1 else nullcontext():
         evaluate(config, find_run=find_run, quiet=quiet)
     if not quiet and (run := find_run()):
         report_weights_used(run, trained_folder(config.npnet))
         run.finish()
 
 
-def sharing(config: DictConfig) -> AbstractContextManager[None]:
-    """Further processes that draw and score the same images."""
-    if config.evaluation.get("images") is not None:
+def sharing(config: DictConfig, task: Callable[..., None], *arguments: Any) -> AbstractContextManager[None]:
+    """Further processes that draw and score the same images by a task; see `helpers`."""
+    if config.evaluation.get("images") is not None or not is_small(config):
         return nullcontext()
     count, size = len(instantiate(config.evaluation.prompts)), config.evaluation.batch_size
-    return helpers(config, count * len(evaluated_methods(config)), -(-count // size), help_to_evaluate)
+    return helpers(config, count * len(evaluated_methods(config)), -(-count // size), task, *arguments)
 
 
 def help_to_evaluate(config: DictConfig) -> None:

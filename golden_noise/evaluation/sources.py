@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -67,14 +68,18 @@ class DrawnImages(Drawing):
 
     def calls(self) -> dict[str, float]:
         """Denoiser calls per image of every method, but of those with images that an earlier version drew."""
-        count = range(len(self.prompts))
-        found: dict[str, list[Any]] = {m: [about(self.path(m, i)).get("calls") for i in count] for m in self.methods}
+        found: dict[str, list[Any]] = {m: [facts.get("calls") for facts in self.facts[m]] for m in self.methods}
         return {method: float(np.mean(calls)) for method, calls in found.items() if None not in calls}
+
+    @cached_property
+    def facts(self) -> dict[str, list[dict[str, Any]]]:
+        """What the PNGs of every method say; for when all are drawn."""
+        count = range(len(self.prompts))
+        return {method: [about(self.path(method, i)) for i in count] for method in self.methods}
 
     def noise_measures(self) -> dict[str, dict[str, np.ndarray]]:
         """Measures of every item's noise: measure -> method -> (N,)."""
-        count = range(len(self.prompts))
-        rows = {method: [about(self.path(method, i))["noise"] for i in count] for method in self.methods}
+        rows = {method: [facts["noise"] for facts in self.facts[method]] for method in self.methods}
         names = list(rows[self.methods[0]][0])
         return {name: {m: np.array([row[name] for row in rows[m]]) for m in self.methods} for name in names}
 

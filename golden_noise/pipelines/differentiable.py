@@ -78,15 +78,6 @@ def frozen(model: nn.Module, x: Tensor) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def linear_gain(pipeline: "Pipeline", steps: int) -> float:
-    """How much a change of the starting noise changes the clean latents where no Jacobian is kept: A = prod a_t."""
-    levels = [*pipeline.schedule.timesteps(steps).tolist(), 0]
-    one, none = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
-    for start, end in pairwise(levels):
-        one = pipeline.schedule.move(one, none, start, end)
-    return one.item()
-
-
 def decode(vae: Any, latents: Tensor, checkpointing: bool = False) -> Tensor:
     """Images (B, 3, 8 H, 8 W) float32 in [0, 1] of clean latents, as diffusers' pipelines decode them.
 

@@ -22,8 +22,7 @@ from golden_noise.collecting.job import collect, pipeline_identity, provenance
 from golden_noise.collecting.report import folder_artifact
 from golden_noise.device import device_type
 from golden_noise.errors import UserError
-from golden_noise.evaluation.choices import evaluated_methods
-from golden_noise.evaluation.job import check_prompts, evaluate
+from golden_noise.evaluation.job import check_prompts, evaluate, sharing
 from golden_noise.generation.network import load_npnet, trained_folder
 from golden_noise.noise import sampler_generators
 from golden_noise.npnet import AnyNPNet
@@ -38,7 +37,6 @@ from golden_noise.pipelines.loading import model_dtype
 from golden_noise.prompts import Prompt
 from golden_noise.prompts.job import of_another_pipeline
 from golden_noise.sharing.claims import alone
-from golden_noise.sharing.helpers import helpers
 from golden_noise.sharing.processes import announcing_a_wait, is_first
 from golden_noise.tracking import record
 from golden_noise.tracking.wandb import (
@@ -276,8 +274,7 @@ def finish(
     write_card(best, npnet, config, None, search)  # now, in case the evaluation is interrupted
     if config.evaluate:
         learning = partial(learnt_prompts, config, data, "train")
-        drawn, size = len(instantiate(config.evaluation.prompts)), config.evaluation.batch_size
-        with helpers(config, drawn * len(evaluated_methods(config)), -(-drawn // size), help_to_evaluate, source):
+        with sharing(config, help_to_evaluate, source):
             summary = evaluate(config, npnet, folder / "evaluation", pipeline, lambda: run, learning)
         write_card(best, npnet, config, summary, search)
     facts = run_facts(config, trainer, npnet)

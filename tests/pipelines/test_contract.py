@@ -24,7 +24,6 @@ from golden_noise.evaluation.job import evaluate
 from golden_noise.generation.job import generate
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.pipelines.base import Pipeline
-from golden_noise.pipelines.differentiable import linear_gain
 from golden_noise.pipelines.schedules import Flow
 from golden_noise.search.full_inversion import FullInversion
 from golden_noise.search.path import SamplerPath
@@ -358,6 +357,15 @@ def test_gradients_reach_every_noise_and_nothing_else(case, prompt):
     # One noise's image does not depend on the other's.
     weights[1] = 0
     assert not gradient(case, prompt, weights)[1].any()
+
+
+def linear_gain(pipeline, steps):
+    """How much a change of the starting noise changes the clean latents where no Jacobian is kept: A = prod a_t."""
+    levels = [*pipeline.schedule.timesteps(steps).tolist(), 0]
+    one, none = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
+    for start, end in pairwise(levels):
+        one = pipeline.schedule.move(one, none, start, end)
+    return one.item()
 
 
 def test_without_jacobians_the_gradient_is_the_linear_paths(case, prompt):
