@@ -60,6 +60,7 @@ def fit(name, callbacks=(), ckpt_path=None):
         sys.exit(2)
     seen = {"train": model.seen, "val": model.validated, "scale": model.scale.item()}
     (folder / f"{name}{trainer.global_rank}.json").write_text(json.dumps(seen))
+    trainer.strategy.barrier()  # rank 0 does not wait for the others when it ends
 
 
 saver = ModelCheckpoint(folder / "checkpoints", filename="{step}", save_top_k=-1, every_n_train_steps=1)

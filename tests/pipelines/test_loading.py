@@ -137,6 +137,7 @@ class Gate(BaseHTTPRequestHandler):
 
 LOAD = """
 from golden_noise.errors import UserError
+from golden_noise.hub import answers
 from golden_noise.pipelines.sdxl import SDXLPipeline
 options = {"device": "cpu", "height": 32, "width": 32, "steps": 2, "guidance": 1.0}
 for _ in range(2):
@@ -145,6 +146,7 @@ for _ in range(2):
     except UserError as error:
         print(error, flush=True)
     input()
+    answers.cache_clear()  # as a process that starts now
 """
 
 
