@@ -218,6 +218,7 @@ class Pipeline(ABC):
         guidance: float | None = None,
         jacobian_steps: int | None = None,
         checkpointing: bool = False,
+        preview_steps: int | None = None,
     ) -> Tensor:
         """Images (B, 3, height, width) float32 in [0, 1] along the deterministic path of `schedule`, with gradients.
 
@@ -231,13 +232,14 @@ class Pipeline(ABC):
                 along the linear part of the step only: 0 is NoiseRefine's MSD (arXiv 2412.03895), None, all, is that
                 of ReNO (2406.04312) and HyperNoise (2508.09968).
             checkpointing: compute each step again in the backward pass: less memory, more time.
+            preview_steps: take this many of the steps, the last of them straight to the end: what the image is then
+                predicted to be. None: all.
 
         Raises:
             UserError: see `differentiable.walk`.
         """
-        return decode(
-            self.pipe.vae, self.clean(noise, prompt, steps, guidance, jacobian_steps, checkpointing), checkpointing
-        )
+        clean = self.clean(noise, prompt, steps, guidance, jacobian_steps, checkpointing, preview_steps)
+        return decode(self.pipe.vae, clean, checkpointing)
 
     def clean(
         self,
@@ -247,11 +249,12 @@ class Pipeline(ABC):
         guidance: float | None = None,
         jacobian_steps: int | None = None,
         checkpointing: bool = False,
+        preview_steps: int | None = None,
     ) -> Tensor:
         """The latents (B, C, H, W) float32 that `generate` decodes."""
         steps = self.steps if steps is None else steps
         guidance = self.guidance if guidance is None else guidance
-        return walk(self, noise, prompt, steps, guidance, jacobian_steps, checkpointing)
+        return walk(self, noise, prompt, steps, guidance, jacobian_steps, checkpointing, preview_steps)
 
     @torch.no_grad()
     def sample(

@@ -28,6 +28,7 @@ def walk(
     guidance: float,
     jacobian_steps: int | None = None,
     checkpointing: bool = False,
+    preview_steps: int | None = None,
 ) -> Tensor:
     """Clean latents (B, C, H, W) float32 at the end of the path; see `Pipeline.generate` for the arguments.
 
@@ -35,22 +36,26 @@ def walk(
     (To cut the graph, as training a denoiser would, is to cut the noise off.)
 
     Raises:
-        UserError: gradients are wanted of a denoiser that is offloaded, or `jacobian_steps` is not one of 0 to `steps`.
+        UserError: gradients are wanted of a denoiser that is offloaded, `jacobian_steps` is not one of 0 to `steps`, or
+            `preview_steps` not one of 1 to `steps`.
     """
-    kept = steps if jacobian_steps is None else jacobian_steps
-    if not 0 <= kept <= steps:
-        raise UserError(f"jacobian_steps={jacobian_steps} must be between 0 and the number of steps, {steps}")
+    taken = steps if preview_steps is None else preview_steps
+    if not 1 <= taken <= steps:
+        raise UserError(f"preview_steps={preview_steps} must be between 1 and the number of steps, {steps}")
+    kept = taken if jacobian_steps is None else jacobian_steps
+    if not 0 <= kept <= taken:
+        raise UserError(f"jacobian_steps={jacobian_steps} must be between 0 and the number of steps, {taken}")
     x = noise.to(pipeline.device, torch.float32)
     if x.requires_grad and hasattr(pipeline.denoiser, "_hf_hook"):
         raise UserError("a model that is offloaded gives no gradients: add pipeline.model.memory.offload=none")
     guidance = max(1.0, guidance)  # as diffusers: below 1 there is none
-    levels = [*pipeline.schedule.timesteps(steps).tolist(), 0]
+    levels = [*pipeline.schedule.timesteps(steps).tolist()[:taken], 0]
 
     def move(x: Tensor, start: float, end: float) -> Tensor:
         with frozen(pipeline.denoiser, x):
             return pipeline.schedule.move(x, pipeline.predict(x, start, prompt, guidance), start, end)
 
-    for left, (start, end) in zip(range(steps, 0, -1), pairwise(levels), strict=True):
+    for left, (start, end) in zip(range(taken, 0, -1), pairwise(levels), strict=True):
         if left > kept:
             with torch.no_grad():
                 prediction = pipeline.predict(x, start, prompt, guidance)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from golden_noise.errors import UserError
 from golden_noise.metrics.base import Metric
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.pipelines.base import Pipeline
@@ -26,12 +27,34 @@ def content_seeds(noise: Tensor, use: int) -> list[int]:
 
 
 def scores(
-    metric: Metric, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline, sampler_seeds: Sequence[int]
+    metric: Metric,
+    noise: Tensor,
+    prompt: PromptEmbedding,
+    pipeline: Pipeline,
+    sampler_seeds: Sequence[int],
+    preview_steps: int | None = None,
 ) -> Tensor:
-    """Scores (B,) on the CPU of the images that the pipeline draws from noise; -inf where one is not finite."""
-    images = pipeline.sample(prompt, noise, generator=sampler_generators(sampler_seeds))
+    """Scores (B,) on the CPU of the images that the pipeline draws from noise; -inf where one is not finite.
+
+    Args:
+        preview_steps: see `Pipeline.generate`; None: the finished images.
+    """
+    if preview_steps is None:
+        images = pipeline.sample(prompt, noise, generator=sampler_generators(sampler_seeds))
+    else:
+        images = pipeline.generate(noise, prompt, preview_steps=preview_steps)
     found = metric.score(prompt.texts, images.nan_to_num())
     return found.masked_fill(~torch.tensor(are_finite(images)) | found.isnan(), -torch.inf)
+
+
+def check_start(start: object) -> None:
+    """Refuses what cannot be a search's start.
+
+    Raises:
+        UserError: it is no search.
+    """
+    if start is not None and not hasattr(start, "search"):
+        raise UserError(f"search.start={start} is no search: add +search@search.start=NAME, such as full_inversion")
 
 
 def better(candidates: Tensor, best: Tensor, chosen: Tensor) -> Tensor:

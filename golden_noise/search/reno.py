@@ -14,7 +14,7 @@ from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.overflow import advice, are_finite
 from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 from golden_noise.search.base import NoiseSearch
-from golden_noise.search.judging import better
+from golden_noise.search.judging import better, check_start
 from golden_noise.search.regularisers import Regulariser, clipped, regulariser
 
 
@@ -75,10 +75,7 @@ class ReNO:
                 f"search.lr={self.lr} and search.clip={self.clip} must be above 0 and search.momentum={self.momentum} "
                 "from 0 to below 1"
             )
-        if self.start is not None and not hasattr(self.start, "search"):
-            raise UserError(
-                f"search.start={self.start} is no search: add +search@search.start=NAME, such as full_inversion"
-            )
+        check_start(self.start)
         _ = self._kept_normal  # reports a mistake now
 
     @cached_property

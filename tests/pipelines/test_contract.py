@@ -340,6 +340,16 @@ def test_generated_images_are_those_of_the_deterministic_sampler(case, prompt, g
     torch.testing.assert_close(images, expected, atol=2e-3, rtol=0)
 
 
+def test_a_preview_is_what_the_image_is_predicted_to_be(case, prompt):
+    """After one step: the clean latents of the first prediction."""
+    clean = case.ours.clean(case.noise, prompt, steps=3, guidance=2.0, preview_steps=1)
+    first = case.ours.schedule.timesteps(3)[0].item()
+    prediction = case.ours.predict(case.noise, first, prompt, 2.0)
+    assert torch.equal(clean, case.ours.schedule.move(case.noise, prediction, first, 0))
+    whole = [case.ours.clean(case.noise, prompt, steps=3, preview_steps=taken) for taken in (3, None)]
+    assert torch.equal(*whole) and not torch.equal(whole[0], clean)
+
+
 def gradient(case, prompt, weights, **options):
     """Of a weighted sum of the pixels, by the noise."""
     noise = case.noise.requires_grad_()

@@ -51,6 +51,26 @@ def test_one_of_one_is_the_noise_itself(sdxl, prompt):
     assert torch.equal(BestOfN(Brightness(), n=1).search(NOISE, prompt, sdxl), NOISE)
 
 
+def test_previews_are_what_is_judged(sdxl, prompt):
+    metric = Brightness()
+    golden = BestOfN(metric, n=4, preview_steps=1).search(NOISE, prompt, sdxl)
+    scores = torch.stack([scores for _, scores in metric.seen])
+    previews = sdxl.generate(golden, prompt, preview_steps=1)
+    torch.testing.assert_close(previews.mean(dim=(1, 2, 3)), scores.amax(dim=0))
+    assert (previews - sdxl.generate(golden, prompt)).abs().max() > 1e-3
+    with pytest.raises(UserError, match="preview_steps=3 must be between 1 and the number of steps, 2"):
+        BestOfN(metric, preview_steps=3).search(NOISE, prompt, sdxl)
+
+
+def test_it_chooses_among_the_results_of_another_search(sdxl, prompt):
+    plain, darker = (BestOfN(Brightness(), n=4, start=start) for start in (None, Rescale(0.5)))
+    found = darker.search(NOISE, prompt, sdxl)
+    assert found.std() < 0.6 < plain.search(NOISE, prompt, sdxl).std()
+    assert torch.equal(BestOfN(Brightness(), n=1, start=Rescale(0.5)).search(NOISE, prompt, sdxl), NOISE / 2)
+    with pytest.raises(UserError, match=r"search\.start=7 is no search"):
+        BestOfN(Brightness(), start=7)
+
+
 def test_candidates_are_standard_normal_and_unrelated(sdxl, prompt):
     found = [BestOfN(Brightness(sign), n=3).search(NOISE, prompt, sdxl) for sign in (1.0, -1.0)]
     others = torch.cat([x for golden in found for x in golden.flatten(1).split(1) if x[0, 0] not in NOISE[:, 0, 0, 0]])

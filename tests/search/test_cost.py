@@ -34,6 +34,8 @@ REWARD = SimpleNamespace(
         (Zigzag(10), 4 * 3 + 2 * 3 * 3),
         (NoiseLevelGuidance(10), 2 * 20),
         (BestOfN(REWARD, n=3), 3 * 2),
+        (BestOfN(REWARD, n=3, preview_steps=1), 3 * 1),
+        (BestOfN(REWARD, n=3, start=Redenoise(10)), 3 * (2 + 3)),
         (ZeroOrder(REWARD, rounds=2, neighbours=3), (1 + 2 * 3) * 2),
         (ReNO(REWARD, iterations=3), (3 * 3 + 1) * 2),
         (ReNO(REWARD, iterations=3, steps=4), (3 * 3 + 1) * 4),
