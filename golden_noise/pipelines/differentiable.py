@@ -5,7 +5,6 @@ Shapes: B batch, C x H x W latents.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from golden_noise.errors import UserError
 from golden_noise.pipelines.parts import upcast_vae
+from golden_noise.pipelines.path import SamplerPath
 
 if TYPE_CHECKING:
     from golden_noise.pipelines.base import Pipeline
@@ -49,21 +49,22 @@ def walk(
     if x.requires_grad and hasattr(pipeline.denoiser, "_hf_hook"):
         raise UserError("a model that is offloaded gives no gradients: add pipeline.model.memory.offload=none")
     guidance = max(1.0, guidance)  # as diffusers: below 1 there is none
-    levels = [*pipeline.schedule.timesteps(steps).tolist()[:taken], 0]
+    path = SamplerPath.of(pipeline, prompt, steps, preview_steps)
 
-    def move(x: Tensor, start: float, end: float) -> Tensor:
+    def down(x: Tensor, step: int) -> Tensor:
         with frozen(pipeline.denoiser, x):
-            return pipeline.schedule.move(x, pipeline.predict(x, start, prompt, guidance), start, end)
+            return path.down(x, step, guidance)
 
-    for left, (start, end) in zip(range(taken, 0, -1), pairwise(levels), strict=True):
-        if left > kept:
+    for step in range(taken):
+        if taken - step > kept:
+            start, end = path.levels[step : step + 2]
             with torch.no_grad():
                 prediction = pipeline.predict(x, start, prompt, guidance)
             x = pipeline.schedule.move(x, prediction, start, end)
         elif checkpointing:
-            x = checkpoint(move, x, start, end, use_reentrant=False, preserve_rng_state=False)
+            x = checkpoint(down, x, step, use_reentrant=False, preserve_rng_state=False)
         else:
-            x = move(x, start, end)
+            x = down(x, step)
     return x
 
 

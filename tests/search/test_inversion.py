@@ -12,7 +12,7 @@ from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
 from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.search.full_inversion import FullInversion
-from golden_noise.search.path import SamplerPath, secant
+from golden_noise.pipelines.path import SamplerPath, secant
 from golden_noise.search.redenoise import Redenoise
 from golden_noise.search.zigzag import Zigzag
 

@@ -1,12 +1,15 @@
 """The path that a deterministic sampler takes for a prompt, walked step by step in both directions."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.prompt_embedding import PromptEmbedding
+
+if TYPE_CHECKING:
+    from golden_noise.pipelines.base import Pipeline
 
 
 @dataclass(frozen=True)
@@ -17,14 +20,16 @@ class SamplerPath:
         levels: timesteps (steps + 1,) from the noisiest to the end of the path.
     """
 
-    pipeline: Pipeline
+    pipeline: "Pipeline"
     prompt: PromptEmbedding
     levels: list[float]
 
     @classmethod
-    def of(cls, pipeline: Pipeline, prompt: PromptEmbedding, steps: int) -> "SamplerPath":
-        """The path of a given number of steps."""
-        return cls(pipeline, prompt, [*pipeline.schedule.timesteps(steps).tolist(), 0])
+    def of(
+        cls, pipeline: "Pipeline", prompt: PromptEmbedding, steps: int, preview_steps: int | None = None
+    ) -> "SamplerPath":
+        """The path of a given number of steps, or of the first of them and straight to the end."""
+        return cls(pipeline, prompt, [*pipeline.schedule.timesteps(steps).tolist()[:preview_steps], 0])
 
     @property
     def steps(self) -> int:
