@@ -35,7 +35,34 @@ SEARCHED = 32 if SMOKE else 600
 GUIDANCE = "2.0"
 FACTOR = "0.7"  # the best for plain noise in 4 steps: evaluation.constant of `python evaluate.py experiment=shapes`
 PAIRS = Pairs("frontier", 4000, (STEPS,))
-COLOURS = ("#444444", "#3b6fb6", "#7a4fa3", "#c28a00", "#2b8a57", "#b0413e", "#8a6d3b", "#111111")
+LEVEL = ("search=chain", "search.searches.smaller.factor=0.65")  # noise-level guidance, then smaller noise
+LEVEL_PAIRS = Pairs("frontier_chain", 4000, (STEPS, *LEVEL))
+PROMPTS = Pairs("unused", 4000)  # of objectives that read prompts alone
+PREVIEW = 2  # steps before the reward looks
+SCALED, CHOSEN = (3, 6), (2, 4, 12)  # noises to choose among by previews: 10 and 16 calls; 10, 16 and 40
+SEARCHES = {
+    "reno": ("reno", "1"),
+    "golden_reno": ("golden, then reno", "1"),
+    "rewarded_reno": ("trained on by the reward, then reno", "1"),
+    "nlg": ("noise-level guidance", "1"),
+    "chain": ("the same × 0.65", "1"),
+    **{f"scaled_{n}": (f"plain × {FACTOR}, previews", str(n)) for n in SCALED},
+    **{f"rewarded_{n}": ("trained on by the reward, previews", str(n)) for n in CHOSEN},
+}
+COLOURS = (
+    "#444444",
+    "#3b6fb6",
+    "#7a4fa3",
+    "#c28a00",
+    "#2b8a57",
+    "#b0413e",
+    "#8a6d3b",
+    "#111111",
+    "#d1579b",
+    "#5aa7c7",
+    "#888888",
+    "#006d77",
+)
 
 
 def golden(seed: int) -> Path:
@@ -43,32 +70,58 @@ def golden(seed: int) -> Path:
     return trained("frontier/golden", PAIRS, seed, STEPS)
 
 
+def taught(seed: int) -> Path:
+    """A network that learnt noise-level guidance."""
+    return trained("frontier/taught_chain", LEVEL_PAIRS, seed, STEPS, "recipe.epochs=10")
+
+
+def rewarded(seed: int) -> Path:
+    """That network, trained on by a reward."""
+    recipe = ["objective=reward", "objective.beta=0", "recipe.denoiser_lr=3e-4", "recipe.epochs=5"]
+    return trained("frontier/rewarded", PROMPTS, seed, STEPS, f"npnet={taught(seed)}", *recipe)
+
+
 def drawn() -> list[Path]:
-    """Several noises of every caption, from plain noise, a constant, guidance and each training's network."""
+    """Several noises of every caption, from plain noise, a constant, guidance and each training's networks."""
     searches: Mapping[str, Sequence[str]] = {"scaled": ["rescale", f"factor={FACTOR}"]}
-    first, *others = SEEDS
-    guided = [f"evaluation.guided.guidance={GUIDANCE}", "evaluation.methods=[standard,npnet,guided]"]
-    count = [f"prompts.count={NOISES}", STEPS]
-    folders = [evaluated("frontier/1", *guided, f"npnet={golden(first)}", *count, searches=searches)]
-    with_network = "evaluation.methods=[standard,npnet]"
-    return folders + [evaluated(f"frontier/{seed}", with_network, f"npnet={golden(seed)}", *count) for seed in others]
+    return [
+        evaluated(
+            f"frontier/{seed}",
+            STEPS,
+            f"prompts.count={NOISES}",
+            f"npnet={golden(seed)}",
+            f"evaluation.guided.guidance={GUIDANCE}",
+            f"evaluation.methods=[standard,npnet{',guided' if seed == SEEDS[0] else ''}]",
+            networks={"taught": taught(seed), "rewarded": rewarded(seed)},
+            searches=searches if seed == SEEDS[0] else None,
+        )
+        for seed in SEEDS
+    ]
 
 
 def searched() -> Path:
-    """What optimising each noise gains, from plain noise and from golden noise."""
-    few = ["iterations=5", "lr=1"]
-    start = golden(SEEDS[0])
+    """What optimising each noise gains, or choosing by previews, from plain noise and from golden noise."""
+    few, first = ["iterations=5", "lr=1"], SEEDS[0]
     searches = {
         "reno": ["reno", *few],
         "golden_reno": ["reno", *few],
+        "rewarded_reno": ["reno", *few],
         "nlg": ["noise_level_guidance"],
-        "chain": ["chain"],
+        "chain": ["chain", "searches.smaller.factor=0.65"],
+        **{f"scaled_{n}": ["best_of_n", f"n={n}", f"preview_steps={PREVIEW}"] for n in SCALED},
+        **{f"rewarded_{n}": ["best_of_n", f"n={n}", f"preview_steps={PREVIEW}"] for n in CHOSEN},
     }
-    begun = [
-        "+search@evaluation.searches.golden_reno.start=predicted",
-        f"evaluation.searches.golden_reno.start.npnet={start}",
-    ]
+    starts = {"golden_reno": golden(first), "rewarded_reno": rewarded(first)}
+    starts |= {f"rewarded_{n}": rewarded(first) for n in CHOSEN}
+    begun = [option for name, network in starts.items() for option in start(name, "predicted", f"npnet={network}")]
+    begun += [option for n in SCALED for option in start(f"scaled_{n}", "rescale", f"factor={FACTOR}")]
     return evaluated("frontier/searched", ALONE, STEPS, f"prompts.count={SEARCHED}", *begun, searches=searches)
+
+
+def start(search: str, kind: str, setting: str) -> list[str]:
+    """Has a search start from another one."""
+    place = f"evaluation.searches.{search}.start"
+    return [f"+search@{place}={kind}", f"{place}.{setting}"]
 
 
 def calls(folder: Path, method: str) -> float:
@@ -84,6 +137,8 @@ def main() -> None:
         f"plain × {FACTOR}": [(first, "scaled")],
         f"plain, guidance {GUIDANCE}": [(first, "guided")],
         "golden": [(folder, "npnet") for folder in folders],
+        "golden, of noise-level guidance": [(folder, "taught") for folder in folders],
+        "the same, trained on by the reward": [(folder, "rewarded") for folder in folders],
     }
     rows, found = [], {}
     for count in COUNTS:
@@ -92,28 +147,22 @@ def main() -> None:
             scores = averaged(chosen(folder, method, count) for folder, method in sources)
             cost = count * calls(*sources[0])
             found[noise, cost] = mean(scores)
-            rows.append(row(noise, count, cost, plain, scores))
+            rows.append(row(noise, str(count), cost, plain, scores))
     folder = searched()
     plain = chosen(folder, "standard", 1)
-    names = {
-        "reno": "reno",
-        "golden_reno": "golden, then reno",
-        "nlg": "noise-level guidance",
-        "chain": "the same × 0.75",
-    }
-    for method, noise in names.items():
+    for method, (noise, best_of) in SEARCHES.items():
         scores = chosen(folder, method, 1)
         found[noise, calls(folder, method)] = mean(scores)
-        rows.append(row(noise, 1, calls(folder, method), plain, scores))
+        rows.append(row(noise, best_of, calls(folder, method), plain, scores))
     draw(found)
     tabulate(__file__, rows)
 
 
-def row(noise: str, count: int, cost: float, plain: Scores, scores: Scores) -> dict[str, object]:
+def row(noise: str, best_of: str, cost: float, plain: Scores, scores: Scores) -> dict[str, object]:
     change = "–" if noise == "plain" else interval(gain(plain, scores))
     return {
         "noise": noise,
-        "best of": count,
+        "best of": best_of,
         "denoiser calls": f"{cost:g}",
         "strict": f"{mean(scores):.3f}",
         "against plain, as many": change,
