@@ -162,7 +162,7 @@ class Objective(Part):
     target_steps: Steps | None = None
     target_guidance: float = OPEN
     checkpointing: bool = OPEN
-    group: Annotated[int, Field(ge=2)] = OPEN
+    group: Annotated[int, Field(ge=2, le=1024)] = OPEN
     sigma: Factor = OPEN
 
 

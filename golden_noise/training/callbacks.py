@@ -12,6 +12,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
+from golden_noise.errors import UserError
 from golden_noise.files import atomic_folder
 from golden_noise.npnet import AnyNPNet
 
@@ -51,6 +52,21 @@ class SaveNPNet(Callback):
 def _save(npnet: AnyNPNet, folder: Path) -> None:
     with atomic_folder(folder) as whole:
         npnet.save_pretrained(whole)
+
+
+class CheckMonitor(Callback):
+    """Refuses to train for a figure that the validation does not have, before the first step and not after an epoch."""
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks at what the validation's trial logged.
+
+        Raises:
+            UserError: the figure is not there.
+        """
+        wanted = getattr(trainer.checkpoint_callback, "monitor", None)
+        known = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))
+        if wanted is not None and wanted not in known:
+            raise UserError(f"objective.monitor={wanted}: the validation has no such figure, only {', '.join(known)}")
 
 
 class SampleGrid(Callback):

@@ -48,7 +48,7 @@ from golden_noise.tracking.wandb import (
     wandb_run,
     weights_artifact,
 )
-from golden_noise.training.callbacks import SampleGrid, SaveNPNet
+from golden_noise.training.callbacks import CheckMonitor, SampleGrid, SaveNPNet
 from golden_noise.training.card import write_card
 from golden_noise.training.checkpoints import LAST, AtomicCheckpointIO, resumable
 from golden_noise.training.facts import run_facts
@@ -211,6 +211,7 @@ def build_callbacks(
     callbacks = [c for c in chosen if logs or not isinstance(c, LearningRateMonitor)]
     if not config.trainer.get("fast_dev_run") and not any(isinstance(callback, SaveNPNet) for callback in callbacks):
         raise UserError("callbacks.save_npnet is missing: nothing would be left of the training")
+    callbacks.append(CheckMonitor())
     if config.sample_every_n_epochs:
         folder = Path(config.folder) / "samples"
         callbacks.append(SampleGrid(grid_sampler(config, data, pipeline), folder, config.sample_every_n_epochs))

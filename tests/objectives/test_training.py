@@ -71,6 +71,12 @@ def test_it_needs_prompts_alone(compose_job, tmp_path, objective, model):
     assert f"| objective | {objective.capitalize()}(" in (run / "npnet/best/README.md").read_text()
 
 
+def test_a_figure_that_no_validation_has_is_named_before_the_first_step(compose_job, tmp_path):
+    with pytest.raises(UserError, match=r"objective\.monitor=val/explained: .* only val/loss, val/penalty, val/reward"):
+        train(job(compose_job, "reward", "objective.monitor=val/explained"))
+    assert not (tmp_path / "run/npnet").exists() and not (tmp_path / "run/checkpoints").exists()
+
+
 @pytest.mark.parametrize("objective", ONLINE)
 def test_every_adapter_learns_and_nothing_else_changes(compose_job, pipeline, objective):
     config = job(compose_job, objective, "model=denoiser_lora")
