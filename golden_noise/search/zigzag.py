@@ -7,8 +7,8 @@ from torch import Tensor
 
 from golden_noise.errors import UserError
 from golden_noise.pipelines.base import Pipeline
-from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 from golden_noise.pipelines.path import SamplerPath
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 
 
 @dataclass(frozen=True)

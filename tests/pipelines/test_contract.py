@@ -24,9 +24,9 @@ from golden_noise.evaluation.job import evaluate
 from golden_noise.generation.job import generate
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.pipelines.base import Pipeline
+from golden_noise.pipelines.path import SamplerPath
 from golden_noise.pipelines.schedules import Flow
 from golden_noise.search.full_inversion import FullInversion
-from golden_noise.pipelines.path import SamplerPath
 from golden_noise.search.redenoise import Redenoise
 from golden_noise.search.rescale import Rescale
 from golden_noise.search.zigzag import Zigzag

@@ -9,9 +9,9 @@ from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
 from golden_noise.npnet import DenoiserNPNet
 from golden_noise.pipelines.hunyuan_dit import HunyuanDiTPipeline
+from golden_noise.pipelines.path import SamplerPath
 from golden_noise.pipelines.stable_diffusion_3 import SD3Pipeline
 from golden_noise.search.full_inversion import FullInversion
-from golden_noise.pipelines.path import SamplerPath
 from golden_noise.search.redenoise import Redenoise
 from golden_noise.search.zigzag import Zigzag
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
+from golden_noise.pipelines.path import SamplerPath, secant
 from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.search.full_inversion import FullInversion
-from golden_noise.pipelines.path import SamplerPath, secant
 from golden_noise.search.redenoise import Redenoise
 from golden_noise.search.zigzag import Zigzag
 
