@@ -122,7 +122,9 @@ def test_every_setting_decides_about_pairs_but_the_documented_ones():
     assert {"mode", "collection.batch_size", "pipeline.model.memory.offload"} <= {*found}
 
 
-@pytest.mark.parametrize("model", ["denoiser_lora", "svd_unet+unet", "low_frequency"])
+@pytest.mark.parametrize(
+    "model", ["denoiser_lora", "svd_unet+unet", pytest.param("low_frequency", marks=pytest.mark.slow)]
+)
 def test_every_setting_decides_about_a_training_but_the_documented_ones(model):
     """The miniature's pairs are collected on demand, so that what they are made of is among the settings."""
     config = composed("train", f"model={model}", "search=redenoise", "pipeline.model.source=ORG/NAME")

@@ -283,7 +283,7 @@ def _evaluate(plain):
     evaluate(OmegaConf.create(plain))
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_killed_at_random_moments_the_results_come_out_the_same(compose_job, npnets, tmp_path, killed_at_random, count):
     methods = ["evaluation.methods=[standard,search,npnet,shuffled]", f"npnet={npnets[0]}", "evaluation.batch_size=4"]
     plain = OmegaConf.to_container(compose_job("evaluate", *SMALL, *methods), resolve=True)

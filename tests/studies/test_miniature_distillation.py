@@ -98,6 +98,7 @@ def test_only_adapters_learn():
     assert learning and all("lora_" in name for name in learning)
 
 
+@pytest.mark.slow
 def test_an_interrupted_distillation_ends_like_one_in_one_go(tmp_path):
     whole = fit(stage(), tmp_path / "whole")
     with pytest.raises(StoppedError):
