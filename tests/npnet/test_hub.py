@@ -75,7 +75,7 @@ class Hub(BaseHTTPRequestHandler):
 OFFLINE = """
 from golden_noise.errors import UserError
 from golden_noise.npnet import checkpoint
-from golden_noise.npnet.conv import denoiser_conv_in
+from golden_noise.npnet.pretrained import denoiser_conv_in
 
 for load, source in ((checkpoint.load, "me/a"), (checkpoint.load, "me/a/b.pth"), (denoiser_conv_in, "me/a")):
     try:

@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from golden_noise.errors import UserError
 from golden_noise.npnet import NPNet, decompose
-from golden_noise.npnet.svd import to_noise
+from golden_noise.npnet.core.svd import to_noise
 
 LATENT, EMBEDS = (4, 8, 8), (5, 12)
 VIT = {
