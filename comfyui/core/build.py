@@ -1,0 +1,57 @@
+# Vendored from golden_noise/npnet/core/build.py by python -m golden_noise.npnet.vendor; do not edit.
+"""Networks of saved weights: whole, or not at all."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from .errors import UserError, one_line
+from .saved import Saved
+
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # not those that need a factor beside them
+Built = TypeVar("Built", bound=nn.Module)
+
+
+def build(network: type[Built], saved: Saved) -> Built:
+    """A network of a class, with saved options and weights, in float32 and evaluation mode.
+
+    Raises:
+        UserError: the weights are not those of such a network, or damaged.
+    """
+    try:
+        with torch.device("meta"):  # sizes that do not belong together could ask for any amount of memory
+            expected = network(**saved.options).state_dict()
+    except UserError as error:
+        raise UserError(f"{saved.source}: {error}") from error
+    except Exception as error:  # a stranger's config fails in every way
+        raise UserError(f"{saved.source} holds no {saved.class_name} ({one_line(error)})") from error
+    if reason := misfit(saved.weights, expected):
+        raise UserError(f"{saved.source} is no {saved.class_name}, or an incomplete one: {reason}")
+    if reason := not_numbers(saved.weights, expected):
+        raise UserError(f"{saved.source} is damaged: {reason}")
+    built = network(**saved.options).eval()
+    # Copies them: as they lie in a file they are not aligned in memory, on which the last bits of results depend.
+    built.load_state_dict(saved.weights)
+    return built
+
+
+def misfit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+    """Which weight is missing, unknown or of another shape; None if none is."""
+    for name in [*expected, *weights]:
+        have, want = (tuple(part[name].shape) if name in part else None for part in (weights, expected))
+        if have != want:
+            return f"{name} has shape {have} and should have {want}"
+    return None
+
+
+def not_numbers(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+    """Which of fitting weights has integers for floating point numbers or the reverse, or is not finite."""
+    for name, want in expected.items():
+        have = weights[name]
+        if (have.dtype in FLOATS) != want.is_floating_point():
+            return f"{name} holds {have.dtype} and should hold {want.dtype}"
+        if have.is_floating_point() and not have.isfinite().all():
+            return f"{name} does not hold finite floating point numbers"
+    return None
