@@ -29,8 +29,8 @@ def load(
         options: what published weights do not hold, see `published.understand`.
 
     Returns:
-        A module with `latent_shape` (C, H, W) and `embeds_shape` (L, D), called as `network(noise_BCHW, embeds_BLD)`;
-        or adapters, which need the denoiser that they were trained with.
+        A module with `latent_shape` (C, H, W), `embeds_shape` (L, D) and `trained_for`, called as
+        `network(noise_BCHW, embeds_BLD)`; or adapters, which need the denoiser that they were trained with.
 
     Raises:
         UserError: there is no such network, or it is damaged; one line, which names the file.

@@ -7,6 +7,7 @@ embedding, F features.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,7 @@ class LowFrequencyNetwork(nn.Module):
         check_count("depth", depth)
         check_choice("long_prompt", long_prompt, LONG_PROMPTS)
         self.latent_shape, self.embeds_shape = tuple(latent_shape), tuple(embeds_shape)
+        self.trained_for: dict[str, Any] = {}  # as far as a file says it, see `Saved`
         self.modes, self.norm_kept, self.long_prompt = modes, norm_kept, long_prompt
         numbers = channels * modes**2
         self.prompt = PromptPooling(embeds_shape[1], width)

@@ -107,7 +107,8 @@ def save(npnet: NPNet | DenoiserNPNet | LowFrequencyNPNet, target: str) -> None:
     """Saves an NPNet; see `write`."""
     name = type(npnet).__name__
     options = {option: value for option, value in npnet.config.items() if not option.startswith("_")}
-    write(Saved(name, {"_class_name": name, **options}, npnet.state_dict()), target)
+    known = getattr(npnet, "trained_for", {})
+    write(Saved(name, {"_class_name": name, **options}, npnet.state_dict(), known), target)
 
 
 def _is_weights(source: str, option: str) -> bool:

@@ -41,11 +41,14 @@ def _copy(file: Path, names: set[str]) -> str:
     """A module with relative imports in place of the package's."""
     text = IMPORT.sub(lambda found: f"{found[1]}.{found[2] or ''} import ", file.read_text("utf-8"))
     for node in ast.walk(ast.parse(text)):
-        imported = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-        if isinstance(node, ast.ImportFrom):
-            imported = imported if node.level and not node.module else [node.module or ""]
-            assert not node.level or set(imported) <= names, f"{file.name} imports {imported}, which is not copied"
-        assert not any(name.partition(".")[0] == PACKAGE.name for name in imported), f"{file.name} imports {imported}"
+        own = isinstance(node, ast.ImportFrom) and node.level > 0
+        if isinstance(node, ast.ImportFrom) and node.module:
+            modules = [node.module]
+        else:
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        for module in modules:
+            known = module in names if own else module.partition(".")[0] != PACKAGE.name
+            assert known, f"{file.name} imports {module}, which is not copied"
     return HEADER.format(file.relative_to(PACKAGE.parent).as_posix()) + text
 
 

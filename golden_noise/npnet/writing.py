@@ -26,21 +26,21 @@ def write(saved: Saved, target: str) -> None:
     Raises:
         UserError: the authors' form cannot hold this network, or the folder's name is that of a file.
     """
-    path = Path(target)
+    path, config = Path(target), {"_class_name": saved.class_name, **saved.options}
     weights = {name: value.detach().cpu().clone().contiguous() for name, value in saved.weights.items()}
     if path.suffix.lower() in AUTHORS:
         if difference := _difference(saved):
             raise UserError(f"{target}: {difference}; a folder, or a name that ends in .safetensors, holds any network")
         _save(path, _nested(_published(weights)))
     elif path.suffix.lower() == ONE_FILE:
-        described = {CONFIG: saved.config, TRAINED_FOR: saved.trained_for}
+        described = {CONFIG: config, TRAINED_FOR: saved.trained_for}
         metadata = {name: json.dumps(content) for name, content in described.items() if content}
         content = weights if _difference(saved) else _published(weights)
         _save(path, safetensors.torch.save(content, {"format": "pt", **metadata}))
     elif path.is_file():
         raise UserError(f"{target} is a file: give a folder, or a name that ends in .pth or .safetensors")
     else:
-        _save(path / IN_FOLDER[0], f"{json.dumps(saved.config, indent=2, sort_keys=True)}\n".encode())
+        _save(path / IN_FOLDER[0], f"{json.dumps(config, indent=2, sort_keys=True)}\n".encode())
         _save(path / IN_FOLDER[1], safetensors.torch.save(weights, {"format": "pt"}))
 
 

@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from golden_noise.errors import UserError, one_line
+from golden_noise.npnet.core.low_frequency import LowFrequencyNetwork
+from golden_noise.npnet.core.network import Network
 from golden_noise.npnet.core.saved import Saved
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # not those that need a factor beside them
-Built = TypeVar("Built", bound=nn.Module)
+Built = TypeVar("Built", bound=Network | LowFrequencyNetwork)
 
 
 def build(network: type[Built], saved: Saved) -> Built:
@@ -30,9 +32,11 @@ def build(network: type[Built], saved: Saved) -> Built:
         raise UserError(f"{saved.source} is no {saved.class_name}, or an incomplete one: {reason}")
     if reason := not_numbers(saved.weights, expected):
         raise UserError(f"{saved.source} is damaged: {reason}")
-    built = network(**saved.options).eval()
+    built = network(**saved.options)
+    built.eval()
     # Copies them: as they lie in a file they are not aligned in memory, on which the last bits of results depend.
     built.load_state_dict(saved.weights)
+    built.trained_for = saved.trained_for
     return built
 
 

@@ -82,6 +82,7 @@ class Network(nn.Module):
         if target == "absolute" and svd:
             raise UserError("target=absolute: the SVD branch moves the noise, set svd=false or another target")
         self.latent_shape, self.embeds_shape = tuple(latent_shape), tuple(embeds_shape)
+        self.trained_for: dict[str, Any] = {}  # as far as a file says it, see `Saved`
         self.target = target
         self.unit_variance, self.fit, self.long_prompt = unit_variance, fit, long_prompt
         arguments = backbone_args or {}
