@@ -48,6 +48,7 @@ NAMES = {
     "conv.": "residual_branch.",
     "": "",
 }
+OURS = ("residual_branch.", "svd_branch.", "text_injection.")
 QKV, TO_QKV = "unet_svd.attention.qkv.weight", [f"svd_branch.attention.to_{part}.weight" for part in "qkv"]
 ATTENTION = "unet_svd.attention."
 # The weights whose shapes give the sizes, and how many axes they have.
@@ -171,6 +172,8 @@ def _shapes(parts: set[str], weights: Weights, source: str, attention: bool) -> 
 
 def our_weights(weights: Weights, attention: bool) -> Weights:
     """The community's weights under NPNet's names, without those that have no influence."""
+    if any(name.startswith(OURS) for name in weights):  # of both kinds: one could hide the other
+        return weights
     unused = () if attention else (ATTENTION,)
     used = {n: value for n, value in weights.items() if not (UNUSED.match(n) or n.startswith(unused))}
     qkv = used.pop(QKV, None)

@@ -3,7 +3,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from .weight_files import damage, read_tensors
 
 IN_FOLDER = ("config.json", "diffusion_pytorch_model.safetensors")
 CLASSES = ("NPNet", "LowFrequencyNPNet", "DenoiserNPNet")
-# Keys of the metadata of a file that describes itself, each with an object as JSON: what config.json would hold, and
-# `Saved.trained_for`.
-CONFIG, TRAINED_FOR = "golden_noise", "golden_noise.trained_for"
+# The one key of the metadata of a file that describes itself: `Saved.config` as JSON. Of several keys safetensors would
+# change the order from one time to the next, and with it the file's bytes.
+METADATA = "golden_noise"
 # Options that can be chosen anew, since no weights depend on them.
 FREE = ("fit", "long_prompt", "unit_variance", "norm_kept")
 
@@ -29,15 +29,13 @@ class Saved:
 
     Attributes:
         source: where it is, for errors.
-        config: `_class_name`, one of CLASSES, and that class's options.
+        config: `_class_name`, one of CLASSES, that class's options, and `_trained_for` if it is known.
         weights: by the names that the class gives them.
-        trained_for: `pipeline` (its name), `steps` and `guidance`, as far as they are known.
     """
 
     source: str
     config: dict[str, Any]
     weights: dict[str, Tensor]
-    trained_for: dict[str, Any] = field(default_factory=dict)
 
     @property
     def class_name(self) -> str:
@@ -47,6 +45,12 @@ class Saved:
     def options(self) -> dict[str, Any]:
         """The config without what is not an option of the class."""
         return {name: value for name, value in self.config.items() if not name.startswith("_")}
+
+    @property
+    def trained_for(self) -> dict[str, Any]:
+        """`pipeline` (its name), `steps` and `guidance` of the training, as far as they are known."""
+        known = self.config.get("_trained_for")
+        return known if isinstance(known, dict) else {}
 
 
 def read(path: Path, source: str | None = None, **options: Any) -> Saved:
@@ -97,14 +101,14 @@ def _read_folder(folder: Path, source: str, options: dict[str, Any]) -> Saved:
 def _read_file(file: Path, source: str, options: dict[str, Any]) -> Saved:
     content = read_tensors(file, source)
     metadata = _metadata(file)
-    if CONFIG not in metadata:
+    if METADATA not in metadata:
         if isinstance(content, dict) and "pytorch-lightning_version" in content:
             raise UserError(_whose_checkpoint(file, source))
         return Saved(source, *published.understand(content, file.stat().st_size, source, options))
-    config = _config(metadata[CONFIG], source)
+    config = _config(metadata[METADATA], source)
     check_options(config, options, source)
     weights = published.our_weights(content, True) if published.is_published(content) else content
-    return Saved(source, config | options, weights, _object(metadata.get(TRAINED_FOR, "{}"), source))
+    return Saved(source, config | options, weights)
 
 
 def _metadata(file: Path) -> dict[str, str]:
@@ -115,20 +119,15 @@ def _metadata(file: Path) -> dict[str, str]:
 
 
 def _config(text: str | bytes, source: str) -> dict[str, Any]:
-    config = _object(text, source)
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{source} is damaged: its config is not JSON") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{source} is damaged: its config is no JSON object")
     if (name := config.get("_class_name", CLASSES[0])) not in CLASSES:
         raise UserError(f"no NPNet in {source}: it holds a {name}")
     return {"_class_name": name, **config}
-
-
-def _object(text: str | bytes, source: str) -> dict[str, Any]:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{source} is damaged: its config is not JSON") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{source} is damaged: its config is no JSON object")
-    return content
 
 
 def _whose_checkpoint(file: Path, source: str) -> str:

@@ -84,7 +84,8 @@ def read(source: str, option: str = "npnet", **options: Any) -> Saved:
     else:
         config, _ = (download(source, name, option) for name in IN_FOLDER)
     folder = config.parent if config else folder
-    return replace(core.read(folder, source, **options), trained_for=_trained_for(folder / "training.yaml"))
+    saved = core.read(folder, source, **options)
+    return replace(saved, config=saved.config | _trained_for(folder / "training.yaml"))
 
 
 def read_file(source: str, option: str = "npnet", **options: Any) -> Saved:
@@ -107,8 +108,8 @@ def save(npnet: NPNet | DenoiserNPNet | LowFrequencyNPNet, target: str) -> None:
     """Saves an NPNet; see `write`."""
     name = type(npnet).__name__
     options = {option: value for option, value in npnet.config.items() if not option.startswith("_")}
-    known = getattr(npnet, "trained_for", {})
-    write(Saved(name, {"_class_name": name, **options}, npnet.state_dict(), known), target)
+    known = {"_class_name": name, "_trained_for": getattr(npnet, "trained_for", {})}
+    write(Saved(name, known | options, npnet.state_dict()), target)
 
 
 def _is_weights(source: str, option: str) -> bool:
@@ -201,4 +202,4 @@ def _trained_for(config: Path) -> dict[str, Any]:
         facts = {"pipeline": pipeline["name"], "steps": pipeline["steps"], "guidance": pipeline["guidance"]}
     except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
         return {}
-    return {name: fact for name, fact in facts.items() if fact is not None}
+    return {"_trained_for": {name: fact for name, fact in facts.items() if fact is not None}}

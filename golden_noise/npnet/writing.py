@@ -10,7 +10,7 @@ import torch
 from golden_noise.errors import UserError
 from golden_noise.files import atomic_file
 from golden_noise.npnet.core.published import NAMES, PUBLISHED, QKV, TO_QKV, TOKENS, Weights
-from golden_noise.npnet.core.saved import CONFIG, IN_FOLDER, TRAINED_FOR, Saved
+from golden_noise.npnet.core.saved import IN_FOLDER, METADATA, Saved
 
 AUTHORS, ONE_FILE = (".pth", ".pt"), ".safetensors"
 
@@ -27,16 +27,16 @@ def write(saved: Saved, target: str) -> None:
         UserError: the authors' form cannot hold this network, or the folder's name is that of a file.
     """
     path, config = Path(target), {"_class_name": saved.class_name, **saved.options}
+    if saved.trained_for:
+        config["_trained_for"] = saved.trained_for
     weights = {name: value.detach().cpu().clone().contiguous() for name, value in saved.weights.items()}
     if path.suffix.lower() in AUTHORS:
         if difference := _difference(saved):
             raise UserError(f"{target}: {difference}; a folder, or a name that ends in .safetensors, holds any network")
         _save(path, _nested(_published(weights)))
     elif path.suffix.lower() == ONE_FILE:
-        described = {CONFIG: config, TRAINED_FOR: saved.trained_for}
-        metadata = {name: json.dumps(content) for name, content in described.items() if content}
         content = weights if _difference(saved) else _published(weights)
-        _save(path, safetensors.torch.save(content, {"format": "pt", **metadata}))
+        _save(path, safetensors.torch.save(content, {METADATA: json.dumps(config, sort_keys=True)}))
     elif path.is_file():
         raise UserError(f"{target} is a file: give a folder, or a name that ends in .pth or .safetensors")
     else:

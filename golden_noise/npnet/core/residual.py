@@ -81,7 +81,10 @@ class ResidualBranch(nn.Module):
 
 def _timm_model(name: str, arguments: Mapping[str, Any]) -> Any:
     """The model without its classifier, whose parameters no gradient would reach (an error under DDP)."""
-    import timm  # takes seconds, and only this branch needs it
+    try:
+        import timm  # takes seconds, and only this branch needs it
+    except ImportError as error:
+        raise UserError(f"backbone: {name} needs timm: pip install timm") from error
 
     if not timm.is_model(name):
         raise UserError(f"backbone: timm has no model '{name}'; see timm.list_models()")
