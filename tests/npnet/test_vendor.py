@@ -145,7 +145,6 @@ def add_published(cases: Cases) -> None:
     save_file(load_file(cases.folder / "described.safetensors"), cases.folder / "community.safetensors")
     for name in ("published.pth", "described.safetensors", "community.safetensors"):
         cases.add(name, npnet, cases.folder / name, inputs(npnet))
-    cases.add("published tile", npnet, cases.folder / "community.safetensors", inputs(npnet, (8, 12)), fit="tile")
 
 
 def test_the_copy_gives_the_same_golden_noise_without_this_package(tmp_path):

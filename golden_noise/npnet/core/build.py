@@ -1,10 +1,11 @@
 """Networks of saved weights: whole, or not at all."""
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from golden_noise.errors import UserError, one_line
 from golden_noise.npnet.core.low_frequency import LowFrequencyNetwork
@@ -15,6 +16,15 @@ FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # not th
 Built = TypeVar("Built", bound=Network | LowFrequencyNetwork)
 
 
+class OlderTimm(TorchFunctionMode):
+    """Lets timm before 1.0.21 build models of meta tensors: it reads the numbers of a `linspace` on the way."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Calls the function, this one on the CPU."""
+        device = {"device": "cpu"} if function is torch.linspace else {}
+        return function(*args, **{**(kwargs or {}), **device})
+
+
 def build(network: type[Built], saved: Saved) -> Built:
     """A network of a class, with saved options and weights, in float32 and evaluation mode.
 
@@ -22,7 +32,7 @@ def build(network: type[Built], saved: Saved) -> Built:
         UserError: the weights are not those of such a network, or damaged.
     """
     try:
-        with torch.device("meta"):  # sizes that do not belong together could ask for any amount of memory
+        with torch.device("meta"), OlderTimm():  # sizes that do not fit could ask for any amount of memory
             expected = network(**saved.options).state_dict()
     except UserError as error:
         raise UserError(f"{saved.source}: {error}") from error

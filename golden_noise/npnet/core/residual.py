@@ -95,5 +95,7 @@ def _timm_model(name: str, arguments: Mapping[str, Any]) -> Any:
         model: Any = timm.create_model(name, **arguments)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"backbone_args={dict(arguments)}: no {name} can be built ({first_line(error)})") from error
+    if not hasattr(model, "prune_intermediate_layers"):
+        raise UserError(f"backbone: timm {timm.__version__} gives no feature maps of {name}; timm 1.0.3 or newer may")
     model.prune_intermediate_layers(1, prune_head=True)
     return model

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from golden_noise.errors import UserError
 from golden_noise.npnet import LowFrequencyNPNet, NPNet, checkpoint
+from golden_noise.npnet.core.build import OlderTimm
 from golden_noise.npnet.core.load import load
 
 LATENT, EMBEDS = (4, 8, 8), (5, 12)
@@ -226,6 +227,13 @@ def test_places_without_a_network_are_refused(file, npnet, tmp_path):
     assert "diffusion_pytorch_model.safetensors is cut off" in refusal(tmp_path / "folder")
     (tmp_path / "folder/diffusion_pytorch_model.safetensors").unlink()
     assert "it has no diffusion_pytorch_model.safetensors" in refusal(tmp_path / "folder")
+
+
+def test_models_of_older_timm_can_be_tried_without_memory():
+    """They read how deep they are from a tensor."""
+    with torch.device("meta"), OlderTimm():
+        assert [x.item() for x in torch.linspace(0, 1, 3)] == [0, 0.5, 1]
+        assert torch.nn.Linear(10**6, 10**6).weight.is_meta
 
 
 def test_what_a_training_resumes_from_is_refused(tmp_path):
