@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from golden_noise.npnet import NPNet
-from golden_noise.npnet.residual import ResidualBranch
+from golden_noise.npnet.core.residual import ResidualBranch
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BATCH, REPEATS = 4, 5

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from golden_noise.npnet import NPNet, decompose
-from golden_noise.npnet.svd import decompose_raw, to_matrix
+from golden_noise.npnet.core.svd import decompose_raw, to_matrix
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LATENTS = {"4x8x8": (4, 8, 8), "4x128x128": (4, 128, 128)}

@@ -15,7 +15,7 @@ from experiments.study import SEEDS, SMOKE, identifier, miniature, tabulate
 from experiments.variants.run import networks as variants
 from golden_noise.noise import draw_noise
 from golden_noise.npnet import checkpoint
-from golden_noise.npnet.sizes import FITS
+from golden_noise.npnet.core.sizes import FITS
 from golden_noise.search.redenoise import Redenoise
 from golden_noise.shapes.prompts import draw_prompts
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from golden_noise import hub
+from golden_noise import hub, weight_files
 from golden_noise.device import DTYPES
 from golden_noise.errors import UserError, first_line
 
@@ -97,7 +97,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file is damaged, or holds other objects than tensors.
     """
-    content = hub.read_tensors(path, str(path))
+    content = weight_files.read_tensors(path, str(path))
     tensors = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise UserError(f"{path} holds other things than tensors: convert it to .safetensors")

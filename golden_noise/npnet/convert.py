@@ -1,7 +1,10 @@
-"""Converts NPNets between diffusers folders and the published forms: `python -m golden_noise.npnet.convert IN OUT`.
+"""Converts NPNets: `python -m golden_noise.npnet.convert IN OUT`.
 
-IN is a folder, a hub id, a `.pth` or `.safetensors` file, or ORG/NAME/FILE on the hub. OUT ends in `.pth` for the
-form of the paper's authors, in `.safetensors` for the community's, or is a folder.
+IN is a folder, a hub id, a `.safetensors` or `.pth` file, or ORG/NAME/FILE on the hub.
+
+OUT ends in `.safetensors` for one file that holds any network of this project and says itself how it is built, for
+ComfyUI and for `npnet=`. Programs that know the community's form read it too if the network is built as the published
+ones are. OUT ends in `.pth` for the form of the paper's authors. Anything else is a diffusers folder.
 """
 
 import argparse
@@ -10,6 +13,9 @@ from collections.abc import Sequence
 
 from golden_noise.errors import UserError
 from golden_noise.npnet import checkpoint
+from golden_noise.npnet.core.adapters import Adapters
+from golden_noise.npnet.core.load import assemble
+from golden_noise.npnet.writing import write
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -25,14 +31,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     built.add_argument("--attention", choices=["true", "false"], help="false: trained as svd_unet+unet")
     built.add_argument("--target", dest="predicts", help="absolute: trained as vit; difference: as e_unet")
     options = parser.parse_args(arguments)
+    told = {"attention": options.attention and options.attention == "true", "target": options.predicts}
     try:
-        attention = None if options.attention is None else options.attention == "true"
-        npnet = checkpoint.load(options.source, "IN", attention=attention, target=options.predicts)
-        checkpoint.save(npnet, options.target)
+        known = {name: value for name, value in told.items() if value is not None}
+        saved = checkpoint.read(options.source, "IN", **known)
+        network = assemble(saved)  # refuses what could not be loaded again
+        write(saved, options.target)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    print(f"{options.target}: noise {npnet.latent_shape}, prompts {npnet.embeds_shape}")
+    if isinstance(network, Adapters):
+        print(f"{options.target}: adapters of rank {network.config['rank']} for a denoiser")
+    else:
+        print(f"{options.target}: noise {network.latent_shape}, prompts {network.embeds_shape}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,9 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from golden_noise.errors import UserError, first_line
+from golden_noise.npnet.core.adapters import adapters
+from golden_noise.npnet.core.build import misfit
+from golden_noise.npnet.core.saved import Saved
 from golden_noise.npnet.strict import StrictModel
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.prompt_embedding import PromptEmbedding
@@ -88,6 +91,16 @@ class DenoiserNPNet(StrictModel):
             UserError: what is saved does not fit the pipeline's denoiser.
         """
         return super().from_pretrained(pretrained_model_name_or_path, pipeline=pipeline, **kwargs)
+
+    @classmethod
+    def from_saved(cls, saved: Saved, pipeline: Pipeline) -> Self:
+        """As `from_pretrained`, of what is in one file."""
+        adapters(saved)  # refuses what belongs to no denoiser at all
+        npnet = cls(pipeline, **saved.options).eval()
+        if reason := misfit(saved.weights, npnet.state_dict()):
+            raise cls._misfit(saved.source, reason)
+        npnet.load_state_dict(saved.weights)
+        return npnet
 
     @property
     def denoiser(self) -> Any:

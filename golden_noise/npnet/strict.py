@@ -1,8 +1,10 @@
 """A diffusers model that is loaded whole or not at all: the base of every NPNet."""
 
+from collections.abc import Callable, Mapping
 from os import PathLike
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+import torch
 from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor
 
@@ -19,6 +21,12 @@ class StrictModel(ModelMixin, ConfigMixin):
 
     diffusers itself fills what is missing with random numbers, and casts integers.
     """
+
+    if TYPE_CHECKING:  # what diffusers gives it
+        config: Mapping[str, Any]
+        device: torch.device
+        dtype: torch.dtype
+        save_pretrained: Callable[..., None]
 
     config_name = "config.json"
     # Loaded values are copied into the parameters. Those as they lie in a file are not aligned in memory, on which the

@@ -18,7 +18,8 @@ from transformers import PreTrainedTokenizerBase
 
 from golden_noise.device import device_type, dtype_name
 from golden_noise.errors import UserError, first_line
-from golden_noise.hub import damage, hide_reading, hub_problem, locate, why_missing
+from golden_noise.hub import hide_reading, hub_problem, locate, why_missing
+from golden_noise.weight_files import damage
 
 OPTION = "pipeline.model.source"
 TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"  # transformers' name for that warning

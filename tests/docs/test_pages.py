@@ -26,6 +26,7 @@ TOOLS = {
     "golden_noise pairs": "golden_noise.cli.pairs",
     "golden_noise sweeps": "golden_noise.sweeps.commands",
     "golden_noise.npnet.convert": "golden_noise.npnet.convert",
+    "golden_noise.npnet.vendor": "golden_noise.npnet.vendor",
     "experiments": "experiments.__main__",
 }
 MODULES = [case for case in COMMANDS if case.values[1].program in TOOLS]

@@ -5,7 +5,7 @@ from hydra.utils import instantiate
 
 from golden_noise.errors import UserError
 from golden_noise.generation.network import load_npnet
-from golden_noise.npnet import DenoiserNPNet, LowFrequencyNPNet, NPNet
+from golden_noise.npnet import DenoiserNPNet, LowFrequencyNPNet, NPNet, checkpoint
 from golden_noise.pipelines.lazy import LazyPipeline
 
 
@@ -35,6 +35,17 @@ def test_adapters_take_any_size_and_nothing_to_fit_it(job, tmp_path):
     assert isinstance(load(config), DenoiserNPNet)
     with pytest.raises(UserError, match=r"fit=tile: .* takes any size"):
         load(job(tmp_path / "npnet", "fit=tile"))
+
+
+def test_one_file_stands_for_its_network(job, tmp_path):
+    config = job(tmp_path / "npnet.safetensors")
+    for npnet in (DenoiserNPNet(instantiate(config.pipeline.model), rank=4), LowFrequencyNPNet((4, 8, 8), (16, 128))):
+        checkpoint.save(npnet, str(tmp_path / "npnet.safetensors"))
+        assert type(load(config)) is type(npnet)
+    checkpoint.save(NPNet((4, 16, 16), (16, 128)), str(tmp_path / "npnet.safetensors"))
+    assert load(job(tmp_path / "npnet.safetensors", "fit=tile")).fit == "tile"
+    with pytest.raises(UserError, match=r"latent_shape \(4, 16, 16\).*\(4, 8, 8\)"):
+        load(config)
 
 
 def test_low_frequencies_take_any_size_that_has_them(job, tmp_path):

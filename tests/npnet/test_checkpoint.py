@@ -257,7 +257,7 @@ def test_other_files_are_refused(small, monkeypatch):
         "surprise has shape": content | {"surprise": torch.zeros(1)},
         "no unet_embedding": [1, 2],
         "alpha does not hold finite": content | {"alpha": torch.tensor([float("nan")])},
-        "mlp1.0.weight does not hold finite": replaced(content, torch.ones(64, 32, dtype=torch.int64)),
+        "mlp1.0.weight holds torch.int64 and should hold": replaced(content, torch.ones(64, 32, dtype=torch.int64)),
         "it holds more than tensors": replaced(content, torch.ones(64, 32).to_sparse()),
         "an odd one": replaced(content, torch.ones(64, 0)),
         "larger than the file": replaced(content, torch.ones(1).expand(64, 10**10)),

@@ -15,7 +15,7 @@ COMMIT = "0" * 40
 SCRIPT = """
 import torch
 from golden_noise.errors import UserError
-from golden_noise.npnet import NPNet, checkpoint
+from golden_noise.npnet import NPNet, checkpoint, convert
 
 npnet = NPNet((4, 8, 8), (5, 12)).eval()
 torch.nn.init.normal_(npnet.svd_branch.mlp4[-1].weight)
@@ -23,6 +23,8 @@ npnet.push_to_hub("me/npnet")
 inputs = torch.randn(2, 4, 8, 8), torch.randn(2, 5, 12)
 assert torch.equal(NPNet.from_pretrained("me/npnet")(*inputs), npnet(*inputs))
 assert torch.equal(checkpoint.load("me/npnet", fit="tile")(*inputs), npnet(*inputs))
+convert.main(["me/npnet", "npnet.safetensors"])
+assert torch.equal(checkpoint.load("npnet.safetensors")(*inputs), npnet(*inputs))
 for source in ("me/none", "me/none/weights.pth"):
     try:
         checkpoint.load(source)
@@ -75,7 +77,7 @@ class Hub(BaseHTTPRequestHandler):
 OFFLINE = """
 from golden_noise.errors import UserError
 from golden_noise.npnet import checkpoint
-from golden_noise.npnet.conv import denoiser_conv_in
+from golden_noise.npnet.pretrained import denoiser_conv_in
 
 for load, source in ((checkpoint.load, "me/a"), (checkpoint.load, "me/a/b.pth"), (denoiser_conv_in, "me/a")):
     try:
@@ -100,7 +102,7 @@ def run(script, endpoint, folder):
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
     environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(folder), "HF_TOKEN": "none", "no_proxy": "127.0.0.1"}
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -109,7 +111,8 @@ def test_pushed_and_loaded_it_is_the_same(hub, tmp_path):
     done = run(SCRIPT, f"http://127.0.0.1:{hub.server_port}", tmp_path)
     assert set(Hub.files) == {"config.json", "diffusion_pytorch_model.safetensors", "README.md"}
     lines = done.stdout.splitlines()
-    assert len(lines) == 2 and "no NPNet in me/none" in lines[0] and "me/none/weights.pth" in lines[1]
+    assert len(lines) == 3 and lines[0] == "npnet.safetensors: noise (4, 8, 8), prompts (5, 12)"
+    assert "no NPNet in me/none" in lines[1] and "me/none/weights.pth" in lines[2]
 
 
 def test_a_hub_that_does_not_answer_is_said_once_and_at_once(tmp_path):

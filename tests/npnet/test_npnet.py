@@ -1,12 +1,15 @@
 """NPNet as a whole, one suite over its variants."""
 
+from inspect import signature
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from golden_noise.errors import UserError
 from golden_noise.npnet import NPNet, decompose
-from golden_noise.npnet.svd import to_noise
+from golden_noise.npnet.core.network import Network
+from golden_noise.npnet.core.svd import to_noise
 
 LATENT, EMBEDS = (4, 8, 8), (5, 12)
 VIT = {
@@ -387,6 +390,10 @@ def test_wrong_shapes_are_refused(noise_shape, embeds_shape, message):
         ({"backbone": "vit_none"}, "backbone: .*vit_none"),
         ({"backbone": "resnet10t", "pretrained": "/nowhere.pth"}, "pretrained: .*/nowhere.pth"),
         ({"backbone": "resnet10t", "backbone_args": {"colour": 1}}, "backbone_args=.*colour"),
+        (
+            {"backbone": "resnet10t", "backbone_args": {"checkpoint_path": "x.pth"}},
+            "backbone_args: checkpoint_path is no",
+        ),
         ({**VIT, "backbone_size": 16}, r"backbone: .*\(4, 8, 8\): Input height"),
         ({"backbone": "resnet10t", "backbone_size": 70, "layout": "rows"}, "backbone: .*layout"),
     ],
@@ -394,6 +401,12 @@ def test_wrong_shapes_are_refused(noise_shape, embeds_shape, message):
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         NPNet(LATENT, EMBEDS, **options)
+
+
+def test_its_options_are_those_of_the_core():
+    own, core = (dict(signature(kind.__init__).parameters) for kind in (NPNet, Network))
+    assert own.pop("pretrained").default is False
+    assert list(own.items()) == list(core.items())
 
 
 def test_loading_never_asks_for_pretrained_weights(tmp_path):

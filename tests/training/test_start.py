@@ -106,6 +106,14 @@ def test_low_frequencies_of_another_size_are_a_start(compose_job, trained, tmp_p
         build(compose_job("train", *LOW, f"npnet={tmp_path}/first", "pipeline.latent_shape=[4,3,8]"))
 
 
+@pytest.mark.parametrize("model", ["svd_unet", "low_frequency", "denoiser_lora"])
+def test_one_file_is_a_start_too(compose_job, trained, tmp_path, model):
+    first = trained(f"model={model}")
+    checkpoint.save(first, str(tmp_path / "first.safetensors"))
+    start = build(compose_job("train", *SMALL, f"model={model}", f"npnet={tmp_path}/first.safetensors"))
+    assert start.training and same(start, first)
+
+
 def test_published_weights_are_a_start_too(compose_job, tmp_path):
     npnet = disturbed(
         NPNet(

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from golden_noise.errors import UserError
 
 SVD = tuple[Tensor, Tensor, Tensor]
+INCOMPLETE = ("mps", "xpu", "privateuseone")  # Apple's and Intel's GPUs, and DirectML
 
 
 def to_matrix(noise_BCHW: Tensor) -> Tensor:
@@ -53,8 +54,7 @@ def decompose(noise_BCHW: Tensor) -> SVD:
         UserError: the noise holds NaN or infinity.
     """
     device = noise_BCHW.device
-    # Apple's GPUs have neither float64 nor eigh.
-    matrix_Bmn = to_matrix(noise_BCHW.to("cpu" if device.type == "mps" else device).double())
+    matrix_Bmn = to_matrix(_computable(noise_BCHW).double())
     wide = matrix_Bmn.shape[1] <= matrix_Bmn.shape[2]
     matrix_Bkl = matrix_Bmn if wide else matrix_Bmn.mT
     try:
@@ -81,9 +81,14 @@ def decompose_raw(noise_BCHW: Tensor) -> SVD:
         As `decompose`.
     """
     u_Bmk, s_Bk, vh_Bkn = decompose(noise_BCHW)
-    raw_Bmk = torch.linalg.svd(to_matrix(noise_BCHW.float()), full_matrices=False).U
+    raw_Bmk = torch.linalg.svd(to_matrix(_computable(noise_BCHW).float()), full_matrices=False).U.to(u_Bmk.device)
     sign_Bk = 1 - 2 * ((u_Bmk * raw_Bmk).sum(dim=1) < 0).to(u_Bmk.dtype)
     return u_Bmk * sign_Bk[:, None, :], s_Bk, vh_Bkn * sign_Bk[:, :, None]
+
+
+def _computable(noise_BCHW: Tensor) -> Tensor:
+    """The noise, on the CPU if its device may lack float64, `eigh` or `svd`."""
+    return noise_BCHW.cpu() if noise_BCHW.device.type in INCOMPLETE else noise_BCHW
 
 
 def fix_signs(u_Bmk: Tensor, vh_Bkn: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,6 +114,29 @@ def fix_signs(u_Bmk: Tensor, vh_Bkn: Tensor) -> tuple[Tensor, Tensor]:
 
 def _mlp(width_in: int, hidden: int, width_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width_in, hidden), nn.ReLU(), nn.Linear(hidden, width_out))
+
+
+class SelfAttention(nn.Module):
+    """Self-attention of several heads, without a bias in what makes queries, keys and values.
+
+    Args:
+        width: of a row, which the heads share.
+        heads: their number, a divisor of the width.
+    """
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.to_q, self.to_k, self.to_v = (nn.Linear(width, width, bias=False) for _ in range(3))
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])  # a list for the sake of its name in files
+
+    def forward(self, rows_BNF: Tensor) -> Tensor:
+        """(B, N, F) -> (B, N, F)."""
+        q, k, v = (
+            layer(rows_BNF).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for layer in (self.to_q, self.to_k, self.to_v)
+        )
+        return self.to_out[0](F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class SVDBranch(nn.Module):
@@ -142,7 +170,7 @@ class SVDBranch(nn.Module):
         self.mlp1 = _mlp(m, 64, k)
         self.mlp2 = _mlp(n, 64, k)
         self.mlp3 = nn.Linear(k, k)
-        self.attention = Attention(k, heads=heads, dim_head=k // heads, bias=False) if attention else None
+        self.attention = SelfAttention(k, heads) if attention else None
         self.mlp4 = _mlp(k, 1024, k)
         for parameter in self.mlp4[-1].parameters():
             nn.init.zeros_(parameter)

@@ -1,3 +1,4 @@
+# Vendored from golden_noise/npnet/core/published.py by python -m golden_noise.npnet.vendor; do not edit.
 """Weights in the forms that the paper's authors and the community publish.
 
 The authors publish `.pth` files, a dict of `unet_embedding` (residual branch), `unet_svd`, `embeeding` (text
@@ -5,25 +6,19 @@ injection), `alpha` and `beta`. The community's `.safetensors` files flatten it 
 `text_embedding.*`, `alpha` and `beta`, the names used here. Both hold the variant `svd_unet+unet` on a whole Swin-T.
 
 The authors' training code writes the same for that variant, and `unet` and `embeeding` for the others, with `alpha` for
-`svd_unet`. What such a file does not hold, the caller of `load` must give.
+`svd_unet`. What such a file does not hold, the caller of `understand` must give.
 """
 
 import re
-from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from golden_noise.errors import UserError
-from golden_noise.files import atomic_file
-from golden_noise.hub import fetch_file, read_tensors
-from golden_noise.npnet.npnet import NPNet
+from .errors import UserError
 
 Weights = dict[str, Tensor]
 
-AUTHORS, COMMUNITY = (".pth", ".pt"), ".safetensors"
 TOKENS = 77  # CLIP's; the files hold the product of tokens and width only
 SIDE = 128  # of the noise, where no shape in a file gives it: the authors train on 1024 x 1024 pixels
 # What a whole published NPNet is, beside its shapes.
@@ -53,6 +48,7 @@ NAMES = {
     "conv.": "residual_branch.",
     "": "",
 }
+OURS = ("residual_branch.", "svd_branch.", "text_injection.")
 QKV, TO_QKV = "unet_svd.attention.qkv.weight", [f"svd_branch.attention.to_{part}.weight" for part in "qkv"]
 ATTENTION = "unet_svd.attention."
 # The weights whose shapes give the sizes, and how many axes they have.
@@ -70,65 +66,32 @@ UNUSED = re.compile(r"unet_embedding\.swin\.head\.|unet_svd\.bn\.|.*\.(relative_
 WRAPPERS = ("module", "_orig_mod")  # what DistributedDataParallel and torch.compile put into names
 
 
-def is_published(source: str) -> bool:
-    """Whether a source is named as published weights are."""
-    return Path(source).suffix.lower() in (*AUTHORS, COMMUNITY)
-
-
-def load(source: str, option: str = "npnet", **options: Any) -> NPNet:
-    """Loads published weights, in evaluation mode. The variant and its sizes are read from names and shapes.
+def understand(content: Any, size: int, source: str, options: dict[str, Any]) -> tuple[dict[str, Any], Weights]:
+    """The options of NPNet and the weights under its names, both read from names and shapes.
 
     Args:
-        source: a file, whatever its name, or ORG/NAME/FILE on the hub.
-        option: the setting that gave `source`, for errors.
+        content: what a file holds.
+        size: of the file, in bytes.
+        source: of it, for errors.
         options: those of NPNet that have no weights, and those that no file holds. `attention=False`: trained by the
             authors' code for `svd_unet+unet`, which leaves attention out yet stores it. `target`: trained by that code
             for `vit` (`absolute`) or for `e_unet` (`difference`). `latent_shape`: not 1024 x 1024 pixels.
 
     Raises:
-        UserError: no such file, it holds anything else, or an option has to be given.
+        UserError: the file holds anything else, or an option has to be given.
     """
-    file = fetch_file(source, option)
-    parts, weights = _by_part(_read(file, source))
+    parts, weights = _by_part(_flatten(content, size, source))
     config = _architecture(parts, weights, source, options)
-    ours = _our_weights(weights, config["attention"])
-    with torch.device("meta"):  # sizes that do not belong together could ask for any amount of memory
-        expected = NPNet(**config).state_dict()
-    for name in [*expected, *ours]:
-        have, want = (tuple(part[name].shape) if name in part else None for part in (ours, expected))
-        if have != want:
-            raise UserError(f"{source} is not a published NPNet: {name} has shape {have} and should have {want}")
-        counts = not expected[name].is_floating_point()  # of BatchNorm
-        if not (counts or (ours[name].is_floating_point() and ours[name].isfinite().all())):
-            raise UserError(f"{source} is damaged: {name} does not hold finite floating point numbers")
-    npnet = NPNet(**config).eval()
-    npnet.load_state_dict(ours)
-    return npnet
+    return {"_class_name": "NPNet", **config}, our_weights(weights, config["attention"])
 
 
-def save(npnet: NPNet, target: Path) -> None:
-    """Saves an NPNet: `.pth` as the authors do, `.safetensors` as the community does.
-
-    What the published network holds without using it is filled in, with zeros where nothing is normalised, so
-    that its own code loads the file.
-
-    Raises:
-        UserError: the published forms cannot hold this NPNet.
-    """
-    weights = _published_weights(npnet, target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(target) as file:
-        if target.suffix.lower() == COMMUNITY:
-            file.write(safetensors.torch.save(weights))
-        else:
-            torch.save(_nested(weights), file)
+def is_published(weights: Weights) -> bool:
+    """Whether weights have the community's names."""
+    return "unet_svd.mlp4.2.weight" in weights
 
 
-def _read(file: Path, source: str) -> Weights:
+def _flatten(content: Any, size: int, source: str) -> Weights:
     """The weights under the community's names, but `unet.*` as the authors' training code calls it."""
-    content = read_tensors(file, source)
-    if isinstance(content, dict) and "pytorch-lightning_version" in content:
-        raise UserError(_whose_checkpoint(file, source))
     weights: Weights = {}
     for part, value in content.items() if isinstance(content, dict) else ():
         for key, tensor in value.items() if isinstance(value, dict) else [("", value)]:
@@ -138,16 +101,9 @@ def _read(file: Path, source: str) -> Weights:
             weights[name] = tensor
     if not all(isinstance(value, Tensor) and _is_plain(value) for value in weights.values()):
         raise UserError(f"{source} is not a published NPNet: it holds more than tensors")
-    if sum(tensor.nbytes for tensor in weights.values()) > file.stat().st_size:  # repeated by strides
+    if sum(tensor.nbytes for tensor in weights.values()) > size:  # repeated by strides
         raise UserError(f"{source} is not a published NPNet: its tensors are larger than the file")
     return weights
-
-
-def _whose_checkpoint(file: Path, source: str) -> str:
-    run = file.absolute().parents[1]
-    if (run / "npnet/best/config.json").is_file():
-        return f"{source} is what a training resumes from: give the folder of its run, {run}"
-    return f"{source} is what a training resumes from: let it end, and give the folder of its run"
 
 
 def _plain_name(name: str) -> str:
@@ -214,14 +170,16 @@ def _shapes(parts: set[str], weights: Weights, source: str, attention: bool) -> 
     return {"latent_shape": shape, "embeds_shape": [TOKENS, numbers // TOKENS]}
 
 
-def _our_weights(weights: Weights, attention: bool) -> Weights:
-    """The weights under NPNet's names, without those that have no influence."""
+def our_weights(weights: Weights, attention: bool) -> Weights:
+    """The community's weights under NPNet's names, without those that have no influence."""
+    if any(name.startswith(OURS) for name in weights):  # of both kinds: one could hide the other
+        return weights
     unused = () if attention else (ATTENTION,)
     used = {n: value for n, value in weights.items() if not (UNUSED.match(n) or n.startswith(unused))}
     qkv = used.pop(QKV, None)
     ours = {_our_name(name): value for name, value in used.items()}
     if qkv is not None:
-        ours |= dict(zip(TO_QKV, qkv.chunk(3), strict=True))
+        ours |= dict(zip(TO_QKV, torch.atleast_1d(qkv).tensor_split(3), strict=True))
     bias, mean = "residual_branch.conv1.bias", "residual_branch.norm.running_mean"
     if bias in ours and mean in ours and ours[bias].shape == ours[mean].shape:
         ours[mean] = ours[mean] - ours.pop(bias)  # the norm behind it subtracts it again, NPNet has none
@@ -231,37 +189,3 @@ def _our_weights(weights: Weights, attention: bool) -> Weights:
 def _our_name(name: str) -> str:
     prefix = next(prefix for prefix in NAMES if name.startswith(prefix))
     return NAMES[prefix] + name.removeprefix(prefix)
-
-
-def _their_name(name: str) -> str:
-    theirs, ours = next((theirs, ours) for theirs, ours in NAMES.items() if name.startswith(ours))
-    return theirs + name.removeprefix(ours)
-
-
-def _published_weights(npnet: NPNet, target: Path) -> Weights:
-    for option, value in PUBLISHED.items():
-        have = npnet.config[option]
-        if have != value and not (option == "backbone_args" and not have):
-            raise UserError(f"{target}: the published form needs {option}={value}, this NPNet has {option}={have}")
-    if npnet.embeds_shape[0] != TOKENS:
-        raise UserError(f"{target}: the published form needs {TOKENS} tokens, this NPNet reads {npnet.embeds_shape[0]}")
-    ours = {name: value.detach().cpu().contiguous() for name, value in npnet.state_dict().items()}
-    qkv = torch.cat([ours.pop(name) for name in TO_QKV])
-    theirs = {_their_name(name): value for name, value in ours.items()} | {QKV: qkv}
-    features, k = len(ours["residual_branch.backbone.norm.weight"]), qkv.shape[1]
-    theirs |= {
-        "unet_embedding.swin.head.fc.weight": torch.zeros(1000, features),
-        "unet_embedding.swin.head.fc.bias": torch.zeros(1000),
-    }
-    norm = torch.nn.BatchNorm2d(k).state_dict()
-    return theirs | {f"unet_svd.bn.{name}": value for name, value in norm.items()}
-
-
-def _nested(weights: Weights) -> dict[str, Any]:
-    """The community's names as those of the authors."""
-    nested: dict[str, Any] = {name: weights[name] for name in ("alpha", "beta")}
-    for part in ("unet_embedding", "unet_svd", "text_embedding"):
-        prefix = f"{part}."
-        theirs = "embeeding" if part == "text_embedding" else part
-        nested[theirs] = {n.removeprefix(prefix): value for n, value in weights.items() if n.startswith(prefix)}
-    return nested

@@ -8,8 +8,8 @@ import torch
 
 from golden_noise.errors import UserError
 from golden_noise.npnet import NPNet
-from golden_noise.npnet import text as npnet_text
-from golden_noise.npnet.sizes import FITS
+from golden_noise.npnet.core import text as npnet_text
+from golden_noise.npnet.core.sizes import FITS
 
 TRAINED, EMBEDS = (4, 8, 8), (5, 12)
 SIZES = [(8, 16), (16, 16), (24, 8), (12, 20), (9, 8), (4, 4), (4, 20), (6, 8), (1, 17), (7, 3)]

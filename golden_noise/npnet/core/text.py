@@ -3,16 +3,17 @@
 import warnings
 from collections.abc import Sequence
 from functools import cache
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
-from diffusers.models.normalization import AdaGroupNorm
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 LongPrompt = Literal["truncate", "average", "chain"]
+LONG_PROMPTS = get_args(LongPrompt)
 
 
-class TextInjection(AdaGroupNorm):
+class TextInjection(nn.Module):
     """`t = (1 + scale(p)) * GroupNorm(x) + shift(p)`, scale and shift per channel, linear in the prompt p.
 
     Args:
@@ -22,11 +23,13 @@ class TextInjection(AdaGroupNorm):
 
     def __init__(self, channels: int, embeds_shape: Sequence[int]):
         tokens, width = embeds_shape
-        super().__init__(tokens * width, channels, num_groups=1, eps=1e-6)
+        super().__init__()
+        self.linear = nn.Linear(tokens * width, 2 * channels)
 
     def forward(self, noise_BCHW: Tensor, embeds_BLD: Tensor) -> Tensor:
         """Returns t, shaped as the noise."""
-        return super().forward(noise_BCHW, torch.flatten(embeds_BLD, 1))
+        scale, shift = self.linear(embeds_BLD.flatten(1))[:, :, None, None].chunk(2, dim=1)
+        return F.group_norm(noise_BCHW, 1, eps=1e-6) * (1 + scale) + shift
 
 
 def shorten(embeds_BLD: Tensor, tokens: int, how: LongPrompt) -> list[Tensor]:

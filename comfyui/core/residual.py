@@ -1,15 +1,15 @@
+# Vendored from golden_noise/npnet/core/residual.py by python -m golden_noise.npnet.vendor; do not edit.
 """Residual branch: an image backbone reads the noise with the prompt injected (arXiv 2411.09502)."""
 
 from collections.abc import Mapping, Sequence
-from pickle import UnpicklingError
+from inspect import signature
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from golden_noise.errors import UserError, first_line
-from golden_noise.npnet.conv import Pretrained
+from .errors import UserError, first_line
 
 
 class ResidualBranch(nn.Module):
@@ -27,10 +27,9 @@ class ResidualBranch(nn.Module):
         layout: `map` reads the features as the F maps of size h x w that they are. `rows` reads the h rows as
             channels and resizes (w, F) to the noise's size. That is a mistake of the published network, which
             fed channels-last features to a convolution; its weights need it.
-        pretrained: True downloads timm's weights for the backbone, a path names a file of them.
 
     Raises:
-        UserError: timm has no such model, it cannot read this noise, unknown layout, or no such weights.
+        UserError: timm has no such model, it cannot read this noise, or unknown layout.
     """
 
     def __init__(
@@ -40,12 +39,11 @@ class ResidualBranch(nn.Module):
         backbone_args: Mapping[str, Any],
         backbone_size: int | None,
         layout: Literal["map", "rows"] = "map",
-        pretrained: Pretrained = False,
     ):
         super().__init__()
         if layout not in ("map", "rows"):
             raise UserError(f"layout: must be map or rows, got '{layout}'")
-        model = _timm_model(backbone, backbone_args, pretrained)
+        model = _timm_model(backbone, backbone_args)
         last, channels = model.feature_info[-1], latent_shape[0]
         rows = (backbone_size or latent_shape[1]) // last["reduction"]
         self.backbone_size, self.layout = backbone_size, layout
@@ -82,32 +80,23 @@ class ResidualBranch(nn.Module):
         return F.interpolate(self.conv_out(features), size=x_BCHW.shape[-2:], mode="nearest")
 
 
-def _timm_model(name: str, arguments: Mapping[str, Any], pretrained: Pretrained) -> Any:
+def _timm_model(name: str, arguments: Mapping[str, Any]) -> Any:
     """The model without its classifier, whose parameters no gradient would reach (an error under DDP)."""
-    import timm  # takes seconds, and only this branch needs it
+    try:
+        import timm  # takes seconds, and only this branch needs it
+    except ImportError as error:
+        raise UserError(f"backbone: {name} needs timm: pip install timm") from error
 
     if not timm.is_model(name):
         raise UserError(f"backbone: timm has no model '{name}'; see timm.list_models()")
-    if not isinstance(pretrained, bool | str):
-        raise UserError("pretrained: a timm backbone needs true, false or a file of weights")
+    # Arguments of timm's function and not of the model: one names a file, which older timm unpickles.
+    if foreign := sorted(arguments.keys() & signature(timm.create_model).parameters.keys()):
+        raise UserError(f"backbone_args: {foreign[0]} is not an argument of a model, leave it out")
     try:
-        model: Any = timm.create_model(name, pretrained=pretrained is True, **arguments)
-    except OSError as error:
-        raise UserError(f"pretrained: cannot download {name} ({first_line(error)})") from error
+        model: Any = timm.create_model(name, **arguments)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"backbone_args={dict(arguments)}: no {name} can be built ({first_line(error)})") from error
+    if not hasattr(model, "prune_intermediate_layers"):
+        raise UserError(f"backbone: timm {timm.__version__} gives no feature maps of {name}; timm 1.0.3 or newer may")
     model.prune_intermediate_layers(1, prune_head=True)
-    if isinstance(pretrained, str):
-        _load_backbone(model, name, pretrained)
     return model
-
-
-def _load_backbone(model: Any, name: str, file: str) -> None:
-    from timm.models import load_checkpoint
-
-    try:
-        missing = load_checkpoint(model, file, strict=False).missing_keys  # the file may hold a classifier
-    except (OSError, RuntimeError, UnpicklingError) as error:
-        raise UserError(f"pretrained: {file} holds no weights of timm's {name}, or there is no such file") from error
-    if missing:
-        raise UserError(f"pretrained: {file} holds no weights of timm's {name}: it lacks {missing[0]}")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from golden_noise.errors import UserError
-from golden_noise.npnet.svd import SVDBranch, decompose, decompose_raw, fix_signs, to_matrix, to_noise
+from golden_noise.npnet.core.svd import SVDBranch, decompose, decompose_raw, fix_signs, to_matrix, to_noise
 
 SHAPES = st.tuples(st.sampled_from([2, 4, 6, 16]), st.integers(1, 9), st.integers(1, 9))
 

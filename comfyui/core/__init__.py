@@ -1,0 +1,6 @@
+# Vendored from golden_noise/npnet/core/__init__.py by python -m golden_noise.npnet.vendor; do not edit.
+"""What predicts golden noise, in torch alone: the networks, and files that hold them.
+
+Nothing here needs diffusers or transformers, and only networks with a timm backbone need timm, so that a program with
+another torch can hold a copy: `python -m golden_noise.npnet.vendor` makes it. `load.load` is where to start.
+"""
