@@ -1,0 +1,98 @@
+"""ComfyUI in this process for what needs tensors, and as a server for what users do."""
+
+import shutil
+import sys
+
+import pytest
+import torch
+
+from tests.comfyui.engine import ENGINE, ROOT, missing
+from tests.comfyui.server import Server
+
+PACK = "golden-noise"  # as a user may call the folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Adds what the server has logged to the report of a test that fails."""
+    report = yield
+    server = getattr(item, "funcargs", {}).get("server")
+    if server and report.failed:
+        report.sections.append(("ComfyUI's log", server.log.read_text()[-8000:]))
+    return report
+
+
+@pytest.fixture(scope="session")
+def engine():
+    """Says how to get ComfyUI if it is not there."""
+    if reason := missing():
+        pytest.fail(reason, pytrace=False)
+    return ENGINE
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    """Folder of models and nodes: the pack, the miniature's loader, and the bundled network."""
+    base = tmp_path_factory.mktemp("comfyui")
+    for folder in ("custom_nodes", "models/npnet", "input", "output"):
+        (base / folder).mkdir(parents=True)
+    (base / "custom_nodes" / PACK).symlink_to(ROOT / "comfyui")
+    (base / "custom_nodes/miniature.py").symlink_to(ROOT / "tests/comfyui/miniature.py")
+    shutil.copytree(ROOT / "golden_noise/shapes/weights/npnet", base / "models/npnet/miniature")
+    return base
+
+
+@pytest.fixture(scope="session")
+def server(engine, base):
+    """A ComfyUI server, ended with the tests."""
+    server = Server(base)
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def comfy(engine, tmp_path_factory):
+    """ComfyUI's modules, importable in this process."""
+    sys.path.append(str(engine))
+    arguments, sys.argv = sys.argv, ["main.py", "--cpu", "--base-directory", str(tmp_path_factory.mktemp("in_process"))]
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    import comfy.cli_args
+
+    sys.argv = arguments
+    torch.set_num_threads(1)
+    return comfy
+
+
+@pytest.fixture(scope="session")
+def miniature(comfy):
+    """The miniature as ComfyUI's MODEL, CLIP and VAE, in this process."""
+    from tests.comfyui.in_process import Miniature
+
+    return Miniature()
+
+
+@pytest.fixture(scope="session")
+def pipe():
+    """The miniature as a diffusers pipeline."""
+    from diffusers import StableDiffusionXLPipeline
+
+    folder = ROOT / "golden_noise/shapes/weights/pipeline"
+    return StableDiffusionXLPipeline.from_pretrained(folder, dtype=torch.float32, add_watermarker=False)
+
+
+@pytest.fixture(scope="session")
+def plain():
+    """A network that shares nothing with the denoiser, as after some training, for any size."""
+    from golden_noise.npnet import NPNet
+
+    torch.manual_seed(0)
+    npnet = NPNet((4, 8, 8), (16, 128), fit="tile")
+    with torch.no_grad():
+        for parameter in npnet.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return npnet.eval()
