@@ -87,7 +87,16 @@ class _OneCall:
 
     output: Tensor
 
-    def sample(self, guider: Any, sigmas: Tensor, extra_args: dict[str, Any], callback: Any, noise: Tensor, *rest: Any, **others: Any) -> Tensor:
+    def sample(
+        self,
+        guider: Any,
+        sigmas: Tensor,
+        extra_args: dict[str, Any],
+        callback: Any,
+        noise: Tensor,
+        *rest: Any,
+        **others: Any,
+    ) -> Tensor:
         prompts, options = [guider.conds["positive"]], extra_args["model_options"]
         (self.output,) = calc_cond_batch(guider.inner_model, prompts, noise, sigmas[:1].expand(len(noise)), options)
         return self.output

@@ -78,7 +78,9 @@ def changing_noise(model: Any, change: Callable[[Tensor, Any], Tensor]) -> Any:
         change: what makes the other noise, of the noise and the guider that samples.
     """
 
-    def outer_sample(executor: Any, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def outer_sample(
+        executor: Any, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
         guider = executor.class_obj
         if noise.any():  # else a later stage, which adds none
             reason = _reason_to_leave(noise, latent_image, sigmas, guider.model_patcher)

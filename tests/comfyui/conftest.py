@@ -1,24 +1,22 @@
 """ComfyUI in this process for what needs tensors, and as a server for what users do."""
 
-import shutil
 import sys
 
 import pytest
 import torch
 
 from tests.comfyui.engine import ENGINE, ROOT, missing
-from tests.comfyui.server import Server
-
-PACK = "golden-noise"  # as a user may call the folder
+from tests.comfyui.server import Server, lay_out
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """Adds what the server has logged to the report of a test that fails."""
     report = yield
-    server = getattr(item, "funcargs", {}).get("server")
-    if server and report.failed:
-        report.sections.append(("ComfyUI's log", server.log.read_text()[-8000:]))
+    if server := getattr(item, "funcargs", {}).get("server"):
+        logged = server.logged()
+        if report.failed:
+            report.sections.append(("ComfyUI's log", logged[-8000:]))
     return report
 
 
@@ -32,14 +30,8 @@ def engine():
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory):
-    """Folder of models and nodes: the pack, the miniature's loader, and the bundled network."""
-    base = tmp_path_factory.mktemp("comfyui")
-    for folder in ("custom_nodes", "models/npnet", "input", "output"):
-        (base / folder).mkdir(parents=True)
-    (base / "custom_nodes" / PACK).symlink_to(ROOT / "comfyui")
-    (base / "custom_nodes/miniature.py").symlink_to(ROOT / "tests/comfyui/miniature.py")
-    shutil.copytree(ROOT / "golden_noise/shapes/weights/npnet", base / "models/npnet/miniature")
-    return base
+    """Folder of models and nodes."""
+    return lay_out(tmp_path_factory.mktemp("comfyui"))
 
 
 @pytest.fixture(scope="session")

@@ -188,7 +188,9 @@ class GivenNoise(io.ComfyNode):
 class NoNoiseChanged:
     """A sampler without steps."""
 
-    def sample(self, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=None):
+    def sample(
+        self, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=None
+    ):
         return guider.inner_model.process_latent_in(noise)  # which the guider undoes
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,16 +14,27 @@ from typing import Any
 
 from tests.comfyui.engine import ENGINE, ROOT
 
+PACK = "golden-noise"  # as a user may call the folder
 START, RUN = 120, 120  # the longest that a start, or a workflow, may take, in seconds
 
 Graph = dict[str, dict[str, Any]]
+
+
+def lay_out(base: Path) -> Path:
+    """Fills ComfyUI's base folder: the pack, the miniature's loader, and the bundled network."""
+    for folder in ("custom_nodes", "models/npnet", "input", "output"):
+        (base / folder).mkdir(parents=True)
+    (base / "custom_nodes" / PACK).symlink_to(ROOT / "comfyui")
+    (base / "custom_nodes/miniature.py").symlink_to(ROOT / "tests/comfyui/miniature.py")
+    shutil.copytree(ROOT / "golden_noise/shapes/weights/npnet", base / "models/npnet/miniature")
+    return base
 
 
 class Server:
     """ComfyUI on a free loopback port, with a base folder (custom_nodes, models, input, output) of its own."""
 
     def __init__(self, base: Path):
-        self.base, self.log = base, base / "comfyui.log"
+        self.base, self.log, self._read = base, base / "comfyui.log", 0
         self.address = f"http://127.0.0.1:{_free_port()}"
         page = base / "page"
         page.mkdir()
@@ -63,6 +75,12 @@ class Server:
             self.process.kill()
             self.process.wait()
 
+    def logged(self) -> str:
+        """What it has logged since this was last asked."""
+        text = self.log.read_text(errors="replace")
+        new, self._read = text[self._read :], len(text)
+        return new
+
     def get(self, path: str) -> Any:
         """What is there, read as JSON if it is that."""
         with urllib.request.urlopen(self.address + path, timeout=30) as answer:
@@ -94,7 +112,9 @@ class Server:
         """The message of a workflow that must fail."""
         entry = self.submit(graph)
         assert entry["status"]["status_str"] == "error", entry
-        return next(facts["exception_message"] for kind, facts in entry["status"]["messages"] if kind == "execution_error")
+        return next(
+            facts["exception_message"] for kind, facts in entry["status"]["messages"] if kind == "execution_error"
+        )
 
 
 def _free_port() -> int:
