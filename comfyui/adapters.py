@@ -46,7 +46,7 @@ class DenoiserNPNet:
         guider.original_conds = {"positive": prompts}
         noisiest = float(model.get_model_object("model_sampling").sigma_max)
         sigmas = torch.tensor([noisiest, 0.0])
-        guider.sample(noise_BCHW, torch.zeros_like(noise_BCHW), call, sigmas, disable_pbar=True)
+        guider.sample(noise_BCHW, torch.zeros_like(noise_BCHW), call, sigmas, disable_pbar=True, seed=0)
         return call.output.to(noise_BCHW.device)
 
     def _with_adapters(self, model: Any) -> Any:

@@ -11,6 +11,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor
 
 from .core.errors import UserError
+from .core.load import Adapters
 
 TOKENS = 77  # of CLIP; longer prompts have a multiple
 FAMILIES = {2048: "SDXL", 768: "Stable Diffusion 1.5", 1024: "Stable Diffusion 2.x or Hunyuan-DiT"}  # by D
@@ -46,9 +47,14 @@ def check_fit(name: str, network: Any, noise_BCHW: Tensor, embeds_BLD: Tensor) -
         raise UserError(f"{name} improves noise of {want}, this noise has {have}: load an NPNet of this model")
 
 
-def described(network: Any) -> str:
-    """What a network is for, in a few words."""
-    return f"noise of {_shape(network.latent_shape)}, prompts of {_prompt(network.embeds_shape)}"
+def described(loaded: Any) -> str:
+    """What a network is, and what it was trained for if its file says so, in a few words."""
+    if isinstance(loaded, Adapters):
+        what = f"adapters of rank {loaded.config['rank']} for the MODEL's own denoiser"
+    else:
+        what = f"noise of {_shape(loaded.latent_shape)}, prompts of {_prompt(loaded.embeds_shape)}"
+    known = ", ".join(f"{name}={value}" for name, value in loaded.trained_for.items())
+    return f"{what}; trained for {known}" if known else what
 
 
 def _prompt(shape: Sequence[int]) -> str:

@@ -75,7 +75,7 @@ class GoldenNoiseApply(io.ComfyNode):
             display_name="Golden Noise",
             category=CATEGORY,
             description="Every sampler that uses this MODEL starts from golden noise for its positive prompt. Noise "
-            "that is added to an image (denoise below 0.9) stays as it is.",
+            "that is added to an image (denoise below about 0.85) stays as it is.",
             inputs=[io.Model.Input("model"), NPNetType.Input("npnet"), *_settings_inputs()],
             outputs=[io.Model.Output()],
         )

@@ -27,7 +27,7 @@ IN_FOLDER = ("config.json", "diffusion_pytorch_model.safetensors")  # of a netwo
 class NPNet:
     """A network that ComfyUI moves to its device and back as it moves its own models."""
 
-    def __init__(self, network: nn.Module, name: str):
+    def __init__(self, network: Any, name: str):
         self.network, self.name = network, name
         devices = model_management.get_torch_device(), model_management.unet_offload_device()
         self.patcher = ModelPatcher(_Holder(network), *devices)
@@ -82,10 +82,8 @@ def load_npnet(name: str) -> NPNet | DenoiserNPNet:
         UserError: it is gone, or no NPNet.
     """
     loaded = load(_locate(name))
-    if isinstance(loaded, Adapters):
-        return DenoiserNPNet(loaded, name)
     log.info("%s: %s", name, described(loaded))
-    return NPNet(loaded, name)
+    return DenoiserNPNet(loaded, name) if isinstance(loaded, Adapters) else NPNet(loaded, name)
 
 
 def fingerprint(name: str) -> str:

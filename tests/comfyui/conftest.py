@@ -1,11 +1,9 @@
 """ComfyUI in this process for what needs tensors, and as a server for what users do."""
 
-import sys
-
 import pytest
 import torch
 
-from tests.comfyui.engine import ENGINE, ROOT, missing
+from tests.comfyui.engine import ENGINE, ROOT, missing, prepare
 from tests.comfyui.server import Server, lay_out
 
 
@@ -48,16 +46,7 @@ def server(engine, base):
 @pytest.fixture(scope="session")
 def comfy(engine, tmp_path_factory):
     """ComfyUI's modules, importable in this process."""
-    sys.path.append(str(engine))
-    arguments, sys.argv = sys.argv, ["main.py", "--cpu", "--base-directory", str(tmp_path_factory.mktemp("in_process"))]
-    import comfy.options
-
-    comfy.options.enable_args_parsing()
-    import comfy.cli_args
-
-    sys.argv = arguments
-    torch.set_num_threads(1)
-    return comfy
+    prepare(tmp_path_factory.mktemp("in_process"))
 
 
 @pytest.fixture(scope="session")

@@ -36,5 +36,19 @@ def fetch() -> None:
         Path(folder, INSIDE).rename(ENGINE)
 
 
+def prepare(base: Path) -> None:
+    """Makes ComfyUI's modules importable in this process, with folders below `base`."""
+    sys.path.append(str(ENGINE))
+    arguments, sys.argv = sys.argv, ["main.py", "--cpu", "--base-directory", str(base)]
+    import comfy.options
+    import torch
+
+    comfy.options.enable_args_parsing()
+    import comfy.cli_args  # which reads the arguments
+
+    sys.argv = arguments
+    torch.set_num_threads(1)
+
+
 if __name__ == "__main__":
     fetch()

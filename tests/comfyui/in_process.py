@@ -25,9 +25,9 @@ class Miniature:
         return [[torch.cat(tensors), {"pooled_output": torch.cat([each["pooled_output"] for each in options])}]]
 
     @torch.no_grad()
-    def sample(self, model, positive, noise):
+    def sample(self, model, positive, noise, scheduler="ddim_uniform"):
         """Latents, in four steps without guidance."""
-        options = {"steps": 4, "cfg": 1.0, "sampler_name": "euler", "scheduler": "ddim_uniform", "disable_pbar": True}
+        options = {"steps": 4, "cfg": 1.0, "sampler_name": "euler", "scheduler": scheduler, "disable_pbar": True}
         prompts = {"positive": positive, "negative": positive}
         return comfy.sample.sample(model, noise.clone(), **prompts, latent_image=torch.zeros_like(noise), **options)
 

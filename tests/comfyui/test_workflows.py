@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from golden_noise import golden_latents
 from golden_noise.hub import PACKAGE
 from golden_noise.npnet import NPNet
+from golden_noise.npnet.convert import main as convert
 from tests.comfyui.workflow import Workflow
 
 pytestmark = pytest.mark.comfy
@@ -247,6 +248,15 @@ def test_files_of_the_other_packs_folder_are_listed(server, base):
     options = server.get("/object_info/GoldenNoiseLoad")["GoldenNoiseLoad"]["input"]["required"]["npnet"][1]["options"]
     assert "theirs.pth" in options and "notes.txt" not in options
     (folder / "theirs.pth").unlink()
+
+
+@pytest.mark.parametrize("npnet", ["miniature", "plain"])
+def test_one_file_holds_the_whole_network(models, latents, npnet):
+    convert([str(models / npnet), str(models / "one.safetensors")])
+    folder, file = Golden(npnet), Golden("one.safetensors")
+    (expected,), (given,) = latents(folder, folder.given()), latents(file, file.given())
+    assert torch.equal(given, expected)
+    (models / "one.safetensors").unlink()
 
 
 def wrong_files(folder):
