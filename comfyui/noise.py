@@ -18,6 +18,7 @@ from .settings import Settings
 
 log = logging.getLogger("golden-noise")
 
+NO_IMAGE = "it is not that of an image"
 LATE = 0.15  # of the noise schedule: an image that gets less noise than there is not drawn anew
 Conds = list[dict[str, Any]]  # prompts, as ComfyUI's guiders hold them
 
@@ -90,9 +91,6 @@ def changing_noise(model: Any, change: Callable[[Tensor, Any], Tensor]) -> Any:
     changed = model.clone()
     changed.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "golden_noise", outer_sample)
     return changed
-
-
-NO_IMAGE = "it is not that of an image"
 
 
 def left_alone(noise: Tensor, reason: str) -> Tensor:

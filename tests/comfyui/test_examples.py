@@ -56,4 +56,5 @@ def test_links_and_nodes_belong_together(info, name):
         assert nodes[source]["outputs"][output]["type"] == nodes[target]["inputs"][slot]["type"] == kind
     for node in page["nodes"]:
         if node["type"] in info:
-            assert [each["name"] for each in node["outputs"]] == info[node["type"]]["output_name"]
+            names = [each["name"] for each in node["outputs"]]
+            assert names == info[node["type"]]["output_name"][: len(names)]  # newer versions add outputs
