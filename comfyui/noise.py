@@ -48,7 +48,7 @@ class GoldenNoise:
         if not active:
             return left_alone(noise_BCHW, "no positive prompt is active at the start")
         if len(active) > 1:
-            log.warning("%d prompts are active at the start: the noise moves by the mean of their moves", len(active))
+            log.warning("Golden Noise: %d prompts start together, the noise moves by their mean", len(active))
         move = self.npnet.move(noise_BCHW, active, model, self.settings)
         return (noise_BCHW + self.settings.strength * move).to(noise_BCHW.dtype)
 
@@ -95,7 +95,7 @@ def changing_noise(model: Any, change: Callable[[Tensor, Any], Tensor]) -> Any:
 
 def left_alone(noise: Tensor, reason: str) -> Tensor:
     """The noise, with a line in the log that says why it is as it was."""
-    log.warning("the noise is left as it is: %s", reason)
+    log.warning("Golden Noise leaves the noise as it is: %s", reason)
     return noise
 
 

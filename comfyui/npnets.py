@@ -82,7 +82,7 @@ def load_npnet(name: str) -> NPNet | DenoiserNPNet:
         UserError: it is gone, or no NPNet.
     """
     loaded = load(_locate(name))
-    log.info("%s: %s", name, described(loaded))
+    log.info("NPNet %s: %s", name, described(loaded))
     return DenoiserNPNet(loaded, name) if isinstance(loaded, Adapters) else NPNet(loaded, name)
 
 

@@ -208,7 +208,7 @@ def test_from_an_image_nothing_changes(server, latents):
     again = {"latent": image, "denoise": 0.5}
     golden, plain = latents(w, w.ksampler(w.golden, **again), w.ksampler(w.model, **again))
     assert torch.equal(golden, plain)
-    assert "the noise is left as it is: sampling starts from an image" in server.log.read_text()
+    assert "leaves the noise as it is: sampling starts from an image" in server.log.read_text()
 
 
 def test_strength_and_the_constant(latents):
