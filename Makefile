@@ -5,8 +5,10 @@ PYTHON ?= python3
 ARGS ?=
 
 INSTALLED := .venv/installed
+WITH_COMFY := .venv/with-comfy
+ENGINE := .cache/comfyui/main.py
 
-.PHONY: help demo test coverage check bench
+.PHONY: help demo test comfy coverage check bench
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -16,6 +18,9 @@ demo: $(INSTALLED) ## collect, train and evaluate on the bundled miniature (ARGS
 
 test: $(INSTALLED) ## all tests that need neither minutes nor a GPU
 	.venv/bin/python -m pytest --numprocesses=logical --dist=worksteal --durations=10
+
+comfy: $(WITH_COMFY) $(ENGINE) ## the ComfyUI node pack, in a real ComfyUI
+	.venv/bin/python -m pytest -m comfy --durations=10
 
 coverage: $(INSTALLED) ## the same, with the lines and branches that no test reaches; takes a third longer
 	.venv/bin/python -m pytest --numprocesses=logical --dist=worksteal --cov
@@ -36,3 +41,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch .venv/installing
 	.venv/bin/python -m pip install -c constraints.txt -e ".[dev]"
 	@mv .venv/installing $@
+
+$(WITH_COMFY): $(INSTALLED)
+	.venv/bin/python -m pip install -c constraints.txt -e ".[dev,comfy]"
+	@touch $@
+
+$(ENGINE): tests/comfyui/engine.txt tests/comfyui/engine.py $(INSTALLED)
+	.venv/bin/python tests/comfyui/engine.py

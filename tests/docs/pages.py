@@ -7,7 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "experiments").glob("**/README.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *STUDIES]
+PACK = [ROOT / "comfyui/README.md", *sorted((ROOT / "comfyui/web/docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PACK, *sorted((ROOT / "docs").glob("*.md")), *STUDIES]
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAMED = re.compile(r"^`([\w./+-]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
