@@ -30,7 +30,7 @@ from experiments.study import (
 
 STEPS = "pipeline.steps=4"
 COUNTS = (1, 2, 4, 8)
-NOISES = 64 if SMOKE else 2400  # eight for each of 300 choices
+CAPTIONS = 8 if SMOKE else 200  # of every task as many
 SEARCHED = 32 if SMOKE else 600
 GUIDANCE = "2.0"
 FACTOR = "0.7"  # the best for plain noise in 4 steps: evaluation.constant of `python evaluate.py experiment=shapes`
@@ -62,6 +62,7 @@ COLOURS = (
     "#5aa7c7",
     "#888888",
     "#006d77",
+    "#b58db6",
 )
 
 
@@ -86,9 +87,10 @@ def drawn() -> list[Path]:
     searches: Mapping[str, Sequence[str]] = {"scaled": ["rescale", f"factor={FACTOR}"]}
     return [
         evaluated(
-            f"frontier/{seed}",
+            f"frontier/drawn/{seed}",
             STEPS,
-            f"prompts.count={NOISES}",
+            f"prompts.count={CAPTIONS * max(COUNTS)}",
+            f"prompts.repeats={max(COUNTS)}",  # else captions of few noises would be left out of the best of many
             f"npnet={golden(seed)}",
             f"evaluation.guided.guidance={GUIDANCE}",
             f"evaluation.methods=[standard,npnet{',guided' if seed == SEEDS[0] else ''}]",
@@ -180,7 +182,8 @@ def draw(found: Mapping[tuple[str, float], float]) -> None:
         plot.plot(*zip(*sorted(points), strict=True), marker="o", label=noise, color=colour)
     ticks = [4, 8, 16, 32, 64]
     plot.set_xticks(ticks, map(str, ticks))
-    plot.legend(frameon=False, loc="lower right")
+    plot.figure.set_size_inches(10, 4.6)
+    plot.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     save_figure(__file__, plot)
 
 

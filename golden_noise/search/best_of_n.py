@@ -23,8 +23,7 @@ class BestOfN:
     counts; a noise whose image is not finite is never chosen.
 
     This is the random search of Ma et al. (arXiv 2501.09732). With `preview_steps` the judge sees what the image is
-    predicted to be after that many steps of the deterministic sampler: on the miniature, half of the steps choose
-    almost as well as all (experiments/frontier).
+    predicted to be after that many steps of the deterministic sampler.
 
     Cost: n * steps denoiser calls per image, or n * preview_steps, twice as many with guidance, and n times `start`'s.
 

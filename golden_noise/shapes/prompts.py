@@ -13,21 +13,28 @@ SPLIT_SEED = 2411_09502  # fixed: the split belongs to the benchmark, not to a r
 SEED_STRIDE = 10_000_000  # keeps the noise of different seeds apart
 
 
-def draw_prompts(split: Literal["train", "test"], count: int, seed: int = 0) -> list[Prompt]:
+def draw_prompts(split: Literal["train", "test"], count: int, seed: int = 0, repeats: int = 1) -> list[Prompt]:
     """`count` prompts, every task equally often, each with a noise seed of its own.
 
     Args:
         split: "test" draws from a fixed fifth of every task's captions, "train" from the rest.
         count: number of prompts; captions repeat, seeds never do.
         seed: draws captions and noise seeds; train and test never share a noise.
+        repeats: noises in a row for each caption that is drawn.
+
+    Raises:
+        UserError: an unknown split, or `repeats` below 1.
     """
+    if repeats < 1:
+        raise UserError(f"prompts.repeats={repeats} must be >= 1")
     captions = split_captions(split)
     rng = np.random.default_rng((seed, split == "test"))
     first = SEED_STRIDE * (2 * seed + (split == "test"))
-    prompts = []
+    prompts: list[Prompt] = []
     for index in range(count):
-        task = TASKS[index % len(TASKS)]
-        text = captions[task][rng.integers(len(captions[task]))]
+        if index % repeats == 0:
+            task = TASKS[index // repeats % len(TASKS)]
+            text = captions[task][rng.integers(len(captions[task]))]
         prompts.append(Prompt(index, text, first + index, {"task": task}))
     return prompts
 

@@ -53,3 +53,12 @@ def test_no_noise_is_drawn_twice():
 def test_unknown_split():
     with pytest.raises(UserError, match=r"prompts.split='val'"):
         draw_prompts("val", 10)
+    with pytest.raises(UserError, match=r"prompts\.repeats=0"):
+        draw_prompts("test", 10, repeats=0)
+
+
+def test_repeats_are_further_noises_of_the_same_captions():
+    once, often = draw_prompts("test", 6, seed=2), draw_prompts("test", 17, seed=2, repeats=3)
+    assert [prompt.text for prompt in often] == [prompt.text for prompt in once for _ in range(3)][:17]
+    assert len({prompt.seed for prompt in often}) == 17
+    assert [prompt.tags for prompt in often[::3]] == [prompt.tags for prompt in once]
