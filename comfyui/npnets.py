@@ -1,5 +1,6 @@
 """NPNets in ComfyUI's model folders and on its devices."""
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -65,14 +66,16 @@ def register_folders() -> None:
     """Tells ComfyUI where NPNets are: its models folder, and what extra_model_paths.yaml adds under `npnet`."""
     for folder in FOLDERS:
         folder_paths.add_model_folder_path(KIND, os.path.join(folder_paths.models_dir, folder))
-    os.makedirs(os.path.join(folder_paths.models_dir, FOLDERS[0]), exist_ok=True)
+    with contextlib.suppress(OSError):  # read-only, or a link to a drive that is not there: the nodes stay usable
+        os.makedirs(os.path.join(folder_paths.models_dir, FOLDERS[0]), exist_ok=True)
     paths, _ = folder_paths.folder_names_and_paths[KIND]
     folder_paths.folder_names_and_paths[KIND] = (paths, EXTENSIONS)
 
 
 def names() -> list[str]:
     """What there is to load: files, and folders that golden_noise wrote."""
-    return sorted({_shown(name) for name in folder_paths.get_filename_list(KIND)})
+    listed = folder_paths.get_filename_list(KIND)
+    return sorted({_shown(name) for name in listed if _found(name)})  # ComfyUI lists links that lead nowhere, too
 
 
 def load_npnet(name: str) -> NPNet | DenoiserNPNet:
@@ -90,7 +93,8 @@ def fingerprint(name: str) -> str:
     """Another one if the file has changed."""
     path = _locate(name)
     facts = [file.stat() for file in ([path / part for part in IN_FOLDER] if path.is_dir() else [path])]
-    return " ".join(f"{fact.st_mtime_ns}:{fact.st_size}" for fact in facts)
+    # Copies, archives and links can bring another file of the same size and mtime.
+    return " ".join(f"{fact.st_mtime_ns}:{fact.st_ctime_ns}:{fact.st_ino}:{fact.st_size}" for fact in facts)
 
 
 def _shown(file: str) -> str:
@@ -101,8 +105,13 @@ def _shown(file: str) -> str:
 
 def _locate(name: str) -> Path:
     """The file, or the folder of a network."""
-    found = folder_paths.get_full_path(KIND, name) or folder_paths.get_full_path(KIND, os.path.join(name, IN_FOLDER[1]))
+    found = _found(name) or _found(os.path.join(name, IN_FOLDER[1]))
     if found is None:
         raise UserError(f"{name} is not in models/{KIND} any more: refresh the list (R) and choose another")
     file = Path(found)
     return file.parent if file.name == IN_FOLDER[1] and file.with_name(IN_FOLDER[0]).is_file() else file
+
+
+def _found(file: str) -> str | None:
+    path: str | None = folder_paths.get_full_path(KIND, file)
+    return path

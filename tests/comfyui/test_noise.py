@@ -296,3 +296,15 @@ def test_a_model_of_another_family_is_refused(pack, miniature):
     families.check_family(miniature.model)
     with pytest.raises(pack.UserError, match="this MODEL is a Flux"):
         families.check_family(Patcher())
+
+
+def test_a_models_folder_that_is_not_there_does_no_harm(pack, monkeypatch, tmp_path):
+    import folder_paths
+
+    from comfyui import npnets
+
+    (tmp_path / "npnet").symlink_to(tmp_path / "unmounted drive")
+    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, npnets.KIND, ([], set()))
+    npnets.register_folders()
+    assert npnets.names() == []

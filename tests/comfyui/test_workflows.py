@@ -259,6 +259,34 @@ def test_one_file_holds_the_whole_network(models, latents, npnet):
     (models / "one.safetensors").unlink()
 
 
+def test_links_that_lead_nowhere_do_not_hide_the_others(server, models):
+    (models / "linked").mkdir()
+    for link in (models / "linked/gone.safetensors", models / "gone.safetensors"):
+        link.symlink_to(models / "nowhere")
+    options = server.get("/object_info/GoldenNoiseLoad")["GoldenNoiseLoad"]["input"]["required"]["npnet"][1]["options"]
+    assert "miniature" in options and not any("gone" in name for name in options)
+    (models / "gone.safetensors").unlink()
+    shutil.rmtree(models / "linked")
+
+
+def test_a_link_to_another_file_of_the_same_size_and_time_is_loaded_anew(models, latents, plain):
+    link = models / "current.safetensors"
+    given = []
+    for name, network in {"one": NPNet((4, 8, 8), (16, 128)), "two": plain}.items():
+        network.save_pretrained(models / name)
+        convert([str(models / name), str(models / f"{name}.safetensors")])
+        os.utime(models / f"{name}.safetensors", (1, 1))  # as some archives and package managers set it
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"{name}.safetensors")
+        w = Golden(link.name)
+        given += latents(w, w.given())
+    assert (given[0] - given[1]).abs().max() > 0.1
+    for name in ("one", "two"):
+        shutil.rmtree(models / name)
+        (models / f"{name}.safetensors").unlink()
+    link.unlink()
+
+
 def wrong_files(folder):
     """Files that users take for a network, and what is said of each."""
     shutil.copy(PACKAGE / "shapes/weights/turbo/pytorch_lora_weights.safetensors", folder / "lora.safetensors")
