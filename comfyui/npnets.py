@@ -84,7 +84,10 @@ def load_npnet(name: str) -> NPNet | DenoiserNPNet:
     Raises:
         UserError: it is gone, or no NPNet.
     """
-    loaded = load(_locate(name))
+    try:
+        loaded = load(_locate(name))
+    except UserError as error:  # ComfyUI's log cannot write every name that a disk can hold
+        raise UserError(str(error).encode(errors="replace").decode()) from error
     log.info("NPNet %s: %s", name, described(loaded))
     return DenoiserNPNet(loaded, name) if isinstance(loaded, Adapters) else NPNet(loaded, name)
 

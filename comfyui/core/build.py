@@ -32,6 +32,8 @@ def build(network: type[Built], saved: Saved) -> Built:
     Raises:
         UserError: the weights are not those of such a network, or damaged.
     """
+    if reason := out_of_bounds(saved.options, len(saved.weights)):
+        raise UserError(f"{saved.source} holds no {saved.class_name}: {reason}")
     try:
         with torch.device("meta"), OlderTimm():  # sizes that do not fit could ask for any amount of memory
             expected = network(**saved.options).state_dict()
@@ -49,6 +51,19 @@ def build(network: type[Built], saved: Saved) -> Built:
     built.load_state_dict(saved.weights)
     built.trained_for = saved.trained_for
     return built
+
+
+def out_of_bounds(options: Mapping[str, Any], weights: int) -> str | None:
+    """Which option asks for more layers than there are weights, which building would take for ever to find out."""
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            if reason := out_of_bounds(value, weights):
+                return f"{name}: {reason}"
+        elif name in ("depth", "depths"):
+            layers = value if isinstance(value, list | tuple) else [value]
+            if any(isinstance(each, int) and each > weights for each in layers):
+                return f"{name}={value} with {weights} weights"
+    return None
 
 
 def misfit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:

@@ -60,6 +60,8 @@ class LowFrequencyNetwork(nn.Module):
         super().__init__()
         channels, *sides = latent_shape
         check_count("modes", modes, min(sides))
+        for size in embeds_shape:
+            check_count("embeds_shape", size)
         check_count("width", width)
         check_count("depth", depth)
         check_choice("long_prompt", long_prompt, LONG_PROMPTS)

@@ -156,7 +156,12 @@ def test_of_several_prompts_the_moves_are_averaged(pack, miniature, network, dra
     assert len(logged(caplog)) == 1
 
 
-LATER = [{"start_percent": 0.3}, {"end_percent": 0.0}, {"clip_start_percent": 0.3, "clip_end_percent": 1.0}]
+LATER = [
+    {"start_percent": 0.3},
+    {"end_percent": 0.0},
+    {"clip_start_percent": 0.3, "clip_end_percent": 1.0},
+    {"clip_end_percent": 0.0},
+]
 
 
 @pytest.mark.parametrize("later", LATER)

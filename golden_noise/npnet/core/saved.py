@@ -101,6 +101,8 @@ def _read_file(file: Path, source: str, options: dict[str, Any]) -> Saved:
     content = read_tensors(file, source)
     metadata = _metadata(file)
     if METADATA not in metadata:
+        if file.name == IN_FOLDER[1]:
+            raise UserError(f"no network in {source}: the folder of a network has a {IN_FOLDER[0]} beside it")
         if isinstance(content, dict) and "pytorch-lightning_version" in content:
             raise UserError(_whose_checkpoint(file, source))
         return Saved(source, *published.understand(content, file.stat().st_size, source, options))

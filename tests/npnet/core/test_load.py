@@ -239,3 +239,29 @@ def test_models_of_older_timm_can_be_tried_without_memory():
 def test_what_a_training_resumes_from_is_refused(tmp_path):
     torch.save({"pytorch-lightning_version": "2.6.0", "state_dict": {}}, tmp_path / "last.ckpt")
     assert "is what a training resumes from" in refusal(tmp_path / "last.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"depth": 10**9}, "depth=1000000000 with"),
+        ({"embeds_shape": [0, 12]}, "embeds_shape: must be an integer >= 1, got 0"),
+        ({"embeds_shape": [5.0, 12]}, "embeds_shape: must be an integer >= 1, got 5.0"),
+    ],
+)
+def test_sizes_that_no_network_has_are_refused_at_once(tmp_path, changes, words):
+    checkpoint.save(LowFrequencyNPNet(LATENT, EMBEDS, width=8), str(tmp_path / "low.safetensors"))
+    rewrite(tmp_path / "low.safetensors", **changes)
+    assert words in refusal(tmp_path / "low.safetensors")
+
+
+def test_more_layers_of_a_backbone_than_weights_are_refused_at_once(file):
+    rewrite(file, backbone="vit_tiny_patch16_224", backbone_args={"depth": 10**9})
+    assert "backbone_args: depth=1000000000 with" in refusal(file)
+
+
+def test_weights_without_their_config_are_named(npnet, tmp_path):
+    npnet.save_pretrained(tmp_path / "npnet")
+    (tmp_path / "npnet/config.json").unlink()
+    refused = refusal(tmp_path / "npnet/diffusion_pytorch_model.safetensors")
+    assert "the folder of a network has a config.json beside it" in refused
