@@ -110,7 +110,7 @@ def _locate(name: str) -> Path:
     """The file, or the folder of a network."""
     found = _found(name) or _found(os.path.join(name, IN_FOLDER[1]))
     if found is None:
-        raise UserError(f"{name} is not in models/{KIND} any more: refresh the list (R) and choose another")
+        raise UserError(f"{name} is not in models/{KIND}: put it there, or refresh the list (R) and choose another")
     file = Path(found)
     return file.parent if file.name == IN_FOLDER[1] and file.with_name(IN_FOLDER[0]).is_file() else file
 

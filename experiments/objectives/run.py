@@ -33,6 +33,8 @@ from experiments.study import (
 )
 
 NETWORKS = ("denoiser_lora", "svd_unet+unet", "low_frequency")
+# Learning rates without pairs; those of the recipe are for a squared error.
+CAREFUL = {name: "recipe.lr=1e-3" for name in NETWORKS} | {"denoiser_lora": "recipe.denoiser_lr=3e-4"}
 COUNT = 64 if SMOKE else 2000  # pairs or prompts that a training learns from
 SEARCHED = 32 if SMOKE else 600  # noises that each search is given
 RENO = ("reno", "iterations=5", "lr=1")
@@ -83,7 +85,7 @@ class Taught:
 
 
 def taught(setting: Setting) -> list[Taught]:
-    few = ("recipe.lr=1e-3", "recipe.denoiser_lr=3e-4", "recipe.epochs=2")
+    few = ("recipe.epochs=2",)
     level = ("search=noise_level_guidance", "search.jitter=0", "search.steps=${pipeline.steps}")
     return [
         Taught("pairs, full inversion", (), pairs=tuple(setting.inversion)),
@@ -119,7 +121,8 @@ class Training:
             (*self.setting.options, *(collected or ())),
         )
         name = f"objectives/{self.setting.name}/{self.name}"
-        return trained(name, pairs, seed, *self.how.options, f"model={self.network}")
+        rates = [] if collected else [CAREFUL[self.network]]
+        return trained(name, pairs, seed, *self.how.options, f"model={self.network}", *rates)
 
 
 def trainings(setting: Setting) -> list[Training]:

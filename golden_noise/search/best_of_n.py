@@ -34,7 +34,7 @@ class BestOfN:
         start: another search, whose results are chosen among: such as a network's golden noises.
 
     Raises:
-        UserError: n below 1, or a start that is no search.
+        UserError: n or preview_steps below 1, or a start that is no search.
     """
 
     reward: Metric
@@ -45,6 +45,8 @@ class BestOfN:
     def __post_init__(self) -> None:
         if self.n < 1:
             raise UserError(f"search.n={self.n} must be >= 1")
+        if self.preview_steps is not None and not (isinstance(self.preview_steps, int) and self.preview_steps >= 1):
+            raise UserError(f"search.preview_steps={self.preview_steps} must be null or an integer >= 1")
         check_start(self.start)
 
     def search(self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline) -> Tensor:

@@ -314,3 +314,10 @@ def test_a_network_of_another_model_is_named_in_one_line(server, models):
     message = server.error(w).strip()
     assert message.startswith("sd15 reads prompts of 77x768 (Stable Diffusion 1.5), this prompt has 16x128")
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("option", ["other_sizes", "long_prompt"])
+def test_a_choice_that_there_is_not_is_named_in_one_line(server, option):
+    w = Golden(**{option: "tiles"})
+    w.add("PreviewImage", images=w.add("VAEDecode", vae=w.vae, samples=w.ksampler(w.golden)))
+    assert server.error(w).strip().startswith(f"{option}: must be ")

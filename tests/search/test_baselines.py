@@ -60,6 +60,9 @@ def test_previews_are_what_is_judged(sdxl, prompt):
     assert (previews - sdxl.generate(golden, prompt)).abs().max() > 1e-3
     with pytest.raises(UserError, match="preview_steps=3 must be between 1 and the number of steps, 2"):
         BestOfN(metric, preview_steps=3).search(NOISE, prompt, sdxl)
+    for wrong in (0, "two"):
+        with pytest.raises(UserError, match=f"search.preview_steps={wrong} must be null or an integer >= 1"):
+            BestOfN(metric, preview_steps=wrong)
 
 
 def test_it_chooses_among_the_results_of_another_search(sdxl, prompt):
