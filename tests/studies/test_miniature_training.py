@@ -90,6 +90,7 @@ def test_dropped_prompts_look_like_no_prompt(tiny_sdxl):
         torch.testing.assert_close(trained_on, sdxl.predict(noise, 801, prompt, guidance), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_interrupted_training_ends_like_one_in_one_go(tmp_path):
     whole = train.fit(denoiser(), tmp_path / "whole")
     with pytest.raises(StoppedError):

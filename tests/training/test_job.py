@@ -99,7 +99,7 @@ def test_stored_and_encoded_embeddings_train_alike(compose_job, tmp_path):
     assert sizes[1] < sizes[0]
 
 
-@pytest.mark.parametrize("rank", [4, None])
+@pytest.mark.parametrize("rank", [4, pytest.param(None, marks=pytest.mark.slow)])
 def test_the_denoiser_itself_learns_from_full_inversion(compose_job, tmp_path, rank):
     """Collect, train, evaluate, and generate from what was saved."""
     choices = ["model=denoiser_lora", f"model.npnet.rank={'null' if rank is None else rank}", "search=full_inversion"]
