@@ -17,6 +17,7 @@ STUDIES = (
     "guidance_free",
     "frontier",
     "hacking",
+    "objectives",
     "first_light",
     "data",
     "variants",
