@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .adapters import DenoiserNPNet
 from .core.errors import UserError
 from .core.load import Adapters, load
+from .core.saved import IN_FOLDER
 from .families import check_fit, described
 from .settings import Settings
 
@@ -22,7 +23,6 @@ log = logging.getLogger("golden-noise")
 
 KIND, FOLDERS = "npnet", ("npnet", "npnets")  # the second is where another pack keeps the same files
 EXTENSIONS = {".safetensors", ".pth", ".pt"}
-IN_FOLDER = ("config.json", "diffusion_pytorch_model.safetensors")  # of a network as golden_noise trains it
 
 
 class NPNet:

@@ -24,6 +24,7 @@ from experiments.study import (
     interval,
     mean,
     save_figure,
+    scores,
     tabulate,
     trained,
 )
@@ -38,6 +39,7 @@ PAIRS = Pairs("frontier", 4000, (STEPS,))
 LEVEL = ("search=chain", "search.searches.smaller.factor=0.65")  # noise-level guidance, then smaller noise
 LEVEL_PAIRS = Pairs("frontier_chain", 4000, (STEPS, *LEVEL))
 PROMPTS = Pairs("unused", 4000)  # of objectives that read prompts alone
+REWARD = ("objective=reward", "objective.beta=0", "recipe.denoiser_lr=3e-4")
 PREVIEW = 2  # steps before the reward looks
 SCALED, CHOSEN = (3, 6), (2, 4, 12)  # noises to choose among by previews: 10 and 16 calls; 10, 16 and 40
 SEARCHES = {
@@ -78,8 +80,7 @@ def taught(seed: int) -> Path:
 
 def rewarded(seed: int) -> Path:
     """That network, trained on by a reward."""
-    recipe = ["objective=reward", "objective.beta=0", "recipe.denoiser_lr=3e-4", "recipe.epochs=5"]
-    return trained("frontier/rewarded", PROMPTS, seed, STEPS, f"npnet={taught(seed)}", *recipe)
+    return trained("frontier/rewarded", PROMPTS, seed, STEPS, f"npnet={taught(seed)}", *REWARD, "recipe.epochs=5")
 
 
 def drawn() -> list[Path]:
@@ -146,27 +147,66 @@ def main() -> None:
     for count in COUNTS:
         plain = chosen(first, "standard", count)
         for noise, sources in arms.items():
-            scores = averaged(chosen(folder, method, count) for folder, method in sources)
+            values = averaged(chosen(folder, method, count) for folder, method in sources)
             cost = count * calls(*sources[0])
-            found[noise, cost] = mean(scores)
-            rows.append(row(noise, str(count), cost, plain, scores))
+            found[noise, cost] = mean(values)
+            rows.append(row(noise, str(count), cost, plain, values))
     folder = searched()
     plain = chosen(folder, "standard", 1)
     for method, (noise, best_of) in SEARCHES.items():
-        scores = chosen(folder, method, 1)
-        found[noise, calls(folder, method)] = mean(scores)
-        rows.append(row(noise, best_of, calls(folder, method), plain, scores))
+        values = chosen(folder, method, 1)
+        found[noise, calls(folder, method)] = mean(values)
+        rows.append(row(noise, best_of, calls(folder, method), plain, values))
     draw(found)
     tabulate(__file__, rows)
+    tabulate(__file__, compared(folders), "compared")
 
 
-def row(noise: str, best_of: str, cost: float, plain: Scores, scores: Scores) -> dict[str, object]:
-    change = "–" if noise == "plain" else interval(gain(plain, scores))
+def compared(folders: Sequence[Path]) -> list[dict[str, object]]:
+    """What the networks gain on each other and on rivals, with as many images to choose from; also in 10 steps."""
+    first, ten = folders[:1], in_ten_steps()
+    pairs = [
+        ("the demo's", "npnet", folders, "noise-level guidance", "taught", folders, COUNTS),
+        (f"plain × {FACTOR}", "scaled", first, "noise-level guidance", "taught", folders, (1,)),
+        (f"plain, guidance {GUIDANCE}", "guided", first, "noise-level guidance", "taught", folders, (1,)),
+        ("noise-level guidance", "taught", folders, "then the reward", "rewarded", folders, COUNTS),
+        ("10 steps: plain × 0.6", "scaled", ten, "then the reward, in 4", "four", ten, (1,)),
+        ("10 steps: plain × 0.6", "scaled", ten, "the same, then in 10", "ten", ten, (1,)),
+    ]
+    rows = []
+    for against, base, theirs, noise, method, ours, counts in pairs:
+        sides = [(folders, name) for folders, name in ((theirs, base), (ours, method))]
+        rewards = [mean(averaged(scores(f, name, "reward") for f in folders)) for folders, name in sides]
+        for count in counts:
+            plain, found = (averaged(chosen(f, name, count) for f in folders) for folders, name in sides)
+            rows.append(
+                {
+                    "against": against,
+                    "noise": noise,
+                    "best of": count,
+                    "strict": f"{mean(plain):.3f} → {mean(found):.3f}",
+                    "gain": interval(gain(plain, found)),
+                    "reward of one": "{:.2f} → {:.2f}".format(*rewards),
+                }
+            )
+    return rows
+
+
+def in_ten_steps() -> list[Path]:
+    """The network that the reward trained in 4 steps, used in 10, and trained on in 10; one training."""
+    four = rewarded(SEEDS[0])
+    start = ["pipeline.steps=10", f"npnet={four}", *REWARD, "recipe.epochs=3"]
+    networks = {"four": four, "ten": trained("frontier/ten", PROMPTS, SEEDS[0], *start)}
+    return [evaluated("frontier/ten", ALONE, networks=networks, searches={"scaled": ["rescale", "factor=0.6"]})]
+
+
+def row(noise: str, best_of: str, cost: float, plain: Scores, values: Scores) -> dict[str, object]:
+    change = "–" if noise == "plain" else interval(gain(plain, values))
     return {
         "noise": noise,
         "best of": best_of,
         "denoiser calls": f"{cost:g}",
-        "strict": f"{mean(scores):.3f}",
+        "strict": f"{mean(values):.3f}",
         "against plain, as many": change,
     }
 
