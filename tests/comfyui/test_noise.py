@@ -242,6 +242,20 @@ def test_adapters_use_the_bare_denoiser(pack, miniature, adapters, draw):
     assert torch.equal(miniature.given(pack.apply(model, adapters), prompt, noise), expected)
 
 
+def test_adapters_read_prompts_alone(pack, miniature, adapters, draw):
+    """Nothing that other nodes hang on a prompt or on the MODEL takes part in the network's own call."""
+    from comfy.patcher_extension import CallbacksMP
+
+    from tests.comfyui.in_process import conds
+
+    golden, noise, model, called = pack.golden(adapters), draw(3), miniature.model.clone(), []
+    expected = golden.of(noise, conds(miniature.encode(PROMPT)), model)
+    model.add_callback(CallbacksMP.ON_PRE_RUN, called.append)
+    others = {"control": object(), "control_apply_to_uncond": True, "gligen": object(), "hooks": object()}
+    assert torch.equal(golden.of(noise, conds(miniature.encode(PROMPT, **others)), model), expected)
+    assert called == []
+
+
 def test_adapters_use_the_models_own_loras(pack, miniature, adapters, draw):
     prompt, noise, model = miniature.encode(PROMPT), draw(3), miniature.model.clone()
     expected = miniature.given(pack.apply(miniature.model, adapters), prompt, noise)
