@@ -8,7 +8,7 @@ INSTALLED := .venv/installed
 WITH_COMFY := .venv/with-comfy
 ENGINE := .cache/comfyui/main.py
 
-.PHONY: help demo test comfy coverage check bench
+.PHONY: help demo test comfy package coverage check bench
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -21,6 +21,11 @@ test: $(INSTALLED) ## all tests that need neither minutes nor a GPU
 
 comfy: $(WITH_COMFY) $(ENGINE) ## the ComfyUI node pack, in a real ComfyUI
 	.venv/bin/python -m pytest -m comfy --durations=10
+
+package: $(INSTALLED) ## the wheel in dist/, and its tests: installed elsewhere, without this clone
+	rm -rf dist
+	.venv/bin/python -m build
+	.venv/bin/python -m pytest -m package --durations=5
 
 coverage: $(INSTALLED) ## the same, with the lines and branches that no test reaches; takes a third longer
 	.venv/bin/python -m pytest --numprocesses=logical --dist=worksteal --cov

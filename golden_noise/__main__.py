@@ -1,22 +1,62 @@
-"""`python -m golden_noise pairs COMMAND`: the tools beside the four jobs; `--help` lists them."""
+"""`golden-noise COMMAND`, also as `python -m golden_noise COMMAND`: the four jobs, and the tools beside them."""
 
 import sys
+from importlib import import_module
+from importlib.metadata import version
 
-TOOLS = {"pairs": "tools for folders of noise pairs", "sweeps": "tables of many trainings"}
+from golden_noise.invocation import PROGRAM
+
+JOBS = {
+    "collect": "collect pairs of random and golden noise",
+    "train": "train NPNet, then evaluate it",
+    "evaluate": "compare images from several starting noises",
+    "generate": "draw images",
+}
+#: What each tool does, and the module whose `main` it is.
+TOOLS = {
+    "pairs": ("check, count, import and export folders of noise pairs", "golden_noise.cli.pairs"),
+    "sweep": ("tables of many trainings", "golden_noise.sweeps.commands"),
+    "convert": ("write a network as one file, or from one", "golden_noise.npnet.convert"),
+    "config": ("list the configs, and copy one to change it", "golden_noise.cli.configs"),
+}
+#: The extra that a command needs, where it is not "train".
+EXTRA = {"generate": "generate", "evaluate": "evaluate", "config": "generate", "convert": "generate"}
+#: The packages that the extras bring, as they are imported.
+OPTIONAL = (
+    *("accelerate", "braceexpand", "filelock", "fsspec", "hydra", "jinja2", "lightning", "omegaconf", "peft"),
+    *("pydantic", "rich", "scipy", "timm", "torchmetrics", "torchvision", "tqdm", "wandb", "webdataset", "yaml"),
+)
 
 
 def main() -> None:
-    """Runs a tool with the rest of the command line."""
-    name, rest = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("", [])
-    if name == "pairs":
-        from golden_noise.cli.pairs import main as tool
-    elif name == "sweeps":
-        from golden_noise.sweeps.commands import main as tool
-    else:
-        print("usage: python -m golden_noise TOOL ...; --help after a tool's name says more\n")
-        print("\n".join(f"  {name:8}{about}" for name, about in TOOLS.items()))
-        sys.exit(0 if name in ("-h", "--help") else 2)
-    tool(rest)
+    """Runs a job or a tool with the rest of the command line."""
+    command, rest = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("", [])
+    try:
+        if command in JOBS:
+            import_module("golden_noise.cli.jobs").main(command)
+        elif command in TOOLS:
+            import_module(TOOLS[command][1]).main(rest)
+        elif command == "--version":
+            print(f"{PROGRAM} {version('golden-noise')}")
+        else:
+            _usage(command)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in OPTIONAL:
+            raise
+        extra = EXTRA.get(command, "train")
+        advice = f"pip install '{PROGRAM}[{extra}]'"
+        print(f"error: {command} needs the package {package}: {advice}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _usage(command: str) -> None:
+    known = command in ("-h", "--help")
+    if command and not known:
+        print(f"error: no command {command!r}\n", file=sys.stderr)
+    lines = [f"  {name:10}{about}" for name, about in {**JOBS, **{name: TOOLS[name][0] for name in TOOLS}}.items()]
+    print(f"usage: {PROGRAM} COMMAND ...; --help after a command says more\n", *lines, sep="\n")
+    sys.exit(0 if known else 2)
 
 
 if __name__ == "__main__":

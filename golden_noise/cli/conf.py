@@ -5,7 +5,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-CONF = Path(__file__).parents[2] / "conf"
+_INSTALLED = Path(__file__).parents[1] / "conf"
+#: In the package of a wheel, beside it in a clone.
+CONF = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "conf"
 
 
 def groups(job: str) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def complete(config: DictConfig, given: Sequence[str]) -> DictConfig:
             if raw.get(name) is None and field.default == {}:
                 config[name] = {}
             if (name not in raw or f"{name}=[]" in given) and field.is_required():
-                raise UserError(f"{name} is missing: {config.job}.py needs it{_choices(name)}")
+                raise UserError(f"{name} is missing: {config.job} needs it{_choices(name)}")
             if name in raw and (CONF / name).is_dir() and not isinstance(raw[name], dict | None):
                 raise UserError(f"{name}={raw[name]} must hold settings{_choices(name)}")
     if OmegaConf.select(config, "collection.select_by") == "auto":
@@ -73,8 +73,8 @@ def refuse_others(job: str, given: Sequence[str]) -> None:
     for override in given:
         match = KEY.match(override)
         if match and not reads(job, match[1]) and not override.endswith("=[]"):
-            others = ", ".join(f"{name}.py" for name in JOBS if match[1] in JOBS[name].model_fields)
-            raise UserError(f"{override}: {job}.py does not read {match[1]}, only {others}")
+            others = ", ".join(name for name in JOBS if match[1] in JOBS[name].model_fields)
+            raise UserError(f"{override}: {job} does not read {match[1]}, only {others}")
 
 
 def _choices(name: str) -> str:
@@ -82,7 +82,7 @@ def _choices(name: str) -> str:
 
 
 def _chose_prompts(config: DictConfig, given: Sequence[str]) -> bool:
-    """Whether generate.py draws a set of prompts; `prompt=` replaces that of a preset."""
+    """Whether generate draws a set of prompts; `prompt=` replaces that of a preset."""
     if any(re.match(r"\+*prompts[=.]", override) for override in given):
         return True
     return config.prompt is None and "_target_" in (config.get("prompts") or {})
@@ -91,7 +91,7 @@ def _chose_prompts(config: DictConfig, given: Sequence[str]) -> bool:
 def suggestion(key: str, job: str, given: Sequence[str]) -> str:
     """The known setting nearest to a misspelt one, if any: `: did you mean seed?`"""
     if key == "name":
-        return f": {job}.py takes data_dir=FOLDER instead"
+        return f": {job} takes data_dir=FOLDER instead"
     chosen = [text for text in given if is_group(text.partition("=")[0])]
     local = ["local=[]"] if (CONF / "local").is_dir() else []
     try:

@@ -1,6 +1,7 @@
 """The entry points' shared part: compose the config, run the job, and report a mistake in one line."""
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from golden_noise.cli.run_folder import SETTINGS, Watch, write_settings
 from golden_noise.cli.run_log import LOG, RunLog
 from golden_noise.cli.validation import check
 from golden_noise.errors import UserError
+from golden_noise.invocation import arguments, words
 from golden_noise.sharing.processes import is_first, started_several_times
 
 AFTER_SWEEP: list[Callable[[], object]] = []  # called when a launcher's sweep has ended, well or not
@@ -44,7 +46,7 @@ class Command:
 
     def __init__(self, job: Callable[[DictConfig], object], name: str):
         self.job, self.name = job, name
-        self.args = parser().parse_intermixed_args()  # options may stand between settings
+        self.args = parser().parse_intermixed_args(arguments())  # options may stand between settings
         self.failed = False
 
     def guarded(self, function: Callable, *arguments: object) -> None:
@@ -137,7 +139,7 @@ def check_search() -> None:
     hydra = HydraConfig.get()
     preset, given = hydra.runtime.choices.get("hparams_search"), hydra.overrides.hydra
     if preset and hydra.mode == RunMode.RUN and not any(text.startswith("hydra.run.dir=") for text in given):
-        raise UserError(f"hparams_search={preset} is a search, which needs -m: python train.py -m ...")
+        raise UserError(f"hparams_search={preset} is a search, which needs -m: {shlex.join(words())} -m ...")
 
 
 def begin(config: DictConfig) -> None:

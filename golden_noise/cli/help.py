@@ -1,6 +1,8 @@
 """What `--help` prints: the groups and settings of one job, with the comments of the config files."""
 
+import inspect
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from golden_noise.cli.conf import CONF, choices, groups
 from golden_noise.cli.schema import reads
+from golden_noise.invocation import words
 
 LINE = re.compile(r"(?P<indent> *)(?P<key>[\w.+-]+):(?P<value>.*?)(?:\s# (?P<comment>.*))?$")
 END = "\n..."  # what YAML puts after a value alone
@@ -82,7 +85,7 @@ def job_help(job: Callable, config: DictConfig) -> str:
     rest = ["\n".join(comments.shown(settings[name], name)) for name in offered if name in settings]
     return "\n\n".join(
         [
-            (job.__globals__["__doc__"] or "").strip(),
+            inspect.cleandoc(job.__doc__ or "").replace(f"python {config.job}.py", shlex.join(words())),
             "Groups, chosen with GROUP=CHOICE:",
             "\n".join(f"{name}: {', '.join(choices(name))}" for name in offered),
             "Settings, changed with KEY=VALUE:",

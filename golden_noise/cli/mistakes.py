@@ -33,7 +33,7 @@ def describe(error: Exception, job: str, given: Sequence[str] = ()) -> str | Non
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         text = str(error).split("Config search path")[0].split("full_key")[0]
         if "Could not find 'hydra/sweeper/optuna'" in text:
-            return "this search needs Optuna: pip install 'golden_noise[search]'"
+            return "this search needs Optuna: pip install 'golden-noise[search]'"
         if unknown := re.match("Could not override '(.+)'", text):
             return f"no setting {unknown[1]}{suggestion(unknown[1], job, given)}; --help lists all"
         if missing := re.search("Missing mandatory value: (.+)", text):

@@ -1,4 +1,4 @@
-"""Tools for folders of noise pairs: `python -m golden_noise pairs COMMAND`, `--help` for the commands."""
+"""Tools for folders of noise pairs: `golden-noise pairs COMMAND`, `--help` for the commands."""
 
 import argparse
 import sys
@@ -26,7 +26,7 @@ from golden_noise.pairs.verify import problems
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(prog="python -m golden_noise pairs", description="Tools for noise pairs.")
+    parser = argparse.ArgumentParser(prog="golden-noise pairs", description="Tools for noise pairs.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     verify = commands.add_parser(
         "verify",
@@ -65,7 +65,7 @@ def _verify(options: argparse.Namespace) -> None:
         sys.exit(1)
     print(f"{options.folder}: all files match {options.folder / 'index.json'}")
     if failed := sum(len(shard.failures) for shard in ShardIndex.load(options.folder).shards):
-        print(f"{failed} prompts failed (`stats` shows why, collect.py mode=retry tries them again)")
+        print(f"{failed} prompts failed (`stats` shows why, collecting with mode=retry tries them again)")
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +76,7 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="SOURCE")
     parser.add_argument("target", type=_target, metavar="TARGET")
     parser.add_argument(
-        "--config", nargs="+", required=True, metavar="KEY=VALUE", help="as for collect.py: pipeline=sdxl device=cuda"
+        "--config", nargs="+", required=True, metavar="KEY=VALUE", help="as for collect: pipeline=sdxl device=cuda"
     )
     parser.add_argument("--all-file", action="store_true", help="read sub-folders too")
     parser.add_argument("--discard", action="store_true", help="reject pairs whose first score did not improve")

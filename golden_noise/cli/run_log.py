@@ -7,6 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from golden_noise.invocation import arguments, words
+
 LOG = "log.txt"
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -39,7 +41,7 @@ class RunLog:
 
     def start(self) -> None:
         """Log the command, and then all that this process writes to stdout and stderr."""
-        self.line(f"$ {shlex.join(['python', *sys.argv])}")
+        self.line(f"$ {shlex.join([*words(), *arguments()])}")
         sys.stdout, sys.stderr = Tee(sys.stdout, self), Tee(sys.stderr, self)
 
 

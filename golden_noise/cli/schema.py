@@ -272,7 +272,7 @@ class Draw(Run):
 
 
 class Collect(Job):
-    """collect.py."""
+    """The settings of collect."""
 
     mode: Literal["resume", "extend", "retry", "overwrite"]
     data_dir: Text
@@ -284,7 +284,7 @@ class Collect(Job):
 
 
 class Train(Run):
-    """train.py."""
+    """The settings of train."""
 
     data_dir: Text
     data_seed: Seed
@@ -305,7 +305,7 @@ class Train(Run):
 
 
 class Evaluate(Draw):
-    """evaluate.py."""
+    """The settings of evaluate."""
 
     prompts: Prompts
     evaluation: Evaluation
@@ -313,7 +313,7 @@ class Evaluate(Draw):
 
 
 class Generate(Draw):
-    """generate.py."""
+    """The settings of generate."""
 
     prompt: str | None
     prompts: Prompts = OPEN

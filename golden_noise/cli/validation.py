@@ -76,7 +76,7 @@ def _mistake(error: Any, plain: dict[str, Any], schema: dict[str, Any], job: str
             return f"a file in {key}/ lacks the first line '# @package _global_', so {names} had no effect"
         return f"no setting {key}{suggestion(key, job, _given())}; --help lists all"
     if error["type"] == "missing":
-        return f"{key} is missing: {job}.py needs it"
+        return f"{key} is missing: {job} needs it"
     value, node, keys = plain, schema, []
     for part in path:  # as far as there are settings: the rest of the path leads into a list or a choice of types
         if not (isinstance(value, dict) and part in value):
@@ -167,14 +167,14 @@ def _check_resolution(pipeline: DictConfig) -> None:
 
 
 def _check_selection(config: DictConfig) -> None:
-    trains = config.job == "train" and config.pipeline.bundled  # train.py collects the miniature's pairs only
+    trains = config.job == "train" and config.pipeline.bundled  # train collects the miniature's pairs only
     if config.job == "collect" or trains:
         options: Any = OmegaConf.to_container(config.collection, resolve=True)
         Selection.parse(options["select_by"], options["margin"], list(config.metric))
 
 
 def _check_images(config: DictConfig) -> None:
-    """Check what generate.py draws: one source of prompts, each seed and each noise once."""
+    """Check what generate draws: one source of prompts, each seed and each noise once."""
     prompt = config.prompt
     if prompt is not None and "prompts" in config:
         raise UserError("prompt and prompts are both given: choose one")

@@ -23,8 +23,9 @@ class Folders:
 
     An image's name without its suffix matches it with a prompt: the prompt's own file name where the prompt file has
     such a column, else the prompt's number if all names are numbers (0 is the first prompt, as the published code
-    saves them). A prompt file may name the images of every folder, as generate.py's `metadata.jsonl` does: lines with
-    the same name, prompt and seed count once. Without prompts the names, the same in all folders, serve as prompts.
+    saves them). A prompt file may name the images of every folder, as `metadata.jsonl` of drawn images does:
+    lines with the same name, prompt and seed count once. Without prompts the names, the same in all folders, serve as
+    prompts.
 
     Args:
         folders: METHOD -> folder.

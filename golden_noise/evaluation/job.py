@@ -25,6 +25,7 @@ from golden_noise.generation.names import CONSTANT
 from golden_noise.generation.network import trained_folder
 from golden_noise.generation.provenance import versions
 from golden_noise.images import read_image
+from golden_noise.invocation import arguments, words
 from golden_noise.metrics.limits import prompts_cut
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.base import Pipeline
@@ -112,7 +113,7 @@ def evaluate(
         measurement.measure(config.evaluation.batch_size, quiet)
         return {}
     scores = measured(config, measurement)
-    summary = results.summarise(scores, plain, versions(), shlex.join(["python", *sys.argv]))
+    summary = results.summarise(scores, plain, versions(), shlex.join([*words(), *arguments()]))
 
     def image(method: str, position: int) -> Image.Image:
         return read_image(source.path(method, position))

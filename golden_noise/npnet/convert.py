@@ -1,4 +1,4 @@
-"""Converts NPNets: `python -m golden_noise.npnet.convert IN OUT`.
+"""Converts NPNets: `golden-noise convert IN OUT`.
 
 IN is a folder, a hub id, a `.safetensors` or `.pth` file, or ORG/NAME/FILE on the hub.
 
@@ -21,7 +21,7 @@ from golden_noise.npnet.writing import write
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; a mistake is one line on stderr and exit code 2."""
     parser = argparse.ArgumentParser(
-        prog="python -m golden_noise.npnet.convert",
+        prog="golden-noise convert",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

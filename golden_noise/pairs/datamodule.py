@@ -9,6 +9,7 @@ import torch
 
 from golden_noise.errors import UserError
 from golden_noise.identity import differences
+from golden_noise.invocation import command
 from golden_noise.pairs.dataset import Batch, NoisePairDataset
 from golden_noise.pairs.embeddings import Encode, PromptEncoder
 from golden_noise.pairs.index import INDEX_NAME, ShardIndex
@@ -54,7 +55,7 @@ class NoisePairDataModule(StreamingDataModule):
         embeds_cache: int = 1024,
         encode: Encode | None = None,
         collect: Callable[[], object] | None = None,
-        collect_hint: str = "python collect.py",
+        collect_hint: str = command("collect"),
         pipeline: Mapping[str, Any] | str | None = None,
         metrics: Sequence[str] = (),
         **options: Any,

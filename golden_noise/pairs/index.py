@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from golden_noise import identity
 from golden_noise.errors import UserError, one_line
 from golden_noise.files import write_atomically
+from golden_noise.invocation import command
 from golden_noise.pairs.pair import REDO, Failure
 from golden_noise.sharing.claims import locked
 
@@ -93,7 +94,7 @@ class ShardIndex:
         try:
             return cls.parse(path.read_bytes(), folder, path)
         except FileNotFoundError:
-            raise UserError(f"no noise pairs in {folder}: run collect.py first") from None
+            raise UserError(f"no noise pairs in {folder}: run {command('collect')} first") from None
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
 
@@ -142,8 +143,9 @@ class ShardIndex:
                     index.save()
         changes = identity.changes(index.config, wanted)
         more = changes and all(key.startswith("prompts.") for key, _, _ in changes)
-        advice = "collect.py with these settings and mode=extend takes more of the same prompts; else " * bool(more)
-        advice += "repeat those settings, or choose another data_dir (collect.py mode=overwrite would delete its pairs)"
+        collect = command("collect")
+        advice = f"{collect} with these settings and mode=extend takes more of the same prompts; else " * bool(more)
+        advice += f"repeat those settings, or choose another data_dir ({collect} mode=overwrite would delete its pairs)"
         identity.check(folder, index.config, wanted, advice)
         return index
 

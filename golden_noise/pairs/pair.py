@@ -26,7 +26,7 @@ from golden_noise.prompts import Prompt
 _FIELDS = {"index": int, "prompt": str, "seed": int, "tags": dict, "accepted": bool, "scores": dict, "search": dict}
 _DIMENSIONS = {"noise": 3, "golden": 3, "embeds": 2, "pooled": 1}
 
-REDO = "run collect.py, or the import that made it, again"  # what to do about a bad file once it is deleted
+REDO = "repeat the collection or the import that made it"  # what to do about a bad file once it is deleted
 
 
 def prompt_hash(text: str) -> str:

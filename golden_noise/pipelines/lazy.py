@@ -1,11 +1,12 @@
 """A pipeline that is loaded when it is first needed."""
 
 from functools import cached_property
-
-from hydra.utils import instantiate
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING
 
 from golden_noise.pipelines.base import Pipeline
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 class LazyPipeline:
@@ -17,10 +18,12 @@ class LazyPipeline:
         model: the config `pipeline.model`.
     """
 
-    def __init__(self, model: DictConfig):
+    def __init__(self, model: "DictConfig"):
         self.model = model
 
     @cached_property
     def loaded(self) -> Pipeline:
         """The pipeline."""
+        from hydra.utils import instantiate  # late: golden_latents must work without Hydra
+
         return instantiate(self.model)

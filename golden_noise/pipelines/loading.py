@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import torch
 from diffusers import DiffusionPipeline
-from hydra.utils import get_method
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedTokenizerBase
 
@@ -37,6 +36,8 @@ def model_dtype(model: Mapping[str, Any], device: str) -> str:
     `auto` stays where the class does not say what it stands for.
     """
     dtype = model.get("dtype", "auto")
+    from hydra.utils import get_method  # late: golden_latents must work without Hydra
+
     half = getattr(getattr(get_method(model["_target_"]), "__self__", None), "half", None)
     return dtype if half is None else dtype_name(dtype, device_type(model.get("device") or device), half)
 

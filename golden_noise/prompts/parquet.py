@@ -18,7 +18,7 @@ def read_parquet(file: Path) -> Iterator[Row]:
         import pyarrow
         from pyarrow import parquet, types
     except ImportError as error:
-        raise UserError(f"{file} needs the package pyarrow: pip install 'golden_noise[parquet]'") from error
+        raise UserError(f"{file} needs the package pyarrow: pip install 'golden-noise[parquet]'") from error
 
     def is_text(dtype: pyarrow.DataType) -> bool:
         dtype = dtype.value_type if types.is_dictionary(dtype) else dtype

@@ -1,4 +1,4 @@
-"""Tools for many runs: `python -m golden_noise sweeps COMMAND`, `--help` for the commands."""
+"""Tools for many runs: `golden-noise sweep COMMAND`, `--help` for the commands."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from golden_noise.cli.mistakes import run_command
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(prog="python -m golden_noise sweeps", description="Tools for many runs.")
+    parser = argparse.ArgumentParser(prog="golden-noise sweep", description="Tools for many runs.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     summarize = commands.add_parser(
         "summarize",
         help="table and page of a sweep",
         description="Writes summary.csv and summary.html of the trainings below FOLDER: what varied, results grouped"
-        " over seeds, learning curves. Sweeps of train.py do so by themselves when they end.",
+        " over seeds, learning curves. Sweeps of trainings do so by themselves when they end.",
     )
     summarize.add_argument("folder", type=Path, metavar="FOLDER")
     summarize.set_defaults(run=_summarize)

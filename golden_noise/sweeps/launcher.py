@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from golden_noise.cli.arguments import parsed
 from golden_noise.cli.entry import AFTER_SWEEP
 from golden_noise.errors import UserError
+from golden_noise.invocation import again
 from golden_noise.sharing.processes import started_several_times
 from golden_noise.sweeps import names  # noqa: F401 - its resolvers
 from golden_noise.sweeps.halving import Halving
@@ -121,7 +122,7 @@ class ProcessLauncher(Launcher):
             config.hydra.job.num = number
         folder = Path(config.hydra.sweep.dir, config.hydra.sweep.subdir)
         settings = [as_argument(text) for text in without_name(config.hydra.overrides.task)]
-        command = [sys.executable, sys.argv[0], *_flags(config), *settings, f"hydra.run.dir={quoted(str(folder))}"]
+        command = [sys.executable, *again(), *_flags(config), *settings, f"hydra.run.dir={quoted(str(folder))}"]
         if "name" in config:
             runs = Path(config.paths.outputs).expanduser().absolute() / config.job
             command.append(f"name={quoted(os.path.relpath(folder.absolute(), runs))}")
@@ -157,6 +158,6 @@ def _flags(config: Any) -> list[str]:
     hydra = config.hydra
     folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
     name = hydra.job.config_name
-    other = [] if name == Path(sys.argv[0]).stem else [f"--config-name={name}"]
+    other = [] if name == Path(again()[-1]).stem else [f"--config-name={name}"]
     settings = [text for text in hydra.overrides.hydra if not text.startswith(OWN_TO_THE_SWEEP)]
     return [*other, *(f"--config-dir={folder}" for folder in folders), *settings]

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import sys
 from collections.abc import Mapping
 
 from hydra.types import RunMode
@@ -10,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from golden_noise.cli.arguments import parsed
 from golden_noise.errors import UserError
+from golden_noise.invocation import arguments
 
 LONGEST = 120  # characters of a folder's name
 #: Settings of how many jobs a sweep has and how they run, not of the jobs.
@@ -18,7 +18,7 @@ OF_THE_SWEEP = ("hydra.launcher.", "hydra.sweeper.n_")
 
 def sweep_name(name: str, *, _root_: DictConfig) -> str:
     """Name of the sweep's folder: the given one, else one made from the command line."""
-    if _root_.hydra.get("mode") == RunMode.MULTIRUN and len(sys.argv) > 1 and not _settings():
+    if _root_.hydra.get("mode") == RunMode.MULTIRUN and arguments() and not _settings():
         raise UserError("this launcher needs hydra.sweep.dir=FOLDER")
     settings = sorted(text for text in _settings() if not text.startswith(OF_THE_SWEEP))
     if any(text.startswith("name=") for text in settings):
@@ -43,7 +43,7 @@ def _swept(root: DictConfig) -> list[str]:
 
 
 def _settings() -> list[str]:
-    return [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
+    return [argument for argument in arguments() if "=" in argument and not argument.startswith("-")]
 
 
 def _digest(text: str) -> str:

@@ -81,7 +81,7 @@ def read_runs(folder: Path) -> list[Run]:
     folders = (path.parent for path in sorted(folder.rglob("config.yaml")) if (path.parent / "csv").is_dir())
     runs = [Run(path, _overrides(path), record.read(path)) for path in folders]
     if not runs:
-        raise UserError(f"no trainings in {folder}: give the folder of a sweep, or one that holds runs of train.py")
+        raise UserError(f"no trainings in {folder}: give the folder of a sweep, or one that holds trainings")
     return runs
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from golden_noise.errors import UserError
 from golden_noise.files import atomic_folder
+from golden_noise.invocation import command
 from golden_noise.npnet import AnyNPNet
 
 
@@ -107,7 +108,9 @@ class SampleGrid(Callback):
             golden = self.sample(npnet).float().cpu()
         pairs = torch.stack([self._standard, golden], dim=1).flatten(0, 1)
         if not pairs.isfinite().all():  # would be black; training does not need images
-            print("note: no grid of samples, because images are not finite: see generate.py", file=sys.stderr)
+            print(
+                f"note: no grid of samples, because images are not finite: see {command('generate')}", file=sys.stderr
+            )
             return
         grid = make_image_grid(numpy_to_pil(pairs.permute(0, 2, 3, 1).numpy()), rows=len(golden), cols=2)
         self.dirpath.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from golden_noise.evaluation.verdict import change, compared, name, plain, verdi
 from golden_noise.generation.names import NPNET, STANDARD
 from golden_noise.hub import BUNDLED
 from golden_noise.identity import PAIRS
+from golden_noise.invocation import command
 from golden_noise.npnet import AnyNPNet
 
 
@@ -47,6 +48,7 @@ Turns starting noise into golden noise (Zhou et al., [arXiv 2411.09502](https://
 `{config.pipeline.model.source}`. Trained with golden-noise.
 
 ```python
+from golden_noise.invocation import command
 from golden_noise import golden_latents
 
 latents = golden_latents("FOLDER_OR_HUB_ID", pipe, prompt, seeds=0)  # pipe: a diffusers pipeline
@@ -98,7 +100,7 @@ def _inline(options: dict[str, Any]) -> str:
 
 def _results(summary: dict[str, Any] | None) -> str:
     if summary is None:
-        return "## Results\n\nNot evaluated: `python evaluate.py npnet=FOLDER` compares it with its controls."
+        return f"## Results\n\nNot evaluated: `{command('evaluate')} npnet=FOLDER` compares it with its controls."
     methods, metrics = summary["methods"], list(summary["methods"][STANDARD])
     names = {method: f"**{name(method)}**" if method == NPNET else name(method) for method in methods}
     rows = [[names[method], *(_cell(summary, metric, method) for metric in metrics)] for method in methods]

@@ -24,6 +24,7 @@ from golden_noise.device import device_type
 from golden_noise.errors import UserError
 from golden_noise.evaluation.job import check_prompts, evaluate, sharing
 from golden_noise.generation.network import load_npnet, trained_folder
+from golden_noise.invocation import command
 from golden_noise.noise import sampler_generators
 from golden_noise.npnet import AnyNPNet
 from golden_noise.objectives.base import Objective
@@ -196,7 +197,7 @@ def build_data(config: DictConfig, pipeline: LazyPipeline) -> StreamingDataModul
     return instantiate(
         config.data,
         collect=cache(partial(collect, config)) if config.pipeline.bundled else None,  # once, also for the Trainer
-        collect_hint=f"python collect.py {choices}",
+        collect_hint=f"{command('collect')} {choices}",
         pipeline=pipeline_identity(config),
         encode=lambda prompts: pipeline.loaded.encode(prompts),  # loaded if a batch needs it
         metrics=[*(config.objective.get("filter") or {})],

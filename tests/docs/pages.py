@@ -5,6 +5,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from golden_noise.__main__ import JOBS
+
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "experiments").glob("**/README.md"))
 PACK = [ROOT / "comfyui/README.md", *sorted((ROOT / "comfyui/web/docs").glob("*.md"))]
@@ -12,15 +14,16 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PACK, *sorted((ROOT / "d
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAMED = re.compile(r"^`([\w./+-]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-INLINE = re.compile(r"`((?:[A-Z]\w*=\S+ )*python (?:-m )?[^`]+)`")
+INLINE = re.compile(r"`((?:[A-Z]\w*=\S+ )*(?:python (?:-m )?|golden-noise )[^`]+)`")
+PROGRAMS = ("python", "golden-noise")
 SPACES = re.compile(r"\s+")
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command line of Python: `VARIABLE=VALUE ... python SCRIPT ARGUMENTS`, or `python -m MODULE ARGUMENTS`.
+    """A command line: `VARIABLE=VALUE ... python SCRIPT ARGUMENTS`, also `python -m MODULE` and `golden-noise COMMAND`.
 
-    The program of `python -m golden_noise TOOL ...` is "golden_noise TOOL"."""
+    The program of `golden-noise JOB` is "JOB.py", that of its tools "golden-noise TOOL"."""
 
     text: str
     environment: dict[str, str]
@@ -30,13 +33,13 @@ class Command:
     @classmethod
     def parse(cls, text: str) -> "Command":
         words = shlex.split(text, comments=True)
-        start = next(i for i, word in enumerate(words) if word == "python")
+        start = next(i for i, word in enumerate(words) if word in PROGRAMS)
         environment = dict(word.split("=", 1) for word in words[:start])
         program, *arguments = words[start + 1 :]
         if program == "-m":
             program, *arguments = arguments
-            if program == "golden_noise" and arguments:
-                program, *arguments = f"{program} {arguments[0]}", *arguments[1:]
+        if words[start] == "golden-noise":
+            program = f"{program}.py" if program in JOBS else f"golden-noise {program}"
         return cls(shlex.join(words), environment, program, arguments)
 
 
@@ -46,14 +49,14 @@ def written_files(page: Path) -> dict[str, str]:
 
 
 def shell_commands(page: Path) -> list[Command]:
-    """The commands of Python in the page's shell blocks, in order."""
+    """The commands in the page's shell blocks, in order."""
     blocks = [body for language, body in FENCE.findall(page.read_text("utf-8")) if language == "sh"]
     lines = [line for body in blocks for line in body.replace("\\\n", " ").splitlines()]
-    return [Command.parse(line) for line in lines if re.match(r"(\w+=\S+ )*python ", line)]
+    return [Command.parse(line) for line in lines if re.match(r"(\w+=\S+ )*(python|golden-noise) ", line)]
 
 
 def inline_commands(page: Path) -> list[Command]:
-    """The commands of Python in the page's running text; a program alone is only its name."""
+    """The commands in the page's running text; a program alone is only its name."""
     text = FENCE.sub("", page.read_text("utf-8"))
     commands = [Command.parse(SPACES.sub(" ", found)) for found in INLINE.findall(text)]
     return [command for command in commands if command.arguments]

@@ -7,6 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments.miniature.measure import DEFAULTS
+from golden_noise.__main__ import TOOLS as PACKAGE_TOOLS
 from golden_noise.cli.conf import choices
 from golden_noise.cli.config import job_config
 from golden_noise.cli.validation import check
@@ -23,9 +24,7 @@ COMMANDS = [
 SCRIPTS = ("collect.py", "train.py", "evaluate.py", "generate.py")
 JOBS = [case for case in COMMANDS if case.values[1].program in SCRIPTS]
 TOOLS = {
-    "golden_noise pairs": "golden_noise.cli.pairs",
-    "golden_noise sweeps": "golden_noise.sweeps.commands",
-    "golden_noise.npnet.convert": "golden_noise.npnet.convert",
+    **{f"golden-noise {name}": module for name, (_, module) in PACKAGE_TOOLS.items()},
     "golden_noise.npnet.vendor": "golden_noise.npnet.vendor",
     "experiments": "experiments.__main__",
 }
@@ -93,7 +92,8 @@ def job_overrides(command: Command) -> list[str]:
 @pytest.mark.parametrize(("page", "command"), MODULES)
 def test_a_tool_has_its_subcommand_and_options(page, command, capsys):
     tool = importlib.import_module(TOOLS[command.program])
-    subcommand = command.arguments[:1] if " " in command.program or command.program == "experiments" else []
+    with_commands = ("golden-noise pairs", "golden-noise sweep", "golden-noise config", "experiments")
+    subcommand = command.arguments[:1] if command.program in with_commands else []
     with pytest.raises(SystemExit) as end:
         tool.main([*subcommand, "--help"])
     assert end.value.code == 0

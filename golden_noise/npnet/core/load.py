@@ -20,7 +20,7 @@ def load(
     """Loads a network from this machine, in evaluation mode, in float32, on the CPU.
 
     Args:
-        path: a `.safetensors` file that `golden_noise.npnet.convert` wrote, the folder of a trained network, or
+        path: a `.safetensors` file that `golden-noise convert` wrote, the folder of a trained network, or
             published weights (`.pth`, `.pt`, `.safetensors`). Nothing in them is executed.
         fit: what to do with noise of other sizes, see `Network`; None: as saved. For networks that take any size it
             means nothing.
