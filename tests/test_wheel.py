@@ -105,7 +105,7 @@ def test_a_config_is_copied_and_used(run, tmp_path):
     copy = tmp_path / "mine/pipeline/larger.yaml"
     copy.write_text(copy.read_text("utf-8").replace("steps: 4", "steps: 3"), "utf-8")
     run("golden-noise", "generate", "--config-dir", "mine", "pipeline=larger", "prompt=a red circle", "name=copied")
-    settings = yaml.safe_load((tmp_path / "outputs/generate/copied/settings.yaml").read_text("utf-8"))
+    settings = yaml.safe_load((tmp_path / "outputs/generate/copied/config.yaml").read_text("utf-8"))
     assert settings["pipeline"]["steps"] == 3
 
 

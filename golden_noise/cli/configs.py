@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _groups() -> list[str]:
-    return sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir() and choices(path.name))
+    folders = (str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir())
+    return sorted(folder for folder in folders if choices(folder))
 
 
 def _ls(options: argparse.Namespace) -> None:

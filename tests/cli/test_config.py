@@ -84,7 +84,7 @@ def test_what_a_job_does_not_read_is_refused_on_the_command_line(job, argument, 
     with pytest.raises(UserError) as raised:
         job_config(job, [argument])
     name = argument.partition("=")[0].partition(".")[0]
-    assert str(raised.value) == f"{argument}: {job}.py does not read {name}, only {others}"
+    assert str(raised.value) == f"{argument}: {job} does not read {name}, only {others}"
 
 
 def test_a_set_of_prompts_that_was_chosen_stays():

@@ -174,10 +174,10 @@ def test_a_truncated_or_missing_shard_is_found_before_training(tmp_path):
     collect(tmp_path, SIZES)
     path = tmp_path / "pairs-000002.tar"
     os.truncate(path, 1000)
-    with pytest.raises(UserError, match=r"pairs-000002\.tar has 1000 of \d+ bytes: delete it.*collect\.py"):
+    with pytest.raises(UserError, match=r"pairs-000002\.tar has 1000 of \d+ bytes: delete it.*repeat the collection"):
         prepare(tmp_path)
     path.unlink()
-    with pytest.raises(UserError, match=r"pairs-000002\.tar is missing.*collect\.py"):
+    with pytest.raises(UserError, match=r"pairs-000002\.tar is missing.*repeat the collection"):
         prepare(tmp_path)
 
 

@@ -39,7 +39,7 @@ def test_another_config_is_refused_with_the_keys_that_differ(tmp_path):
 def test_other_prompts_alone_may_be_more_of_the_same(tmp_path):
     ShardIndex.open(tmp_path, CONFIG | {"prompts": {"count": 10}}).add(ENTRY)
     with pytest.raises(
-        UserError, match=r"prompts\.count=20: collect\.py with these settings and mode=extend takes more"
+        UserError, match=r"prompts\.count=20: python collect\.py with these settings and mode=extend takes more"
     ):
         ShardIndex.open(tmp_path, CONFIG | {"prompts": {"count": 20}})
 
@@ -79,7 +79,7 @@ def test_a_tampered_entry_is_refused(tmp_path, change):
     content = json.loads(path.read_text())
     content["shards"][0] |= change
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"index\.json is damaged.*collect\.py"):
+    with pytest.raises(UserError, match=r"index\.json is damaged.*repeat the collection"):
         ShardIndex.load(tmp_path)
 
 

@@ -88,7 +88,7 @@ def test_a_shard_cut_in_the_stream_names_the_file(tmp_path):
     content = path.read_bytes()[: last.offset_data + last.size]  # without the padding, whose loss loses nothing
     for length in [*range(0, len(content), 512), len(content) // 2 + 7, len(content) - 1]:
         replace_shard(tmp_path, content[:length])
-        with pytest.raises(UserError, match=r"pairs-000000\.tar is damaged.*collect\.py") as error:
+        with pytest.raises(UserError, match=r"pairs-000000\.tar is damaged.*repeat the collection") as error:
             read_samples(tmp_path)
         assert "\n" not in str(error.value)
 

@@ -109,7 +109,7 @@ def test_no_trainings_are_one_line(tmp_path, capsys):
         main(["summarize", str(tmp_path)])
     assert (
         capsys.readouterr().err
-        == f"error: no trainings in {tmp_path}: give the folder of a sweep, or one that holds runs of train.py\n"
+        == f"error: no trainings in {tmp_path}: give the folder of a sweep, or one that holds trainings\n"
     )
     with pytest.raises(UserError, match="no trainings"):
         read_runs(tmp_path)
