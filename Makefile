@@ -8,7 +8,7 @@ INSTALLED := .venv/installed
 WITH_COMFY := .venv/with-comfy
 ENGINE := .cache/comfyui/main.py
 
-.PHONY: help demo test comfy package coverage check bench
+.PHONY: help demo test comfy package docs coverage check bench
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -26,6 +26,10 @@ package: $(INSTALLED) ## the wheel in dist/, and its tests: installed elsewhere,
 	rm -rf dist
 	.venv/bin/python -m build
 	.venv/bin/python -m pytest -m package --durations=5
+
+docs: $(INSTALLED) ## the site in build/site, strictly: no broken link, no name without documentation
+	@mkdir -p build/site-source
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
 
 coverage: $(INSTALLED) ## the same, with the lines and branches that no test reaches; takes a third longer
 	.venv/bin/python -m pytest --numprocesses=logical --dist=worksteal --cov

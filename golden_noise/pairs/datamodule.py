@@ -114,6 +114,7 @@ class NoisePairDataModule(StreamingDataModule):
         return index
 
     def dataset(self, split: Split, max_open: int = 1) -> NoisePairDataset:
+        """The pairs of a split, read from up to `max_open` shards at a time."""
         return NoisePairDataset(self.source, self.index.shards, self.shapes, max_open, self.metrics)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

@@ -81,6 +81,7 @@ class NoisePair:
 
     @property
     def key(self) -> str:
+        """Its name in a shard: the prompt's number, nine digits."""
         return f"{self.prompt.index:09d}"
 
     def to_sample(self) -> dict[str, str | bytes]:

@@ -81,6 +81,7 @@ def score_rows(tried: Sequence[Tried]) -> Iterator[tuple[str, str, str, int, lis
 
 
 def acceptance_table(tried: Sequence[Tried]) -> Table:
+    """How many pairs of each task were kept."""
     table = _table("pairs", ["task"], ["tried", "accepted", "share"])
     for task, (total, kept) in acceptance(tried).items():
         table.add_row(Text(task), f"{total:,}", f"{kept:,}", f"{kept / total:.1%}" if total else "-")
@@ -88,6 +89,7 @@ def acceptance_table(tried: Sequence[Tried]) -> Table:
 
 
 def score_tables(tried: Sequence[Tried]) -> Iterator[Table]:
+    """For each metric, means and quantiles by task: of both sides, and of the gain."""
     for metric, rows in itertools.groupby(score_rows(tried), lambda row: row[0]):
         table = _table(metric, ["task", "score"], ["pairs", "mean", *(f"{quantile:.0%}" for quantile in QUANTILES)])
         for _, task, side, count, values in rows:

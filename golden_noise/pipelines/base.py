@@ -88,7 +88,7 @@ class Pipeline(ABC):
         unet: Mapping[str, Any] | None = None,
         lora: Mapping[str, Any] | None = None,
         memory: Mapping[str, Any] | None = None,
-        **settings,
+        **settings: Any,
     ) -> Self:
         """Load from a local folder or a hub id.
 
@@ -104,7 +104,7 @@ class Pipeline(ABC):
                 `revision`.
             lora: likewise adapters, which are merged into the models.
             memory: options of `golden_noise.pipelines.memory.to_device`.
-            settings: height, width, steps, guidance, guidance_rescale, negative_prompt.
+            **settings: height, width, steps, guidance, guidance_rescale, negative_prompt.
 
         Raises:
             UserError: a source is missing or holds something else, no such device, dtype or scheduler, or a memory
@@ -134,10 +134,12 @@ class Pipeline(ABC):
 
     @property
     def device(self) -> torch.device:
+        """Where the denoiser runs."""
         return self.pipe._execution_device
 
     @property
     def dtype(self) -> torch.dtype:
+        """That of the denoiser's weights."""
         return self.denoiser.dtype
 
     @property

@@ -68,6 +68,8 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
+    """What a picture of the miniature shows."""
+
     shapes: tuple[Shape, ...]
     background: float
 
@@ -103,6 +105,7 @@ def requests() -> dict[str, Request]:
 
 @cache
 def requests_by_task() -> dict[str, list[Request]]:
+    """All requests, grouped."""
     return {task: [r for r in requests().values() if r.task == task] for task in TASKS}
 
 
