@@ -25,6 +25,7 @@ comfy: $(WITH_COMFY) $(ENGINE) ## the ComfyUI node pack, in a real ComfyUI
 package: $(INSTALLED) ## the wheel in dist/, and its tests: installed elsewhere, without this clone
 	rm -rf dist
 	.venv/bin/python -m build
+	.venv/bin/python -m twine check --strict dist/*
 	.venv/bin/python -m pytest -m package --durations=5
 
 docs: $(INSTALLED) ## the site in build/site, strictly: no broken link, no name without documentation

@@ -1,4 +1,4 @@
-"""Gathers the pages for mkdocs in the layout of the repository, so that links mean the same on a forge and on the site."""
+"""Gathers the pages for mkdocs in the layout of the repository: so links mean the same on a forge and on the site."""
 
 import re
 import shutil
