@@ -132,6 +132,11 @@ class OwnSearch(Search):
 class Prompts(Part):
     count: Count = OPEN
     seed: Seed = OPEN
+    columns: list[Text] = OPEN
+    category: Text | None = None
+    keep: list[Text] = OPEN
+    until_tab: bool = OPEN
+    files: dict[str, Text] = OPEN
 
 
 class Recipe(Settings):
