@@ -326,6 +326,9 @@ class Generate(Draw):
     seeds: list[Seed] | None
     noise: Noise | list[Noise]
     batch_size: Count
+    layout: Literal["flat", "geneval", "t2i_compbench"]
+    format: Literal["png", "jpg", "webp"]
+    quality: Annotated[int, Field(ge=1, le=100)] | None
 
 
 JOBS: dict[str, type[Job]] = {"collect": Collect, "train": Train, "evaluate": Evaluate, "generate": Generate}
