@@ -160,6 +160,7 @@ def test_quality_changes_pixels_and_size_of_lossy_files_only(tmp_path):
         assert (sizes[0] < sizes[1]) == (ending != ".png")
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_texts_of_other_programs_are_no_metadata(tmp_path):
     exif = Image.Exif()
     for history in ('{"prompt": "theirs"}', "golden-noise: [1]", "golden-noise: {", "é"):

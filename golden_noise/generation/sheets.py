@@ -126,7 +126,8 @@ class GeneratedImages(Drawing):
         lines = []
         for (i, prompt), method in product(enumerate(self.prompts), self.methods):
             file = {"file_name": self.path(method, i).relative_to(self.folder).as_posix()}
-            lines.append(json.dumps(prompt.tags | file | _facts(prompt, method), ensure_ascii=False) + "\n")
+            facts = file | _facts(prompt, method)
+            lines.append(json.dumps(facts | prompt.tags | facts, ensure_ascii=False) + "\n")  # no tag replaces them
         write_atomically(self.folder / "metadata.jsonl", "".join(lines))
         if self.saving.layout == "geneval":
             for method, i in product(self.methods, range(0, len(self.prompts), self.each)):

@@ -1,9 +1,12 @@
 """The custom pipeline of diffusers: golden_latents in one argument, to the bit."""
 
+import re
+
 import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.utils import dynamic_modules_utils
+from PIL import Image
 
 from golden_noise import golden_latents
 from golden_noise.errors import UserError
@@ -95,6 +98,15 @@ def test_it_can_be_saved_with_its_network_named(pipe, from_pretrained, source, t
     again = from_pretrained(source=tmp_path)
     assert again.config.npnet == source
     assert torch.equal(drawn(again, PROMPTS, seeds=[1, 2]), drawn(pipe, PROMPTS, seeds=[1, 2]))
+
+
+def test_the_snippet_of_the_page_draws_and_saves_an_image(from_pretrained, tmp_path, monkeypatch):
+    for name in ("golden_noise", "diffusers_pipeline"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    (snippet,) = re.findall(r"```py\n(.*?)```", (ROOT / "docs/diffusers.md").read_text("utf-8"), re.DOTALL)
+    exec(compile(snippet, "docs/diffusers.md", "exec"), {})
+    assert len(Image.open("golden.png").getcolors(10_000)) > 50
 
 
 def test_what_cannot_be_drawn_is_refused_in_one_line(pipe, from_pretrained):
