@@ -2,6 +2,7 @@
 
 import json
 import math
+import struct
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageOps
+from PIL import ExifTags, Image, ImageDraw, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
@@ -17,6 +18,12 @@ from golden_noise.errors import UserError
 from golden_noise.files import atomic_file
 
 TEXT = "golden-noise"  # key of a PNG's own text
+PARAMETERS, SOFTWARE = "parameters", "Software"  # keys of texts that other programs read
+EXIF = {".jpg": "JPEG", ".webp": "WEBP"}  # formats whose texts are EXIF data
+ENDINGS = (".png", *EXIF)
+QUALITY = 95
+UTF_16 = b"UNICODE\0"  # EXIF's name of the encoding of a comment
+MOST_EXIF = 65_527  # bytes in a JPEG file, whose segments hold 65,533 with the name of the data
 LEAST, THUMBNAIL = 256, 288  # pixels: sheets enlarge smaller images, and a contact sheet shrinks higher ones
 MARGIN = 12
 
@@ -60,19 +67,59 @@ def save_png(image: Image.Image, path: Path, text: dict[str, str] | None = None)
     """Save as an `atomic_file`, with `text` in its metadata."""
     info = PngInfo()
     for key, value in (text or {}).items():
-        info.add_itxt(key, value)
+        if key == PARAMETERS:
+            info.add_text(key, value)  # as A1111 does: plain where Latin-1 has all letters
+        else:
+            info.add_itxt(key, value)
     with atomic_file(path, durable=False) as file:  # an image that a power cut destroys is drawn again
         image.save(file, format="PNG", pnginfo=info)
 
 
+def save_image(image: Image.Image, path: Path, text: dict[str, str], quality: int | None = None) -> None:
+    """Save in the format of the name's ending: .png, .jpg or .webp.
+
+    The texts of a PNG are in its metadata. In other formats `PARAMETERS` is the EXIF comment, where A1111's web UI puts
+    it, `SOFTWARE` the tag of that name, and `TEXT` the history; the others are left out.
+
+    Args:
+        quality: of .jpg and .webp, from 1 to 100.
+    """
+    if path.suffix == ".png":
+        save_png(image, path, text)
+        return
+    options = {"subsampling": 0} if path.suffix == ".jpg" else {}  # each pixel keeps its own color
+    with atomic_file(path, durable=False) as file:
+        chosen = QUALITY if quality is None else quality
+        image.save(file, format=EXIF[path.suffix], quality=chosen, exif=exif_of(text), **options)
+
+
+def exif_of(text: Mapping[str, str]) -> bytes:
+    """EXIF data with the texts that `save_image` keeps."""
+    exif = Image.Exif()
+    if TEXT in text:
+        exif[ExifTags.Base.ImageHistory] = f"{TEXT}: {text[TEXT]}"
+    if SOFTWARE in text:
+        exif[ExifTags.Base.Software] = text[SOFTWARE]
+    if PARAMETERS in text:
+        comment = UTF_16 + text[PARAMETERS].encode("utf-16-be")
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = comment
+    return exif.tobytes()
+
+
 def about(path: Path) -> dict[str, Any]:
-    """The metadata of a PNG of this project; empty for any other file, or none."""
+    """The metadata of an image of this project; empty for any other file, or none."""
     try:
         with Image.open(path) as image:
-            metadata = json.loads(image.info.get(TEXT, "{}"))
-    except (OSError, ValueError):
+            text = image.info.get(TEXT, "{}") if image.format == "PNG" else _history(image)
+        metadata = json.loads(text)
+    except (OSError, ValueError, SyntaxError, struct.error):  # the last two of damaged EXIF data
         return {}
     return metadata if isinstance(metadata, dict) else {}
+
+
+def _history(image: Image.Image) -> str:
+    name, _, text = str(image.getexif().get(ExifTags.Base.ImageHistory, "")).partition(": ")
+    return text if name == TEXT else "{}"
 
 
 def side_by_side(images: Mapping[str, Image.Image]) -> Image.Image:

@@ -1,10 +1,26 @@
+import json
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from golden_noise.errors import UserError
-from golden_noise.images import MARGIN, about, contact_sheet, from_pil, read_image, save_png, side_by_side, to_pil
+from golden_noise.images import (
+    ENDINGS,
+    MARGIN,
+    PARAMETERS,
+    SOFTWARE,
+    TEXT,
+    about,
+    contact_sheet,
+    from_pil,
+    read_image,
+    save_image,
+    save_png,
+    side_by_side,
+    to_pil,
+)
 
 
 def gradient(count: int, height: int, width: int) -> torch.Tensor:
@@ -107,3 +123,50 @@ def test_what_is_no_number_becomes_no_picture(value):
     images[1, 2, 3, 4] = value
     with pytest.raises(UserError, match="not finite"):
         to_pil(images)
+
+
+TEXTS = {
+    TEXT: json.dumps({"prompt": 'two\nlines, "quoted" 🦊', "seed": 2**60}),
+    PARAMETERS: 'two\nlines, "quoted" 🦊\nSteps: 4',
+    SOFTWARE: "golden-noise",
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_every_format_carries_its_texts(tmp_path, ending):
+    path = tmp_path / f"a{ending}"
+    save_image(to_pil(gradient(1, 24, 40))[0], path, TEXTS)
+    assert about(path) == json.loads(TEXTS[TEXT])
+    saved = Image.open(path)
+    assert (saved.format.lower(), saved.size) == ({".jpg": "jpeg"}.get(ending, ending[1:]), (40, 24))
+    if ending == ".png":
+        assert saved.text[PARAMETERS] == TEXTS[PARAMETERS]
+    else:
+        exif = saved.getexif()
+        comment = exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment]
+        assert comment[:8] == b"UNICODE\0" and comment[8:].decode("utf-16-be") == TEXTS[PARAMETERS]
+        assert exif[ExifTags.Base.Software] == "golden-noise"
+    assert read_image(path).size == (40, 24)
+    assert [path.name for path in tmp_path.iterdir()] == [path.name]
+
+
+def test_quality_changes_pixels_and_size_of_lossy_files_only(tmp_path):
+    image = to_pil(torch.rand(1, 3, 64, 48, generator=torch.Generator().manual_seed(0)))[0]
+    for ending in ENDINGS:
+        sizes = []
+        for quality in (10, None):
+            save_image(image, tmp_path / f"a{ending}", {}, quality)
+            sizes.append((tmp_path / f"a{ending}").stat().st_size)
+        assert (sizes[0] < sizes[1]) == (ending != ".png")
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_texts_of_other_programs_are_no_metadata(tmp_path):
+    exif = Image.Exif()
+    for history in ('{"prompt": "theirs"}', "golden-noise: [1]", "golden-noise: {", "é"):
+        exif[ExifTags.Base.ImageHistory] = history
+        Image.new("RGB", (4, 6)).save(tmp_path / "a.jpg", exif=exif)
+        assert about(tmp_path / "a.jpg") == {}
+    for damaged in (b"", b"Exif\0\0", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0xx"):
+        Image.new("RGB", (4, 6)).save(tmp_path / "a.webp", exif=damaged)
+        assert about(tmp_path / "a.webp") == {}

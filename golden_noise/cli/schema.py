@@ -132,6 +132,11 @@ class OwnSearch(Search):
 class Prompts(Part):
     count: Count = OPEN
     seed: Seed = OPEN
+    columns: list[Text] = OPEN
+    category: Text | None = None
+    keep: list[Text] = OPEN
+    until_tab: bool = OPEN
+    files: dict[str, Text] = OPEN
 
 
 class Recipe(Settings):
@@ -321,6 +326,9 @@ class Generate(Draw):
     seeds: list[Seed] | None
     noise: Noise | list[Noise]
     batch_size: Count
+    layout: Literal["flat", "geneval", "t2i_compbench"]
+    format: Literal["png", "jpg", "webp"]
+    quality: Annotated[int, Field(ge=1, le=100)] | None
 
 
 JOBS: dict[str, type[Job]] = {"collect": Collect, "train": Train, "evaluate": Evaluate, "generate": Generate}

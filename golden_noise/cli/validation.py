@@ -188,6 +188,10 @@ def _check_images(config: DictConfig) -> None:
             raise UserError(f"{name}={values} must list at least one value, each once")
     if config.seeds is not None and config.images_per_prompt > 1:
         raise UserError(f"seeds={config.seeds} and images_per_prompt={config.images_per_prompt}: give one of them")
+    if config.format == "png" and config.quality is not None:
+        raise UserError(f"quality={config.quality} has no effect: PNG files are exact; add format=jpg or format=webp")
+    if config.layout != "flat" and config.format != "png":
+        raise UserError(f"layout={config.layout} needs format=png: its evaluators read no .{config.format} files")
 
 
 def _check_schedule(config: DictConfig) -> None:

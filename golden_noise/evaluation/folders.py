@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from golden_noise.errors import UserError
+from golden_noise.evaluation.samples import is_number, key, named_prompt, plain_number, samples_of, stated_prompt
 from golden_noise.images import about, read_image
 from golden_noise.prompts import Prompt
 
@@ -27,6 +28,9 @@ class Folders:
     lines with the same name, prompt and seed count once. Without prompts the names, the same in all folders, serve as
     prompts.
 
+    Images may be in a folder for each prompt, as GenEval has them, or for each category, as T2I-CompBench does; see
+    `golden_noise.evaluation.samples`. Without prompts, theirs are those that these folders or names state.
+
     Args:
         folders: METHOD -> folder.
         prompts: None to use the names.
@@ -42,11 +46,12 @@ class Folders:
         problems: list[str] = []
         by_method = {method: _images(Path(folder).expanduser(), problems) for method, folder in folders.items()}
         names = sorted(set().union(*by_method.values()), key=_natural)
+        nested = any("/" in name for name in names)
         if prompts is None:
-            self.prompts, wanted = [Prompt(i, name.replace("_", " "), i) for i, name in enumerate(names)], names
+            first = {name: path for images in by_method.values() for name, path in images.items()}
+            self.prompts, wanted = [named_prompt(i, name, first[name]) for i, name in enumerate(names)], names
         else:
-            self.prompts = _once(prompts)
-            wanted = _names_of(self.prompts, names)
+            self.prompts, wanted = _matched(_once(prompts, nested), names, nested)
         for method, images in by_method.items():
             problems += _differences(folders[method], wanted, images)
         if prompts is not None and len(wanted) not in {len(images) for images in by_method.values()}:
@@ -54,7 +59,7 @@ class Folders:
         _refuse(problems)
         self._paths = {method: [images[name] for name in wanted] for method, images in by_method.items()}
         _refuse(_unreadable(path for paths in self._paths.values() for path in paths))
-        if prompts is not None:
+        if prompts is not None or nested:
             _refuse(_of_other_prompts(zip(self.prompts, *self._paths.values(), strict=True)))
 
     def draw(self, positions: range) -> None:
@@ -74,10 +79,16 @@ def _images(folder: Path, problems: list[str]) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
-        if path.is_dir():
+        if samples := samples_of(path):
+            for inside in samples:
+                if inside.suffix.lower() in SUFFIXES:
+                    files[key(inside, nested=True)].append(inside)
+                elif _is_image(inside):
+                    passed_over.append("/".join(inside.parts[-3:]))
+        elif path.is_dir():
             passed_over += [f"{path.name}/{inside.name}" for inside in sorted(path.iterdir()) if _is_image(inside)]
         elif path.suffix.lower() in SUFFIXES:
-            files[_plain_number(path.stem)].append(path)
+            files[plain_number(path.stem)].append(path)
         elif _is_image(path):
             passed_over.append(path.name)
     unread = _listed(f"{folder} has images in subfolders or of other types, which are not read", passed_over)
@@ -93,47 +104,45 @@ def _is_image(path: Path) -> bool:
     return not path.name.startswith(".") and (guess_type(path.name)[0] or "").startswith("image/")
 
 
-def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdigit()
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if is_number(part) else (0, part) for part in name.split("/")]
 
 
-def _plain_number(stem: str) -> str:
-    """`007` and `7` are the same number, and so the same image."""
-    return str(int(stem)) if _is_number(stem) else stem
-
-
-def _natural(name: str) -> tuple[int, str]:
-    return (int(name), "") if _is_number(name) else (0, name)
-
-
-def _once(prompts: list[Prompt]) -> list[Prompt]:
+def _once(prompts: list[Prompt], nested: bool) -> list[Prompt]:
     """The prompts, renumbered, without those that only name another method's image of the same item."""
     if not all("file" in prompt.tags for prompt in prompts):
         return prompts
     items: dict[tuple[str, str, int], Prompt] = {}
     for prompt in prompts:
-        items.setdefault((_plain_number(Path(prompt.tags["file"]).stem), prompt.text, prompt.seed), prompt)
+        items.setdefault((key(Path(prompt.tags["file"]), nested), prompt.text, prompt.seed), prompt)
     return [replace(prompt, index=index) for index, prompt in enumerate(items.values())]
 
 
-def _names_of(prompts: list[Prompt], names: list[str]) -> list[str]:
-    """The image name of every prompt."""
-    own = [_plain_number(Path(prompt.tags["file"]).stem) for prompt in prompts if "file" in prompt.tags]
+def _matched(prompts: list[Prompt], names: list[str], nested: bool) -> tuple[list[Prompt], list[str]]:
+    """The prompt of every image that is wanted, and the image's name."""
+    own = [key(Path(prompt.tags["file"]), nested) for prompt in prompts if "file" in prompt.tags]
     if len(own) == len(prompts):
         if doubled := [name for name, count in Counter(own).items() if count > 1]:
             raise UserError(f"two prompts name the image {doubled[0]!r}: every image needs a prompt of its own")
-        return own
-    if others := [name for name in names if not _is_number(name)]:
+        return prompts, own
+    if others := [name for name in names if not is_number(name.partition("/")[0])]:
         raise UserError(
             f"image {others[0]!r} matches no prompt: name the images 0, 1, 2 … in the order of the prompts, add a "
             "column file_name to the prompt file, or set evaluation.prompts=null to use the names as prompts"
         )
-    return [str(position) for position in range(len(prompts))]
+    if not nested:
+        return prompts, [str(position) for position in range(len(prompts))]
+    samples: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        samples[name.partition("/")[0]].append(name)
+    pairs = [(prompt, name) for i, prompt in enumerate(prompts) for name in samples.get(str(i), [f"{i}/0"])]
+    return [replace(prompt, index=index) for index, (prompt, _) in enumerate(pairs)], [name for _, name in pairs]
 
 
 def _differences(folder: str, wanted: list[str], images: Mapping[str, Path]) -> list[str]:
     missing = [name for name in wanted if name not in images]
-    extra = [images[name].name for name in sorted(images.keys() - set(wanted), key=_natural)]
+    surplus = sorted(images.keys() - set(wanted), key=_natural)
+    extra = [name if "/" in name else images[name].name for name in surplus]
     return _listed(f"{folder} lacks images", missing) + _listed(f"{folder} has images without a prompt", extra)
 
 
@@ -143,7 +152,7 @@ def _of_other_prompts(items: Iterable[tuple[Any, ...]]) -> list[str]:
         f"{path} is of {own!r}, not of {prompt.text!r}"
         for prompt, *paths in items
         for path in paths
-        if (own := about(path).get("prompt", prompt.text)) != prompt.text
+        if (own := about(path).get("prompt", stated_prompt(path) or prompt.text)) != prompt.text
     ]
     return _listed("images of other prompts", wrong)
 

@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from golden_noise import identity
 from golden_noise.errors import UserError
 from golden_noise.files import write_atomically
 from golden_noise.generation.methods import Methods
-from golden_noise.images import about, save_png, to_pil
+from golden_noise.images import ENDINGS, about, save_image, to_pil
 from golden_noise.noise import sampler_generators
 from golden_noise.pipelines.calls import counting
 from golden_noise.pipelines.overflow import are_finite, check_images
@@ -58,7 +58,13 @@ class Drawing(ABC):
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):  # one of several processes is the first to claim it
             for method in self.methods:
-                claim(self.path(method, 0).parent, settings[method], replace)
+                claim(self.folder_of(method), settings[method], replace)
+
+    quality: int | None = None  # of images that are no PNG files
+
+    def folder_of(self, method: str) -> Path:
+        """The folder of all images of a method."""
+        return self.path(method, 0).parent
 
     @abstractmethod
     def path(self, method: str, position: int) -> Path:
@@ -107,7 +113,9 @@ class Drawing(ABC):
             texts = self.texts(method, positions, noises[method], noise, cost)
             for i, image, text in zip(positions, to_pil(drawn), texts, strict=True):
                 if (method, i) in missing:
-                    save_png(image, self.path(method, i), text)
+                    path = self.path(method, i)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    save_image(image, path, text, self.quality)
                     saved()
         return missing
 
@@ -150,10 +158,15 @@ def claim(folder: Path, settings: dict[str, Any], replace: bool) -> None:
             identity.check(folder, old, settings, "give another name=NAME or delete that folder")
             return
         except UserError:
-            if not replace and any(folder.glob("*.png")):
+            if not replace and any(_images(folder)):
                 raise
-    elif any(folder.glob("*.png")):  # perhaps the user's own, so neither used nor deleted
+    elif any(_images(folder)):  # perhaps the user's own, so neither used nor deleted
         raise UserError(f"{folder} holds images that this job did not draw: give another name=NAME or move them away")
     for path in folder.glob("*.png"):  # of other settings
         path.unlink()
     write_atomically(made_by, json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    """The images in a folder and those below it."""
+    return (path for path in folder.rglob("*") if path.suffix in ENDINGS)

@@ -13,7 +13,7 @@ from golden_noise.generation.methods import Methods, predicting, searching
 from golden_noise.generation.names import GOLDEN, SEARCH
 from golden_noise.generation.network import load_npnet
 from golden_noise.generation.provenance import drawing_settings, versions
-from golden_noise.generation.sheets import GeneratedImages
+from golden_noise.generation.sheets import GeneratedImages, Saving
 from golden_noise.pipelines.lazy import LazyPipeline
 from golden_noise.prompts import Prompt
 from golden_noise.prompts.job import announce
@@ -38,8 +38,13 @@ def generate(config: DictConfig) -> None:
     images = load_images(config, prompts)
     images.missing(range(len(prompts)))  # refuses images of other prompts now
     if first:
-        announce(prompts, config.get("prompts"), noises=len(config.seeds or range(config.images_per_prompt)))
+        announce(prompts, config.get("prompts"), noises=images_each(config))
         warn_of_unknown_words(prompts, config.pipeline.get("vocabulary"))
+        if config.layout == "geneval" and not all("include" in prompt.tags for prompt in prompts):
+            print(
+                "note: GenEval's evaluator needs the prompts of prompts=geneval, which say what to find",
+                file=sys.stderr,
+            )
         OmegaConf.save(config, images.folder / "config.yaml", resolve=True)
     with one_thread(config):
         draw(images, config.batch_size, quiet=not first)
@@ -59,6 +64,11 @@ def wanted(config: DictConfig) -> list[Prompt]:
     return [Prompt(index, prompt.text, seed, prompt.tags) for index, (prompt, seed) in enumerate(pairs)]
 
 
+def images_each(config: DictConfig) -> int:
+    """How many images each prompt has."""
+    return len(config.seeds) if config.seeds else config.images_per_prompt
+
+
 def load_images(config: DictConfig, prompts: Sequence[Prompt]) -> GeneratedImages:
     """The images of the job, with all models that drawing them needs."""
     noises = [config.noise] if isinstance(config.noise, str) else list(config.noise)
@@ -70,7 +80,8 @@ def load_images(config: DictConfig, prompts: Sequence[Prompt]) -> GeneratedImage
         extra[SEARCH] = searching(instantiate(config.search), pipeline.loaded)
     compute = Methods(noises, pipeline.loaded, npnet=None, extra=extra, networks=[*networks.values()])
     origin = {"pipeline": config.pipeline.name, "npnet": config.npnet, "versions": versions()}
-    return GeneratedImages(compute, prompts, Path(config.folder), settings, origin)
+    saving = Saving(config.layout, config.format, config.quality)
+    return GeneratedImages(compute, prompts, Path(config.folder), settings, origin, saving, images_each(config))
 
 
 def draw(images: GeneratedImages, batch_size: int, quiet: bool = False) -> None:

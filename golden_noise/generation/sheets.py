@@ -1,6 +1,8 @@
 """The images of a generate job, and their overviews: rows, a contact sheet, `metadata.jsonl`."""
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -8,32 +10,105 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from golden_noise.errors import UserError
 from golden_noise.files import write_atomically
 from golden_noise.generation.drawing import Drawing
-from golden_noise.images import TEXT, about, contact_sheet, save_png, side_by_side
+from golden_noise.generation.layouts import LAYOUTS, flat, geneval_metadata
+from golden_noise.generation.methods import Methods
+from golden_noise.generation.parameters import parameters
+from golden_noise.images import (
+    MOST_EXIF,
+    PARAMETERS,
+    SOFTWARE,
+    TEXT,
+    about,
+    contact_sheet,
+    exif_of,
+    save_png,
+    side_by_side,
+)
 from golden_noise.prompts import Prompt
 
 ROW, SHEET = "side_by_side", "sheet.png"
 ON_SHEET = 48  # prompts that the contact sheet shows
 
 
+@dataclass(frozen=True)
+class Saving:
+    """How images are saved: the settings of generate.py with these names."""
+
+    layout: str = "flat"
+    format: str = "png"
+    quality: int | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What of it decides images and their names, for `claim`; nothing for PNG files in one folder, as before."""
+        return {name: value for name, value in vars(self).items() if value != getattr(Saving, name)}
+
+
 class GeneratedImages(Drawing):
-    """The images of one job, whose names sort in the order of the prompts."""
+    """The images of one job, whose names sort in the order of the prompts.
+
+    Args:
+        saving: how the images are saved.
+        each: how many images each prompt has; they follow each other in `prompts`.
+        arguments: see `Drawing`.
+
+    Raises:
+        UserError: see `Drawing`; or the layout or format has no place for a prompt.
+    """
+
+    def __init__(
+        self,
+        compute: Methods,
+        prompts: Sequence[Prompt],
+        folder: Path,
+        settings: Mapping[str, dict[str, Any]],
+        origin: dict[str, Any],
+        saving: Saving,
+        each: int,
+    ):
+        self.saving, self.each, self.quality = saving, each, saving.quality
+        self._names = LAYOUTS[saving.layout](prompts, each)
+        self._rows = flat(prompts, each)
+        own = {method: made_by | saving.identity for method, made_by in settings.items()}
+        super().__init__(compute, prompts, folder, own, origin)
+        if saving.format == "jpg":
+            self._check_sizes()
 
     def path(self, method: str, position: int) -> Path:
         """The image of the prompt at a position; of `ROW`, all its images side by side."""
-        prompt = self.prompts[position]
-        return self.folder / method / f"{prompt.index:06d}_seed{prompt.seed}.png"
+        if method == ROW:
+            return self.folder / ROW / f"{self._rows[position]}.png"
+        return self.folder / method / f"{self._names[position]}.{self.saving.format}"
+
+    def folder_of(self, method: str) -> Path:
+        """See `Drawing`."""
+        return self.folder / method
 
     def texts(
         self, method: str, positions: range, latents: Tensor, noise: Tensor, calls: float
     ) -> list[dict[str, str]]:
         """See `Drawing`: also everything that made the image."""
-        texts = []
-        for prompt in (self.prompts[position] for position in positions):
-            facts = _facts(prompt, method) | self.origin | {"made_by": self.settings[method]}
-            texts.append({"Description": prompt.text, "Software": "golden-noise", TEXT: json.dumps(facts)})
-        return texts
+        return [self._text(method, self.prompts[position]) for position in positions]
+
+    def _text(self, method: str, prompt: Prompt) -> dict[str, str]:
+        made_by, npnet = self.settings[method], self.origin.get("npnet")
+        facts = _facts(prompt, method) | self.origin | {"made_by": made_by}
+        network = npnet if "npnet" in made_by else None
+        shown = parameters(prompt, method, self.pipeline, str(made_by["pipeline"]["source"]), network)
+        return {"Description": prompt.text, SOFTWARE: TEXT, PARAMETERS: shown, TEXT: json.dumps(facts)}
+
+    def _check_sizes(self) -> None:
+        """Refuse a prompt that is too long for a JPEG file, before any is drawn."""
+        for method in self.methods:
+            longest = max(self.prompts, key=lambda prompt: len(json.dumps(prompt.text)))
+            if len(exif_of(self._text(method, longest))) > MOST_EXIF:
+                raise UserError(
+                    f"format=jpg has no place for what made an image of {longest.text[:50]!r}…, which has "
+                    f"{len(longest.text):,} letters: use format=png or webp"
+                )
 
     def write_rows(self, positions: range, drawn: set[tuple[str, int]]) -> None:
         """The images of each prompt side by side, if there are several methods; `drawn` are new (method, position)."""
@@ -51,8 +126,13 @@ class GeneratedImages(Drawing):
         lines = []
         for (i, prompt), method in product(enumerate(self.prompts), self.methods):
             file = {"file_name": self.path(method, i).relative_to(self.folder).as_posix()}
-            lines.append(json.dumps(file | _facts(prompt, method) | prompt.tags, ensure_ascii=False) + "\n")
+            facts = file | _facts(prompt, method)
+            lines.append(json.dumps(facts | prompt.tags | facts, ensure_ascii=False) + "\n")  # no tag replaces them
         write_atomically(self.folder / "metadata.jsonl", "".join(lines))
+        if self.saving.layout == "geneval":
+            for method, i in product(self.methods, range(0, len(self.prompts), self.each)):
+                own = self.path(method, i).parent.parent / "metadata.jsonl"
+                write_atomically(own, geneval_metadata(self.prompts[i]))
 
     def write_sheet(self) -> None:
         """A contact sheet of the first prompts, if there are several."""

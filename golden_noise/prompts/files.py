@@ -5,11 +5,13 @@ import contextlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from golden_noise.errors import UserError
+from golden_noise.prompts.form import Form, files_of_set
 from golden_noise.prompts.objects import read_json, read_json_lines
 from golden_noise.prompts.parquet import read_parquet
 from golden_noise.prompts.prompt import Prompt
@@ -38,7 +40,13 @@ MARKED = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 def read_prompts(
-    path: str, seed: int = 0, repeats: int = 1, limit: int | None = None, use: Use = "learning"
+    path: str,
+    seed: int = 0,
+    repeats: int = 1,
+    limit: int | None = None,
+    use: Use = "learning",
+    files: Mapping[str, str] | None = None,
+    **form: Any,
 ) -> list[Prompt]:
     """Read the prompts of a file: each as it is written there, or none and the line that is uncertain.
 
@@ -65,6 +73,8 @@ def read_prompts(
         repeats: noises per prompt; the first is that of the prompt's own seed if it has one.
         limit: read at most this many prompts of the file.
         use: noises for learning are never those for evaluation.
+        files: of a set with a file for each category, their names by category; `path` is their folder or one of them.
+        form: what else the file must have, and what is kept of it; see `Form`.
 
     Raises:
         UserError: the file is missing, empty, or a line cannot be read for certain; `repeats` or `limit` is below 1.
@@ -73,7 +83,7 @@ def read_prompts(
         if type(value) is not int or value < 1:
             raise UserError(f"prompts.{name}={value} must be an integer >= 1")
     seeds = NoiseSeeds(seed, use)
-    rows = list(_rows(_existing(path)))[:limit]
+    rows = list(_set_rows(path, files, Form(**form)))[:limit]
     if not rows:
         raise UserError(f"{path} holds no prompts")
     return _prompts(rows, repeats, seeds)
@@ -88,19 +98,28 @@ def _existing(path: Any) -> Path:
     raise UserError(f"no prompt file {path}: give prompts.path an existing {FORMATS} file")
 
 
-def _rows(file: Path) -> Iterator[Row]:
+def _set_rows(path: Any, files: Mapping[str, str] | None, form: Form) -> Iterator[Row]:
+    """The rows of a file, or of all files of a set, each with its file's category."""
+    if not files:
+        yield from _rows(_existing(path), form)
+        return
+    for category, file in files_of_set(Path(str(path)), files):
+        yield from (replace(row, tags=row.tags | {"task": category}) for row in _rows(_existing(file), form))
+
+
+def _rows(file: Path, form: Form) -> Iterator[Row]:
     ending = file.suffix.lower()
     if ending in (".parquet", ".pq"):
-        return read_parquet(file)
+        return read_parquet(file, form)
     text = _text(file)
     if ending in (".csv", ".tsv"):
-        return read_table(file, text, "," if ending == ".csv" else "\t")
+        return read_table(file, text, "," if ending == ".csv" else "\t", form)
     if ending == ".json":
-        return read_json(file, text)
+        return read_json(file, text, form)
     if ending in (".jsonl", ".ndjson"):
-        return read_json_lines(file, text)
+        return read_json_lines(file, text, form)
     if ending in TEXT:
-        return _lines(file, text)
+        return _lines(file, text, form)
     raise UserError(f"{file} has an unknown ending: give a {FORMATS} file")
 
 
@@ -129,9 +148,10 @@ def _text(file: Path) -> str:
     return re.sub("^\ufeff+", "", text, flags=re.MULTILINE)  # joined files have marks in the middle
 
 
-def _lines(file: Path, text: str) -> Iterator[Row]:
+def _lines(file: Path, text: str, form: Form) -> Iterator[Row]:
+    form.check(f"{file}, plain text,", [])
     for number, line in enumerate(text.split("\n"), start=1):
-        caption = whole_caption(line)
+        caption = whole_caption(line.partition("\t")[0] if form.until_tab else line)
         if "\r" in caption:
             raise UserError(f"{file}, line {number}: a carriage return within the line: end lines with \\n")
         if caption:

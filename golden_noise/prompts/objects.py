@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from golden_noise.errors import UserError
-from golden_noise.prompts.row import CAPTION_COLUMNS, KNOWN_COLUMNS, Row, read_row
+from golden_noise.prompts.form import Form
+from golden_noise.prompts.row import ANY, CAPTION_COLUMNS, KNOWN_COLUMNS, Row, read_row
 
 TEXTS = (*CAPTION_COLUMNS, "captions", "texts")  # keys of captions only
 LISTS = (*TEXTS, "data", "items", "entries", "examples", "samples", "annotations")  # keys of all prompts
@@ -17,19 +18,19 @@ class _Doubled(Exception):
     """A key that an object has twice: json would keep the last one."""
 
 
-def read_json_lines(file: Path, text: str) -> Iterator[Row]:
+def read_json_lines(file: Path, text: str, form: Form = ANY) -> Iterator[Row]:
     """An object per line; or, if lines are not objects by themselves, one JSON document."""
     lines = _numbered(text)
     if len(lines) != 1 or not lines[0][1].startswith("{"):
         document = None if _is_object(lines) else _document(file, text)
         if isinstance(document, list | dict):
-            yield from _document_rows(file, document)
+            yield from _document_rows(file, document, form)
             return
     for number, line in lines:
-        yield from _object_row(f"{file}, line {number}", parse_object(file, number, line))
+        yield from _object_row(f"{file}, line {number}", parse_object(file, number, line), form)
 
 
-def read_json(file: Path, text: str) -> Iterator[Row]:
+def read_json(file: Path, text: str, form: Form = ANY) -> Iterator[Row]:
     """A document: a list, or a dictionary of prompts; or else an object per line."""
     document, lines = _document(file, text), _numbered(text)
     if not isinstance(document, list | dict):
@@ -38,10 +39,10 @@ def read_json(file: Path, text: str) -> Iterator[Row]:
         objects = [(number, parse_object(file, number, line)) for number, line in lines]
         if len(objects) != 1 or not isinstance(objects[0][1], dict):
             for number, entry in objects:
-                yield from _object_row(f"{file}, line {number}", entry)
+                yield from _object_row(f"{file}, line {number}", entry, form)
             return
         document = objects[0][1]
-    yield from _document_rows(file, document)
+    yield from _document_rows(file, document, form)
 
 
 def parse_object(file: Path, number: int, line: str) -> Any:
@@ -124,13 +125,13 @@ def _document(file: Path, text: str) -> Any:
         raise UserError(f"{file}: the key {error} occurs twice in one object") from error
 
 
-def _document_rows(file: Path, document: Any) -> Iterator[Row]:
+def _document_rows(file: Path, document: Any, form: Form) -> Iterator[Row]:
     if isinstance(document, dict):
         document = _entries(file, document)
     items = document.items() if isinstance(document, dict) else enumerate(document, start=1)
     for name, entry in items:
         where = f"{file}, entry {name[:50]!r}" if isinstance(name, str) else f"{file}, entry {name}"
-        yield from _object_row(where, {"caption": entry} if isinstance(entry, str) else entry)
+        yield from _object_row(where, {"caption": entry} if isinstance(entry, str) else entry, form)
 
 
 def _entries(file: Path, document: dict[str, Any]) -> Any:
@@ -200,17 +201,18 @@ def _is_without_captions(names: dict[str, Any], prompts: str) -> bool:
     return not parallel and not any(map(_with_captions, others))
 
 
-def _object_row(where: str, entry: Any) -> Iterator[Row]:
+def _object_row(where: str, entry: Any, form: Form) -> Iterator[Row]:
     names = [str(name).strip().lower() for name in entry] if isinstance(entry, dict) else []
     if not {*CAPTION_COLUMNS} & {*names}:
         raise UserError(f"{where}: no caption (needs a key {', '.join(CAPTION_COLUMNS)})")
-    if doubled := [name for name in KNOWN_COLUMNS if names.count(name) > 1]:
+    form.check(where, names)
+    if doubled := [name for name in (*KNOWN_COLUMNS, *form.read) if names.count(name) > 1]:
         raise UserError(f"{where}: the key {doubled[0]!r} occurs twice")
     values = dict(zip(names, entry.values(), strict=True))
     caption = next(name for name in CAPTION_COLUMNS if name in values)
     if many := [name for name in LISTS if name != caption and _holds_more(name, values.get(name))]:
         raise _two_ways(where, caption, many[0])
-    if row := read_row(where, values):
+    if row := read_row(where, values, form):
         yield row
 
 

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from golden_noise.errors import UserError, one_line
-from golden_noise.prompts.row import CAPTION_COLUMNS, KNOWN_COLUMNS, Row, check_columns, read_row
+from golden_noise.prompts.form import Form
+from golden_noise.prompts.row import ANY, CAPTION_COLUMNS, KNOWN_COLUMNS, Row, check_columns, read_row
 
 
-def read_parquet(file: Path) -> Iterator[Row]:
+def read_parquet(file: Path, form: Form = ANY) -> Iterator[Row]:
     """The rows of a Parquet file; of its columns only those with a meaning are read, images never.
 
     Raises:
@@ -27,8 +28,9 @@ def read_parquet(file: Path) -> Iterator[Row]:
     try:
         with parquet.ParquetFile(file) as source:
             names = [name.strip().lower() for name in source.schema_arrow.names]
-            check_columns(str(file), names)
-            fields = [field for field, name in zip(source.schema_arrow, names, strict=True) if name in KNOWN_COLUMNS]
+            check_columns(str(file), names, form)
+            known = {*KNOWN_COLUMNS, *form.read}
+            fields = [field for field, name in zip(source.schema_arrow, names, strict=True) if name in known]
             for field in fields:
                 if field.name.strip().lower() in CAPTION_COLUMNS and not is_text(field.type):
                     raise UserError(f"{file}: the captions in the column {field.name!r} are not text ({field.type})")
@@ -37,7 +39,8 @@ def read_parquet(file: Path) -> Iterator[Row]:
             plain = [field.name for field in fields if not types.is_nested(field.type)]
             batches = (batch.to_pylist() for batch in source.iter_batches(columns=plain))
             for number, values in enumerate(itertools.chain.from_iterable(batches), start=1):
-                if row := read_row(f"{file}, row {number}", {name.strip().lower(): v for name, v in values.items()}):
+                cells = {name.strip().lower(): value for name, value in values.items()}
+                if row := read_row(f"{file}, row {number}", cells, form):
                     yield row
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{file} is not a whole Parquet file ({one_line(error, 150)})") from error

@@ -1,5 +1,6 @@
 """One prompt of a file of any format: a caption, and optionally a seed, a category and a file name."""
 
+import json
 import math
 import re
 import unicodedata
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from golden_noise.errors import UserError, one_line
+from golden_noise.prompts.form import Form
 
 CAPTION_COLUMNS = ("caption", "prompt", "prompts", "text")
 TAG_COLUMNS = ("category", "tag", "task")
@@ -19,6 +21,7 @@ INTEGER = re.compile(r"([+-]?[0-9]+)(\.0*)?")
 BEFORE_CAPTION = re.compile(r"[\s\ufeff]+")  # joined files have a byte-order mark in the middle
 INVISIBLE = ("Cf", "Zs", "Zl", "Zp")  # categories of characters that show nothing
 FILLERS = "\u034f\u115f\u1160\u2800\u3164\uffa0\ufe0e\ufe0f"  # blank too, though letters, symbols or marks for Unicode
+ANY = Form()
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,14 @@ class Row:
     tags: dict[str, str]
 
 
-def check_columns(where: str, names: Sequence[str]) -> None:
+def check_columns(where: str, names: Sequence[str], form: Form = ANY) -> None:
     """Check the names of columns or keys, in lower case.
 
     Raises:
-        UserError: a column that is read occurs twice, or none holds captions.
+        UserError: a column that is read occurs twice, none holds captions, or one that the form needs is missing.
     """
-    doubled = [name for name in KNOWN_COLUMNS if names.count(name) > 1]
+    form.check(where, names)
+    doubled = [name for name in (*KNOWN_COLUMNS, *form.read) if names.count(name) > 1]
     if doubled:
         raise UserError(f"{where} has two columns {doubled[0]!r}: rename the one that is not meant")
     if not {*CAPTION_COLUMNS} & {*names}:
@@ -58,7 +62,7 @@ def whole_caption(text: str) -> str:
     return text if seen else ""
 
 
-def read_row(where: str, values: Mapping[str, Any]) -> Row | None:
+def read_row(where: str, values: Mapping[str, Any], form: Form = ANY) -> Row | None:
     """The prompt in the values of the columns, whose names are in lower case; None where the caption is empty.
 
     Args:
@@ -83,7 +87,7 @@ def read_row(where: str, values: Mapping[str, Any]) -> Row | None:
         raise UserError(f"{where}: the caption {caption[:50]!r} holds half a character (a surrogate)")
     if "\0" in caption:
         raise UserError(f"{where}: the caption {caption[:50]!r} holds a NUL character")
-    return Row(caption, _seed(where, values.get("seed")), _tags(values))
+    return Row(caption, _seed(where, values.get("seed")), _tags(values, form))
 
 
 def _has_text(value: Any) -> bool:
@@ -107,7 +111,10 @@ def _seed(where: str, seed: Any) -> int | None:
     return int(integer[1])
 
 
-def _tags(values: Mapping[str, Any]) -> dict[str, str]:
-    task = next((str(values[name]).strip() for name in TAG_COLUMNS if not _is_missing(values.get(name))), "")
+def _tags(values: Mapping[str, Any], form: Form) -> dict[str, str]:
+    columns = [form.category.lower()] if form.category else TAG_COLUMNS
+    task = next((str(values[name]).strip() for name in columns if not _is_missing(values.get(name))), "")
     file = next((values[name].strip() for name in FILE_COLUMNS if isinstance(values.get(name), str)), "")
-    return {name: value for name, value in (("task", task), ("file", file)) if value}
+    kept = {name.lower(): values.get(name.lower()) for name in form.keep}
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in kept.items() if value}
+    return {name: value for name, value in (("task", task), ("file", file), *texts.items()) if value}

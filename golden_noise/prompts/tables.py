@@ -7,8 +7,9 @@ from pathlib import Path
 
 from golden_noise.errors import UserError
 from golden_noise.prompts.commas import Commas, without_empty_end
+from golden_noise.prompts.form import Form
 from golden_noise.prompts.records import MARK, Reader, Record
-from golden_noise.prompts.row import INTEGER, KNOWN_COLUMNS, Row, caption_column, check_columns, read_row
+from golden_noise.prompts.row import ANY, INTEGER, KNOWN_COLUMNS, Row, caption_column, check_columns, read_row
 
 TAB = "\t"
 DELIMITERS = (",", ";", TAB)
@@ -17,7 +18,7 @@ NAMED = re.compile(r"\S*[0-9]\S*")  # 3b, p-12
 DECLARED = re.compile('"?sep=([,;\t|])"?\\r?(?=\n)')  # Excel's first line, which names the delimiter
 
 
-def read_table(file: Path, text: str, delimiter: str) -> Iterator[Row]:
+def read_table(file: Path, text: str, delimiter: str, form: Form = ANY) -> Iterator[Row]:
     """The rows of a table; with the delimiter that the header needs, or that a line above it names.
 
     Raises:
@@ -33,7 +34,7 @@ def read_table(file: Path, text: str, delimiter: str) -> Iterator[Row]:
     records = _tab_records(file, text) if delimiter == TAB else list(Reader(file, text, delimiter, True).records())
     header, rows = (without_empty_end(records[0].cells, 1), records[1:]) if records else ([], [])
     names = _names(header)
-    check_columns(str(file), names)
+    check_columns(str(file), names, form)
     _check_lines(file, [Record(1, header), *rows])
     _check_starts(file, names, rows)
     if delimiter != TAB:
@@ -43,7 +44,7 @@ def read_table(file: Path, text: str, delimiter: str) -> Iterator[Row]:
         where, cells = f"{file}, line {record.line}", without_empty_end(record.cells, len(names))
         if len(cells) > len(names):
             raise UserError(f"{where}: {len(cells)} cells for {len(names)} columns")
-        if row := read_row(where, dict(zip(names, cells, strict=False))):
+        if row := read_row(where, dict(zip(names, cells, strict=False)), form):
             yield row
 
 

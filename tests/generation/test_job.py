@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 import torch
 from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from golden_noise import load
 from golden_noise.cli.validation import check
 from golden_noise.errors import UserError
 from golden_noise.evaluation.job import evaluate
 from golden_noise.generation.drawing import claim
 from golden_noise.generation.job import generate, wanted, warn_of_unknown_words
-from golden_noise.images import about
+from golden_noise.images import about, save_image, to_pil
+from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.npnet import NPNet
 from golden_noise.prompts import Prompt
 
@@ -244,3 +247,99 @@ def test_images_of_unknown_origin_are_not_replaced_either(tmp_path, replace):
     with pytest.raises(UserError, match="images that this job did not draw"):
         claim(tmp_path, {"steps": 2}, replace)
     assert (tmp_path / "mine.png").read_bytes() == b"precious"
+
+
+KINDS = {"standard": "standard", "npnet": "golden"}
+GENEVAL = """{"tag": "colors", "include": [{"class": "cup", "count": 1, "color": "red"}], "prompt": "a red circle"}
+{"tag": "counting", "include": [{"class": "cup", "count": 2}], "exclude": [], "prompt": "two squares"}
+"""
+
+
+def test_a_run_for_genevals_evaluator_can_be_evaluated_here_too(job, compose_job, tmp_path):
+    (tmp_path / "evaluation_metadata.jsonl").write_text(GENEVAL)
+    chosen = ["prompts=geneval", f"prompts.path={tmp_path}/evaluation_metadata.jsonl", "images_per_prompt=2"]
+    generate(job(*chosen, "layout=geneval", "batch_size=3", f"folder={tmp_path}/drawn"))
+    names = [f"0000{prompt}/samples/0000{sample}.png" for prompt in (0, 1) for sample in (0, 1)]
+    assert files(tmp_path / "drawn/golden", "**/*.png") == names
+    lines = [json.loads((tmp_path / f"drawn/golden/0000{i}/metadata.jsonl").read_text()) for i in (0, 1)]
+    written = [json.loads(line) for line in GENEVAL.splitlines()]
+    assert [line | {"exclude": []} for line in lines] == [line | {"exclude": []} for line in written]
+    assert len(files(tmp_path / "drawn", "side_by_side/*.png")) == 4
+    places = [f"evaluation.images.{name}={tmp_path}/drawn/{kind}" for name, kind in KINDS.items()]
+    generated = ["evaluation=generated", f"evaluation.folder={tmp_path}/drawn"]
+    found = []
+    for options in (generated, ["evaluation=folders", "evaluation.prompts=null", *places]):
+        config = compose_job("evaluate", *options, "~metric.reward", f"folder={tmp_path}/{options[0]}")
+        check(config)
+        found.append(evaluate(config)["methods"]["npnet"]["strict"])
+    assert found[0] == found[1]
+    assert {task: part["n"] for task, part in found[0]["tasks"].items()} == {"colors": 2, "counting": 2}
+
+
+def test_genevals_layout_of_other_prompts_is_noted(job, tmp_path, capsys):
+    generate(job("prompt=a red circle", "layout=geneval", "noise=standard"))
+    assert "note: GenEval's evaluator needs the prompts of prompts=geneval" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run/standard/00000/metadata.jsonl").read_text()) == {"prompt": "a red circle"}
+
+
+def test_a_run_for_t2i_compbenchs_evaluators(job, tmp_path):
+    for name, text in {"color": "a red circle", "non_spatial": "two squares.\ta note"}.items():
+        (tmp_path / f"{name}_val.txt").write_text(f"{text}\n")
+    chosen = ["prompts=t2i_compbench", f"prompts.path={tmp_path}"]
+    config = job(*chosen, "layout=t2i_compbench", "seeds=[3,4]", "noise=standard")
+    config.prompts.files = {"color": "color_val.txt", "non_spatial": "non_spatial_val.txt"}
+    generate(config)
+    names = [f"color/samples/a red circle_00000{i}.png" for i in (0, 1)]
+    names += [f"non_spatial/samples/two squares._00000{i}.png" for i in (0, 1)]
+    assert files(tmp_path / "run/standard", "**/*.png") == names
+
+
+@pytest.mark.parametrize("form", ["png", "jpg", "webp"])
+def test_an_image_can_be_drawn_again_from_what_it_carries(job, tmp_path, form):
+    text = 'a "red" circle,\nleft of 🦊'
+    chosen = [f"format={form}", "quality=80"] if form != "png" else []
+    config = job("prompt=a", "seed=5", *chosen)
+    config.prompt = text
+    generate(config)
+    names = [f"{kind}/000000_seed5.{form}" for kind in ("standard", "golden")]
+    for kind, name in zip(("standard", "golden"), names, strict=True):
+        carried = about(tmp_path / "run" / name)
+        assert (carried["prompt"], carried["noise"]) == (text, kind)
+        pipeline = instantiate(carried["made_by"]["pipeline"])
+        noise, prompt = draw_noise([carried["seed"]], pipeline.latent_shape), pipeline.encode([carried["prompt"]])
+        if kind == "golden":
+            with torch.no_grad():
+                noise = load(carried["npnet"], pipeline=pipeline).golden(noise, prompt)
+        [image] = to_pil(pipeline.sample(prompt, noise, generator=sampler_generators([carried["seed"]])))
+        save_image(image, tmp_path / f"again.{form}", {}, carried["made_by"].get("quality"))
+        assert (pixels(tmp_path / f"again.{form}") == pixels(tmp_path / "run" / name)).all()
+
+
+def test_images_of_other_formats_and_layouts_are_kept_and_never_mixed(job, tmp_path):
+    config = job("prompt=a red circle", "format=jpg")
+    generate(config)
+    path = tmp_path / "run/golden/000000_seed0.jpg"
+    before = path.stat().st_mtime_ns
+    generate(config)
+    assert path.stat().st_mtime_ns == before
+    for others in (["format=webp"], ["format=jpg", "quality=10"], ["layout=geneval"], []):
+        with pytest.raises(UserError, match=r"was made with (layout|format|quality)="):
+            generate(job("prompt=a red circle", *others))
+    assert files(tmp_path / "run") == ["side_by_side/000000_seed0.png"]
+
+
+def test_settings_that_do_not_go_together_are_refused_first(job, tmp_path):
+    for settings, reason in {
+        ("quality=80",): "quality=80 has no effect",
+        ("layout=geneval", "format=jpg"): "layout=geneval needs format=png",
+        ("format=gif",): "format=gif must be one of png, jpg, webp",
+        ("format=jpg", "quality=0"): "quality=0 must be an integer from 1 to 100",
+        ("layout=own",): "layout=own must be one of flat, geneval, t2i_compbench",
+    }.items():
+        with pytest.raises(UserError, match=reason):
+            job("prompt=a", *settings)
+    config = job("prompt=a", "format=jpg")
+    config.prompt = "🦊" * 10_000
+    with pytest.raises(UserError, match="format=jpg has no place for what made an image") as error:
+        generate(config)
+    assert "\n" not in str(error.value) and not files(tmp_path / "run", "**/*.jpg")
