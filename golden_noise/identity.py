@@ -169,7 +169,21 @@ def model(settings: Mapping[str, Any], dtype: str, visible: Sequence[str] = VISI
     """What decides the images of a pipeline: `pipeline.model` with the dtype that `auto` stands for."""
     memory = settings.get("memory") or {}
     chosen = {name: memory[name] for name in visible if memory.get(name)}
-    return without_device(settings) | {"dtype": dtype} | ({"memory": chosen} if chosen else {})
+    own = without_device({key: value for key, value in settings.items() if key != "loras"})
+    return own | _adapters(settings) | {"dtype": dtype} | ({"memory": chosen} if chosen else {})
+
+
+def _adapters(settings: Mapping[str, Any]) -> Identity:
+    """The adapters of a pipeline; none, or one of full strength, as before there could be several."""
+    if "loras" not in settings:
+        return {}
+    loras = {
+        name: {key: value for key, value in lora.items() if (key, value) != ("strength", 1)}
+        for name, lora in settings["loras"].items()
+    }
+    if len(loras) > 1 or any("strength" in lora for lora in loras.values()):
+        return {"loras": loras}
+    return {"lora": next(iter(loras.values()), None)}
 
 
 def without_device(node: Any) -> Any:

@@ -59,7 +59,11 @@ class Weights(Settings):
 
 
 class WeightsFile(Weights):
-    weight_name: Text
+    weight_name: Text | None = None
+
+
+class Lora(WeightsFile):
+    strength: float = OPEN
 
 
 class DiffusionModel(Part):
@@ -70,7 +74,8 @@ class DiffusionModel(Part):
     scheduler: Scheduler | None = None
     vae: Weights | None = None
     unet: WeightsFile | None = None
-    lora: WeightsFile | None = None
+    loras: dict[str, Lora] = OPEN
+    lora: Annotated[None, Field(description="null: each of several has a name, pipeline.model.loras.NAME=")] = None
 
 
 class BatchSizes(Settings):

@@ -19,7 +19,7 @@ from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
 from golden_noise.pipelines.differentiable import decode, walk
 from golden_noise.pipelines.loading import load_diffusers
-from golden_noise.pipelines.lora import load_lora
+from golden_noise.pipelines.lora import load_loras
 from golden_noise.pipelines.memory import to_device
 from golden_noise.pipelines.overflow import keep_overflow
 from golden_noise.pipelines.parts import check_scheduler, load_unet, load_vae, set_scheduler
@@ -86,7 +86,7 @@ class Pipeline(ABC):
         scheduler: Mapping[str, Any] | None = None,
         vae: Mapping[str, Any] | None = None,
         unet: Mapping[str, Any] | None = None,
-        lora: Mapping[str, Any] | None = None,
+        loras: Mapping[str, Mapping[str, Any]] | None = None,
         memory: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> Self:
@@ -100,9 +100,9 @@ class Pipeline(ABC):
             revision: branch, tag or commit on the hub; a folder has none.
             scheduler: class `name` and arguments of another sampler than the pipeline's own; the noise schedule stays.
             vae: another VAE: `source` (folder or hub id) and `revision`.
-            unet: weights of a distilled denoiser: `source` (folder or hub id), `weight_name` (the file inside), and
+            unet: weights of a distilled denoiser: `source` (a file, or a folder or hub id that has `weight_name`), and
                 `revision`.
-            lora: likewise adapters, which are merged into the models.
+            loras: likewise adapters, by a name for each, which are merged into the models by their `strength` (1).
             memory: options of `golden_noise.pipelines.memory.to_device`.
             **settings: height, width, steps, guidance, guidance_rescale, negative_prompt.
 
@@ -120,8 +120,7 @@ class Pipeline(ABC):
             load_vae(pipe, **vae)
         if unet is not None:
             load_unet(pipe, **unet)
-        if lora is not None:
-            load_lora(pipe, **lora)
+        load_loras(pipe, loras or {})
         to_device(pipe, getattr(pipe, cls.denoiser_name), target, **(memory or {}))
         keep_overflow(pipe)
         pipe.set_progress_bar_config(disable=True)

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from golden_noise.device import device_type, dtype_name
 from golden_noise.errors import UserError, first_line
-from golden_noise.hub import hide_reading, hub_problem, locate, why_missing
+from golden_noise.hub import fetch_file, hide_reading, hub_problem, locate, why_missing
 from golden_noise.weight_files import damage
 
 OPTION = "pipeline.model.source"
@@ -80,6 +80,17 @@ def load_diffusers(
     raise UserError(
         f"{source} holds a {name}, but this config needs a {pipe_class.__name__}: change {OPTION} or pipeline"
     )
+
+
+def find_file(option: str, source: str, revision: str | None = None) -> Path:
+    """The file of weights that a source names: a path, or ORG/NAME/FILE on the hub.
+
+    Raises:
+        UserError: there is none, or it is of a kind that may run code when it is read.
+    """
+    if not source.endswith(".safetensors"):
+        raise UserError(f"{option}={source} must be a .safetensors file: others can run code when they are read")
+    return fetch_file(source, option, revision)
 
 
 def check_files(path: str, source: str, parts: Sequence[str] = ("",)) -> None:
