@@ -26,7 +26,9 @@ VISIBLE = ("attention", "vae_tiling", "vae_upcast")  # but for the first those o
 #: The objective of trainings that record none.
 PAIRS = "golden_noise.objectives.pairs.Pairs"
 #: Settings that name weights on the hub; NAME_revision or revision beside them may name a revision.
-SOURCES = ("source", "model", "weights", "processor", "tokenizer", "detector", "clip")
+SOURCES = ("source", "config", "model", "weights", "processor", "tokenizer", "detector", "clip")
+#: Settings of pipelines that records of earlier versions lack, which knew of no other values.
+DEFAULTS = (("vae", None), ("config", None))
 #: Settings that may change when a training is resumed; patterns of dotted names, each with all that is below it.
 FREE = (
     # Names and paths.
@@ -187,9 +189,9 @@ def _adapters(settings: Mapping[str, Any]) -> Identity:
 
 
 def without_device(node: Any) -> Any:
-    """Settings without those of the device, and as they were before there was a choice of VAEs."""
+    """Settings without those of the device, and as they were before there were others."""
     if isinstance(node, Mapping):
-        kept = {key: value for key, value in node.items() if (key, value) != ("vae", None)}
+        kept = {key: value for key, value in node.items() if (key, value) not in DEFAULTS}
         return {key: without_device(value) for key, value in kept.items() if key not in ("device", "memory")}
     return node
 

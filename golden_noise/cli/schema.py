@@ -68,6 +68,7 @@ class Lora(WeightsFile):
 
 class DiffusionModel(Part):
     source: Text = OPEN
+    config: Text | None = None
     steps: Steps = OPEN
     dtype: Literal["auto", "float16", "bfloat16", "float32"] = OPEN
     memory: Memory | None = None

@@ -18,13 +18,13 @@ from golden_noise.device import dtype_name, pick_device
 from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
 from golden_noise.pipelines.differentiable import decode, walk
-from golden_noise.pipelines.loading import load_diffusers
 from golden_noise.pipelines.lora import load_loras
 from golden_noise.pipelines.memory import to_device
 from golden_noise.pipelines.overflow import keep_overflow
 from golden_noise.pipelines.parts import check_scheduler, load_unet, load_vae, set_scheduler
 from golden_noise.pipelines.prompt_embedding import ARGUMENTS, PromptEmbedding
 from golden_noise.pipelines.schedules import DDIM, Schedule
+from golden_noise.pipelines.single_file import load_pipeline
 
 
 class Pipeline(ABC):
@@ -83,6 +83,7 @@ class Pipeline(ABC):
         dtype: str = "auto",
         variant: str | None = None,
         revision: str | None = None,
+        config: str | None = None,
         scheduler: Mapping[str, Any] | None = None,
         vae: Mapping[str, Any] | None = None,
         unet: Mapping[str, Any] | None = None,
@@ -90,16 +91,17 @@ class Pipeline(ABC):
         memory: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> Self:
-        """Load from a local folder or a hub id.
+        """Load from a local folder, a hub id or one file.
 
         Args:
-            source: folder written by `save_pretrained`, or a hub id.
+            source: folder written by `save_pretrained`, a hub id, or one .safetensors file (also ORG/NAME/FILE).
             device: "auto" takes a GPU if there is one.
             dtype: "auto" is the family's half precision on a GPU and float32 elsewhere.
             variant: files to prefer where there are such, like "fp16".
             revision: branch, tag or commit on the hub; a folder has none.
+            config: of one file: folder or hub id of a pipeline that describes its models; None: known by its tensors.
             scheduler: class `name` and arguments of another sampler than the pipeline's own; the noise schedule stays.
-            vae: another VAE: `source` (folder or hub id) and `revision`.
+            vae: another VAE: `source` (folder, hub id or one file) and `revision`.
             unet: weights of a distilled denoiser: `source` (a file, or a folder or hub id that has `weight_name`), and
                 `revision`.
             loras: likewise adapters, by a name for each, which are merged into the models by their `strength` (1).
@@ -112,7 +114,7 @@ class Pipeline(ABC):
         """
         target = pick_device(device)
         precision = getattr(torch, dtype_name(dtype, target.type, cls.half))
-        pipe = load_diffusers(cls.diffusers_class, source, precision, variant, revision, **cls.parts)
+        pipe = load_pipeline(cls.diffusers_class, source, precision, variant, revision, config, **cls.parts)
         if scheduler is not None:
             set_scheduler(pipe, **scheduler)
         check_scheduler(pipe, cls.flow, settings["steps"])

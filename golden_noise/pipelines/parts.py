@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from golden_noise.errors import UserError, first_line
 from golden_noise.hub import download, hub_problem, locate, why_missing
 from golden_noise.pipelines.loading import check_files, check_floats, complete, find_file
+from golden_noise.pipelines.single_file import is_file, load_vae_file
 
 
 def set_scheduler(pipe: DiffusionPipeline, name: str, **arguments: Any) -> None:
@@ -144,12 +145,15 @@ def load_vae(pipe: DiffusionPipeline, source: str, revision: str | None = None) 
     """Replace the VAE, which turns latents into images.
 
     Args:
-        source: folder or hub id of an AutoencoderKL.
+        source: folder or hub id of an AutoencoderKL, or one file.
 
     Raises:
         UserError: there is none, or it is made for other latents.
     """
     option = "pipeline.model.vae"
+    if is_file(source):
+        pipe.vae = load_vae_file(pipe.vae, option, source, revision)
+        return
     folder, own = locate(source, f"{option}.source"), pipe.vae
     if local := Path(folder).is_dir():
         check_files(folder, f"{option}: {source}")
