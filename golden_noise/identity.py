@@ -66,6 +66,7 @@ DTYPES = ("model.dtype", "pipeline.dtype")
 HASHED = {
     "files.": "other files in {}",
     "npnet": "other weights of npnet",
+    "noise_file": "other noise in noise_file",
     "prompts.texts": "other prompts, or in another order",
     "pairs.prompts": "other prompts, or in another order",
     "pairs.shards": "other pairs",

@@ -331,6 +331,8 @@ class Generate(Draw):
     images_per_prompt: Count
     seeds: list[Seed] | None
     noise: Noise | list[Noise]
+    noise_file: Text | None
+    save_noise: bool
     batch_size: Count
     layout: Literal["flat", "geneval", "t2i_compbench"]
     format: Literal["png", "jpg", "webp"]
