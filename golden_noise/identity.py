@@ -28,7 +28,7 @@ PAIRS = "golden_noise.objectives.pairs.Pairs"
 #: Settings that name weights on the hub; NAME_revision or revision beside them may name a revision.
 SOURCES = ("source", "config", "model", "weights", "processor", "tokenizer", "detector", "clip")
 #: Settings of pipelines that records of earlier versions lack, which knew of no other values.
-DEFAULTS = (("vae", None), ("config", None))
+DEFAULTS = (("vae", None), ("config", None), ("prompt_syntax", "plain"), ("prompt_chunks", 1))
 #: Settings that may change when a training is resumed; patterns of dotted names, each with all that is below it.
 FREE = (
     # Names and paths.
@@ -57,7 +57,7 @@ FREE = (
     # What reaches the training through other settings, or not at all.
     *("recipe", "pipeline.conv_in", "pipeline.npnet", "pipeline.vocabulary", "pipeline.bundled"),
     *("pipeline.search_steps", "pipeline.steps", "pipeline.guidance", "pipeline.guidance_rescale"),
-    "pipeline.negative_prompt",
+    *("pipeline.negative_prompt", "pipeline.prompt_syntax", "pipeline.prompt_chunks"),
 )
 #: What earlier versions did not record.
 ADDED = ("algorithm", "files", "commits", "device")
@@ -107,7 +107,9 @@ def pairs(config: Mapping[str, Any], dtype: str) -> Identity:
 
 def pipeline(config: Mapping[str, Any]) -> Identity:
     """What pairs and the training that reads them must agree on."""
-    return {name: config["pipeline"][name] for name in ("name", "latent_shape", "embeds_shape")}
+    shared = {name: config["pipeline"][name] for name in ("name", "latent_shape", "embeds_shape")}
+    syntax = config["pipeline"].get("prompt_syntax", "plain")
+    return shared if syntax == "plain" else shared | {"prompt_syntax": syntax}
 
 
 def run(config: Mapping[str, Any], dtype: str, device: str, pairs: Identity) -> Identity:

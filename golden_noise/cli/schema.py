@@ -100,6 +100,8 @@ class Pipeline(Settings):
     search_steps: Steps = OPEN
     guidance: float
     guidance_rescale: Share
+    prompt_syntax: Literal["plain", "weighted"]
+    prompt_chunks: Annotated[int, Field(ge=1, le=100)]
     negative_prompt: Annotated[str, Field(description="text, which may be empty")]
     npnet: Text | None
     batch_size: BatchSizes = OPEN
@@ -279,6 +281,7 @@ class Draw(Run):
     """A job that draws images."""
 
     fit: Literal["exact", "tile", "crop", "resize"] | None
+    long_prompt: Literal["truncate", "average", "chain"] | None
     fabric: Fabric
 
 

@@ -18,6 +18,7 @@ from golden_noise.device import dtype_name, pick_device
 from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
 from golden_noise.pipelines.differentiable import decode, walk
+from golden_noise.pipelines.long_prompts import check_choice, encode
 from golden_noise.pipelines.lora import load_loras
 from golden_noise.pipelines.memory import to_device
 from golden_noise.pipelines.overflow import keep_overflow
@@ -38,6 +39,8 @@ class Pipeline(ABC):
         guidance: classifier-free guidance of `sample`; 1 or less switches it off.
         guidance_rescale: Lin et al. 2305.08891 section 3.4; 0 switches it off.
         negative_prompt: what guidance leads away from, instead of the family's empty prompt.
+        prompt_syntax: "weighted" reads weights in prompts, see `golden_noise.pipelines.prompt_syntax`.
+        prompt_chunks: how many times the tokens that a CLIP reads at once, see `golden_noise.pipelines.long_prompts`.
 
     Raises:
         UserError: a guidance rescale for flow matching, for which diffusers has none.
@@ -45,6 +48,7 @@ class Pipeline(ABC):
     Attributes:
         diffusers_class: the pipelines of diffusers that a family reads.
         denoiser_name: their part that predicts the noise.
+        clip_layer: compel's name for what the denoiser sees of its CLIPs; None where it has other text encoders too.
         conditions: parts of a PromptEmbedding that it takes.
         flow: whether the models were trained by flow matching, and not by diffusion.
         half: the dtype that the models were made to run in on a GPU.
@@ -53,6 +57,7 @@ class Pipeline(ABC):
 
     diffusers_class: ClassVar[type[DiffusionPipeline]]
     denoiser_name: ClassVar[str] = "unet"
+    clip_layer: ClassVar[str | None] = None
     conditions: ClassVar[tuple[str, ...]] = ("embeds",)
     flow: ClassVar[bool] = False
     half: ClassVar[str] = "float16"
@@ -67,11 +72,14 @@ class Pipeline(ABC):
         guidance: float,
         guidance_rescale: float = 0.0,
         negative_prompt: str = "",
+        prompt_syntax: str = "plain",
+        prompt_chunks: int = 1,
     ):
         self.pipe = pipe
         self.height, self.width = height, width
         self.steps, self.guidance, self.guidance_rescale = steps, guidance, guidance_rescale
         self.negative_prompt = negative_prompt
+        self.prompt_syntax, self.prompt_chunks = prompt_syntax, prompt_chunks
         if self.flow and guidance_rescale:
             raise UserError(f"pipeline.guidance_rescale={guidance_rescale} must be 0: flow matching has no such option")
 
@@ -106,12 +114,13 @@ class Pipeline(ABC):
                 `revision`.
             loras: likewise adapters, by a name for each, which are merged into the models by their `strength` (1).
             memory: options of `golden_noise.pipelines.memory.to_device`.
-            **settings: height, width, steps, guidance, guidance_rescale, negative_prompt.
+            **settings: those of the class.
 
         Raises:
             UserError: a source is missing or holds something else, no such device, dtype or scheduler, or a memory
                 option that cannot be used.
         """
+        check_choice(cls, settings.get("prompt_syntax", "plain"), settings.get("prompt_chunks", 1))
         target = pick_device(device)
         precision = getattr(torch, dtype_name(dtype, target.type, cls.half))
         pipe = load_pipeline(cls.diffusers_class, source, precision, variant, revision, config, **cls.parts)
@@ -173,7 +182,11 @@ class Pipeline(ABC):
         self.pipe.maybe_free_model_hooks()  # an offloaded denoiser leaves the GPU to the text encoders
         # None is not the same as empty texts: SDXL takes zeros instead of encoding them.
         negative = [self.negative_prompt] * len(prompts) if self.negative_prompt else None
-        return replace(self._encode(list(prompts), negative), texts=tuple(prompts))
+        if (self.prompt_syntax, self.prompt_chunks) == ("plain", 1):
+            embedding = self._encode(list(prompts), negative)
+        else:
+            embedding = encode(self, prompts, negative, self.prompt_syntax, self.prompt_chunks)
+        return replace(embedding, texts=tuple(prompts))
 
     @abstractmethod
     def _encode(self, prompts: list[str], negative: list[str] | None) -> PromptEmbedding:
