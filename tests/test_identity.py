@@ -142,7 +142,7 @@ def test_every_setting_decides_about_images_and_scores_but_the_documented_ones()
     npnet = NPNet((4, 8, 8), (16, 128), backbone=None)
     found = unnoticed(composed("evaluate", *SDXL, "metric=[pickscore,aes]"), lambda config: drawn(config, npnet))
     free = ["seed", "prompts", "evaluation.prompts"]  # every image carries its prompt and seed
-    free += ["npnet", "fit", "evaluation.checkpoints"]  # networks are compared themselves
+    free += ["npnet", "fit", "long_prompt", "evaluation.checkpoints"]  # networks are compared themselves
     free += ["evaluation.batch_size", "evaluation.methods", "evaluation.searches", "fabric"]
     free += ["attention", "target"]  # of networks
     free += ["evaluation.constant"]  # whose factor is compared itself

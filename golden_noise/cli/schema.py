@@ -93,6 +93,8 @@ class Pipeline(Settings):
     size_multiple: Count = 8
     trained_size: list[Count] | None = None
     latent_shape: list[Count]
+    prompt_syntax: Literal["plain", "weighted"]
+    prompt_chunks: Annotated[int, Field(ge=1, le=100)]
     embeds_shape: list[Count]
     pooled_shape: list[Count] | None
     conv_in: Count = OPEN
@@ -100,8 +102,6 @@ class Pipeline(Settings):
     search_steps: Steps = OPEN
     guidance: float
     guidance_rescale: Share
-    prompt_syntax: Literal["plain", "weighted"]
-    prompt_chunks: Annotated[int, Field(ge=1, le=100)]
     negative_prompt: Annotated[str, Field(description="text, which may be empty")]
     npnet: Text | None
     batch_size: BatchSizes = OPEN

@@ -10,6 +10,7 @@ Shapes: N chunks, L tokens of a chunk, D numbers per token, P of the pooled embe
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -53,11 +54,9 @@ def encode(
     clips = _Clips(pipeline, syntax, chunks)
     embedding = clips.encode(prompts)
     if negative is None and pipeline.pipe.config.get("force_zeros_for_empty_prompt"):
-        zeros = {name: torch.zeros_like(tensor) for name, tensor in embedding.tensors.items()}
-        other = PromptEmbedding(**zeros)
-    else:
-        other = clips.encode(negative or [""] * len(prompts))
-    return PromptEmbedding(**embedding.tensors, negative=other)
+        zeros: dict[str, Any] = {name: torch.zeros_like(tensor) for name, tensor in embedding.tensors.items()}
+        return replace(embedding, negative=PromptEmbedding(**zeros))
+    return replace(embedding, negative=clips.encode(negative or [""] * len(prompts)))
 
 
 class _Clips:
