@@ -39,7 +39,7 @@ def check_choice(pipeline: Any, syntax: str, chunks: int) -> None:
     try:
         import compel  # noqa: F401, an extra
     except ImportError as error:
-        raise UserError(f"{chosen} needs compel: pip install 'golden_noise[prompts]'") from error
+        raise UserError(f"{chosen} needs compel: pip install 'golden-noise[prompts]'") from error
 
 
 def encode(

@@ -140,7 +140,7 @@ def test_families_without_it_refuse_it(tiny_sd3, tiny_flux, tiny_sdxl, monkeypat
         assert "pipeline.prompt_syntax=weighted: only" in refusal(folder, kind, prompt_syntax="weighted")
         assert "pipeline.prompt_chunks=2: only" in refusal(folder, kind, prompt_chunks=2)
     monkeypatch.setitem(sys.modules, "compel", None)
-    assert "pip install 'golden_noise[prompts]'" in refusal(tiny_sdxl, prompt_chunks=2)
+    assert "pip install 'golden-noise[prompts]'" in refusal(tiny_sdxl, prompt_chunks=2)
     assert "( at letter 3 is never closed" in str(raised(tiny_sdxl, "a (red", monkeypatch))
 
 
