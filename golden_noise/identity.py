@@ -26,7 +26,9 @@ VISIBLE = ("attention", "vae_tiling", "vae_upcast")  # but for the first those o
 #: The objective of trainings that record none.
 PAIRS = "golden_noise.objectives.pairs.Pairs"
 #: Settings that name weights on the hub; NAME_revision or revision beside them may name a revision.
-SOURCES = ("source", "model", "weights", "processor", "tokenizer", "detector", "clip")
+SOURCES = ("source", "config", "model", "weights", "processor", "tokenizer", "detector", "clip")
+#: Settings of pipelines that records of earlier versions lack, which knew of no other values.
+DEFAULTS = (("vae", None), ("config", None), ("prompt_syntax", "plain"), ("prompt_chunks", 1))
 #: Settings that may change when a training is resumed; patterns of dotted names, each with all that is below it.
 FREE = (
     # Names and paths.
@@ -55,7 +57,7 @@ FREE = (
     # What reaches the training through other settings, or not at all.
     *("recipe", "pipeline.conv_in", "pipeline.npnet", "pipeline.vocabulary", "pipeline.bundled"),
     *("pipeline.search_steps", "pipeline.steps", "pipeline.guidance", "pipeline.guidance_rescale"),
-    "pipeline.negative_prompt",
+    *("pipeline.negative_prompt", "pipeline.prompt_syntax", "pipeline.prompt_chunks"),
 )
 #: What earlier versions did not record.
 ADDED = ("algorithm", "files", "commits", "device")
@@ -64,6 +66,7 @@ DTYPES = ("model.dtype", "pipeline.dtype")
 HASHED = {
     "files.": "other files in {}",
     "npnet": "other weights of npnet",
+    "noise_file": "other noise in noise_file",
     "prompts.texts": "other prompts, or in another order",
     "pairs.prompts": "other prompts, or in another order",
     "pairs.shards": "other pairs",
@@ -104,7 +107,9 @@ def pairs(config: Mapping[str, Any], dtype: str) -> Identity:
 
 def pipeline(config: Mapping[str, Any]) -> Identity:
     """What pairs and the training that reads them must agree on."""
-    return {name: config["pipeline"][name] for name in ("name", "latent_shape", "embeds_shape")}
+    shared = {name: config["pipeline"][name] for name in ("name", "latent_shape", "embeds_shape")}
+    syntax = config["pipeline"].get("prompt_syntax", "plain")
+    return shared if syntax == "plain" else shared | {"prompt_syntax": syntax}
 
 
 def run(config: Mapping[str, Any], dtype: str, device: str, pairs: Identity) -> Identity:
@@ -169,13 +174,27 @@ def model(settings: Mapping[str, Any], dtype: str, visible: Sequence[str] = VISI
     """What decides the images of a pipeline: `pipeline.model` with the dtype that `auto` stands for."""
     memory = settings.get("memory") or {}
     chosen = {name: memory[name] for name in visible if memory.get(name)}
-    return without_device(settings) | {"dtype": dtype} | ({"memory": chosen} if chosen else {})
+    own = without_device({key: value for key, value in settings.items() if key != "loras"})
+    return own | _adapters(settings) | {"dtype": dtype} | ({"memory": chosen} if chosen else {})
+
+
+def _adapters(settings: Mapping[str, Any]) -> Identity:
+    """The adapters of a pipeline; none, or one of full strength, as before there could be several."""
+    if "loras" not in settings:
+        return {}
+    loras = {
+        name: {key: value for key, value in lora.items() if (key, value) != ("strength", 1)}
+        for name, lora in settings["loras"].items()
+    }
+    if len(loras) > 1 or any("strength" in lora for lora in loras.values()):
+        return {"loras": loras}
+    return {"lora": next(iter(loras.values()), None)}
 
 
 def without_device(node: Any) -> Any:
-    """Settings without those of the device, and as they were before there was a choice of VAEs."""
+    """Settings without those of the device, and as they were before there were others."""
     if isinstance(node, Mapping):
-        kept = {key: value for key, value in node.items() if (key, value) != ("vae", None)}
+        kept = {key: value for key, value in node.items() if (key, value) not in DEFAULTS}
         return {key: without_device(value) for key, value in kept.items() if key not in ("device", "memory")}
     return node
 

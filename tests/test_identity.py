@@ -68,6 +68,8 @@ def leaves(node, name=""):
 def changed(name, value):
     if name.endswith("pipeline.model._target_"):
         return "golden_noise.pipelines.flux.FluxPipeline.load"
+    if name.endswith("pipeline.model.loras"):
+        return {"style": {"source": "ORG/NAME"}}
     if name.endswith("pipeline.model.dtype"):
         return "bfloat16"
     if name == "evaluation.best_of.metric":
@@ -140,7 +142,7 @@ def test_every_setting_decides_about_images_and_scores_but_the_documented_ones()
     npnet = NPNet((4, 8, 8), (16, 128), backbone=None)
     found = unnoticed(composed("evaluate", *SDXL, "metric=[pickscore,aes]"), lambda config: drawn(config, npnet))
     free = ["seed", "prompts", "evaluation.prompts"]  # every image carries its prompt and seed
-    free += ["npnet", "fit", "evaluation.checkpoints"]  # networks are compared themselves
+    free += ["npnet", "fit", "long_prompt", "evaluation.checkpoints"]  # networks are compared themselves
     free += ["evaluation.batch_size", "evaluation.methods", "evaluation.searches", "fabric"]
     free += ["attention", "target"]  # of networks
     free += ["evaluation.constant"]  # whose factor is compared itself
@@ -316,3 +318,19 @@ def test_a_file_that_was_only_touched_is_the_same(tmp_path):
     before = local_files({"model": str(tmp_path)})
     os.utime(tmp_path / "a.bin", (0, 0))
     assert local_files({"model": str(tmp_path)}) == before
+
+
+def test_adapters_are_told_apart_by_file_and_strength_and_one_is_recorded_as_ever(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"a")
+    file = {"source": str(tmp_path / "a.safetensors")}
+
+    def of(loras):
+        return identity.images(identity.model({"source": "ORG/NAME", "loras": loras}, "float32"))
+
+    assert of({})["pipeline"]["lora"] is None and of({"x": file})["pipeline"]["lora"] == file
+    assert of({"x": file | {"strength": 1.0}}) == of({"y": file})
+    weaker = of({"x": file | {"strength": 0.8}})
+    assert weaker["pipeline"]["loras"] == {"x": file | {"strength": 0.8}}
+    assert of({"x": file | {"strength": 0.8}, "y": file}) != weaker != of({"x": file})
+    (tmp_path / "a.safetensors").write_bytes(b"b")
+    assert of({"x": file | {"strength": 0.8}})["files"] != weaker["files"]

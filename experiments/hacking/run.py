@@ -42,7 +42,7 @@ def main() -> None:
     scaled = {"scaled": ["rescale", "factor=0.7"]}
     folder = evaluated("hacking/networks", *options, networks=networks, searches=scaled)
     lora = finetune.finetuned(sampler_steps=4)
-    weights = [f"+pipeline.model.lora.source={lora}", f"+pipeline.model.lora.weight_name={finetune.WEIGHTS}"]
+    weights = [f"+pipeline.model.loras.tuned={{source: {lora}, weight_name: {finetune.WEIGHTS}}}"]
     tuned = evaluated(
         "hacking/finetuned",
         STEPS,

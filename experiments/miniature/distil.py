@@ -51,7 +51,9 @@ EMBEDDINGS = ("time_emb_proj", "linear_1", "linear_2")
 def load(lora: dict[str, str] | None = None) -> SDXLPipeline:
     """The miniature on the levels of few-step models, with adapters or without."""
     settings: Any = {"height": SIZE, "width": SIZE, "steps": 1, "guidance": 1.0}
-    return SDXLPipeline.load(BASE, device="cpu", dtype="float32", scheduler=SCHEDULER, lora=lora, **settings)
+    return SDXLPipeline.load(
+        BASE, device="cpu", dtype="float32", scheduler=SCHEDULER, loras={"turbo": lora} if lora else {}, **settings
+    )
 
 
 @torch.no_grad()

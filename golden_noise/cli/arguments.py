@@ -20,7 +20,8 @@ PROSE = ("prompt", "pipeline.negative_prompt", "metric.*.prefix", "metric.*.cond
 #: Settings that are names or paths, as patterns.
 NAMES = (
     *("name", "folder", "*.folder", "data_dir", "*.data_dir", "npnet", "paths.*", "pipeline.name"),
-    *("hydra.run.dir", "hydra.sweep.dir", "*.cache", "*.dirpath", "*.path", "*.save_dir"),
+    *("noise_file", "pipeline.model.config", "*.cache", "*.dirpath", "*.path", "*.save_dir"),
+    *("hydra.run.dir", "hydra.sweep.dir"),
     *("*.revision", "*.source", "*.weight_name", "*.weights", "metric.*.model", "metric.*.tokenizer"),
     *("evaluation.checkpoints.*", "evaluation.images.*"),
     *(f"logger.wandb.{part}" for part in ("name", "project", "group", "entity", "id", "notes")),

@@ -21,6 +21,7 @@ RESOLVERS: dict[str, Callable] = {
     "machines": machines,
     "processes": lambda chosen, default: per_machine(default) if chosen is None else chosen,
     "run_group": lambda name: name.rpartition("/")[0] or name,
+    "times": lambda factor, number: factor * number,
     "use_of": lambda job: "learning" if job in ("collect", "train") else "evaluation",
     "wandb_tags": wandb_tags,
 }

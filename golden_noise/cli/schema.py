@@ -59,18 +59,24 @@ class Weights(Settings):
 
 
 class WeightsFile(Weights):
-    weight_name: Text
+    weight_name: Text | None = None
+
+
+class Lora(WeightsFile):
+    strength: float = OPEN
 
 
 class DiffusionModel(Part):
     source: Text = OPEN
+    config: Text | None = None
     steps: Steps = OPEN
     dtype: Literal["auto", "float16", "bfloat16", "float32"] = OPEN
     memory: Memory | None = None
     scheduler: Scheduler | None = None
     vae: Weights | None = None
     unet: WeightsFile | None = None
-    lora: WeightsFile | None = None
+    loras: dict[str, Lora] = OPEN
+    lora: Annotated[None, Field(description="null: each of several has a name, pipeline.model.loras.NAME=")] = None
 
 
 class BatchSizes(Settings):
@@ -87,6 +93,8 @@ class Pipeline(Settings):
     size_multiple: Count = 8
     trained_size: list[Count] | None = None
     latent_shape: list[Count]
+    prompt_syntax: Literal["plain", "weighted"]
+    prompt_chunks: Annotated[int, Field(ge=1, le=100)]
     embeds_shape: list[Count]
     pooled_shape: list[Count] | None
     conv_in: Count = OPEN
@@ -273,6 +281,7 @@ class Draw(Run):
     """A job that draws images."""
 
     fit: Literal["exact", "tile", "crop", "resize"] | None
+    long_prompt: Literal["truncate", "average", "chain"] | None
     fabric: Fabric
 
 
@@ -325,6 +334,8 @@ class Generate(Draw):
     images_per_prompt: Count
     seeds: list[Seed] | None
     noise: Noise | list[Noise]
+    noise_file: Text | None
+    save_noise: bool
     batch_size: Count
     layout: Literal["flat", "geneval", "t2i_compbench"]
     format: Literal["png", "jpg", "webp"]

@@ -82,6 +82,13 @@ class Drawing(ABC):
             calls: denoiser calls that each image took, its noise included.
         """
 
+    def noise(self, positions: range) -> Tensor:
+        """The standard noise (B, C, H, W) of a batch, by default that of the prompts' seeds."""
+        return self.pipeline.draw_noise([self.prompts[position].seed for position in positions])
+
+    def keep_noise(self, method: str, position: int, latents: Tensor) -> None:  # noqa: B027, most keep none
+        """What else is saved of an image, and before it: its starting noise (C, H, W) is given."""
+
     def missing(self, positions: range) -> set[tuple[str, int]]:
         """The images (method, position) that do not exist; refuse those of another prompt or seed."""
         return {(method, i) for method, i in product(self.methods, positions) if not self._exists(method, i)}
@@ -100,7 +107,7 @@ class Drawing(ABC):
             return missing
         batch = self.prompts[positions.start : positions.stop]
         seeds = [prompt.seed for prompt in batch]
-        noise, embedding = self.pipeline.draw_noise(seeds), self._encode(batch)
+        noise, embedding = self.noise(positions), self._encode(batch)
         others = self._encode(self.others[positions.start : positions.stop]) if self.others else embedding
         noises, costs = self.compute.noises(noise, embedding, others, seeds)
         for method in lacking:
@@ -111,10 +118,11 @@ class Drawing(ABC):
             check_images(drawn, batch, method, self.pipeline.dtype)
             cost = costs[method] + calls.total / len(batch)
             texts = self.texts(method, positions, noises[method], noise, cost)
-            for i, image, text in zip(positions, to_pil(drawn), texts, strict=True):
+            for i, image, text, latents in zip(positions, to_pil(drawn), texts, noises[method], strict=True):
                 if (method, i) in missing:
                     path = self.path(method, i)
                     path.parent.mkdir(parents=True, exist_ok=True)
+                    self.keep_noise(method, i, latents)
                     save_image(image, path, text, self.quality)
                     saved()
         return missing

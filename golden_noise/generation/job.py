@@ -12,6 +12,7 @@ from tqdm import tqdm
 from golden_noise.generation.methods import Methods, predicting, searching
 from golden_noise.generation.names import GOLDEN, SEARCH
 from golden_noise.generation.network import load_npnet
+from golden_noise.generation.noise_files import read_noise
 from golden_noise.generation.provenance import drawing_settings, versions
 from golden_noise.generation.sheets import GeneratedImages, Saving
 from golden_noise.pipelines.lazy import LazyPipeline
@@ -72,6 +73,9 @@ def images_each(config: DictConfig) -> int:
 def load_images(config: DictConfig, prompts: Sequence[Prompt]) -> GeneratedImages:
     """The images of the job, with all models that drawing them needs."""
     noises = [config.noise] if isinstance(config.noise, str) else list(config.noise)
+    shape, given = tuple(config.pipeline.latent_shape), None
+    if config.noise_file is not None:
+        given = read_noise(config.noise_file, shape, len(prompts))
     pipeline = LazyPipeline(config.pipeline.model)
     networks = {GOLDEN: load_npnet(config, config.npnet, pipeline)} if GOLDEN in noises else {}
     settings = drawing_settings(config, noises, networks)
@@ -80,8 +84,9 @@ def load_images(config: DictConfig, prompts: Sequence[Prompt]) -> GeneratedImage
         extra[SEARCH] = searching(instantiate(config.search), pipeline.loaded)
     compute = Methods(noises, pipeline.loaded, npnet=None, extra=extra, networks=[*networks.values()])
     origin = {"pipeline": config.pipeline.name, "npnet": config.npnet, "versions": versions()}
-    saving = Saving(config.layout, config.format, config.quality)
-    return GeneratedImages(compute, prompts, Path(config.folder), settings, origin, saving, images_each(config))
+    saving, each = Saving(config.layout, config.format, config.quality), images_each(config)
+    own = {"given": given, "save_noise": config.save_noise}
+    return GeneratedImages(compute, prompts, Path(config.folder), settings, origin, saving, each, **own)
 
 
 def draw(images: GeneratedImages, batch_size: int, quiet: bool = False) -> None:

@@ -7,7 +7,8 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from golden_noise.errors import UserError
-from golden_noise.npnet import AnyNPNet, checkpoint
+from golden_noise.generation.given import given_embedding
+from golden_noise.npnet import AnyNPNet, LowFrequencyNPNet, NPNet, checkpoint
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.flux import FluxPipeline
 from golden_noise.pipelines.hunyuan_dit import HunyuanDiTPipeline
@@ -21,12 +22,18 @@ FAMILIES: tuple[type[Pipeline], ...] = (SDXLPipeline, SDPipeline, SD3Pipeline, F
 def golden_latents(
     npnet: AnyNPNet | str,
     pipe: DiffusionPipeline,
-    prompts: str | Sequence[str],
-    seeds: int | Sequence[int],
+    prompts: str | Sequence[str] | None = None,
+    seeds: int | Sequence[int] = (),
     height: int | None = None,
     width: int | None = None,
+    *,
+    prompt_embeds: Tensor | None = None,
+    **embeds: Tensor,
 ) -> Tensor:
     """Starting noise for a diffusers call: `pipe(prompt, latents=golden_latents(npnet, pipe, prompt, 0))`.
+
+    Prompts that somebody else encoded (compel, sd_embed) are given as in the call of the pipeline. It then needs no
+    text encoders here.
 
     A seed means the same noise on every device and in every dtype. A sampler that draws noise itself needs a
     `generator=` too: `golden_noise.noise.sampler_generators(seeds)`.
@@ -36,28 +43,39 @@ def golden_latents(
             `golden_noise.load`, which is loaded at each call.
         pipe: a pipeline of one of the FAMILIES; it is left as it is. HunyuanDiTPipeline needs
             `use_resolution_binning=False` in its call.
-        prompts: one prompt, or as many as there are seeds.
+        prompts: one prompt, or as many as there are seeds; None: they are encoded.
         seeds: of the noise.
         height: of the images in pixels, as in the call of the pipeline; by default the pipeline's own.
         width: likewise.
+        prompt_embeds: (B, L, D) for B of one or the number of seeds, any floating dtype and device. L may be longer
+            than the network was trained for, see its option `long_prompt`.
+        embeds: the other parts, by the names of that call: `pooled_prompt_embeds` (B, P), Hunyuan-DiT's
+            `prompt_attention_mask`, `prompt_embeds_2` and `prompt_attention_mask_2`, and the same with `negative_`.
+            Only `DenoiserNPNet` needs them, and none of ours the negative ones.
 
     Returns:
         (number of seeds, C, height / 8, width / 8) of unit variance, on the pipeline's device, in its dtype. Flux gets
         the same as tokens, the form in which its call takes latents.
 
     Raises:
-        UserError: an unknown pipeline, another number of prompts than of seeds, or no NPNet at that source.
+        UserError: an unknown pipeline, another number of prompts than of seeds, prompts in both forms or none,
+            embeddings that do not fit the pipeline, or no NPNet at that source.
     """
     seeds = [int(seed) for seed in (seeds if isinstance(seeds, Iterable) else [seeds])]  # NumPy integers included
-    texts = [prompts] * len(seeds) if isinstance(prompts, str) else list(prompts)
-    if not seeds or len(texts) != len(seeds):
+    given = embeds if prompt_embeds is None else {"prompt_embeds": prompt_embeds, **embeds}
+    if prompts is not None and given:
+        raise UserError(f"golden_latents: prompts and {next(iter(given))} are both given: choose one")
+    texts = [prompts] * len(seeds) if isinstance(prompts, str) else list(prompts or ())
+    if not seeds or (len(texts) != len(seeds) and not given):
         raise UserError(f"golden_latents: {len(texts)} prompts but {len(seeds)} seeds; give one seed for every prompt")
     pipeline = _wrap(pipe, height, width)
     network = checkpoint.load(npnet, "npnet", pipeline) if isinstance(npnet, str) else npnet
     if network is not npnet and network.device != pipeline.device:
         network.to(pipeline.device)
     with torch.no_grad():
-        golden = network.golden(pipeline.draw_noise(seeds), pipeline.encode(texts))
+        whole = not isinstance(network, NPNet | LowFrequencyNPNet)  # the others may call the denoiser
+        prompt = given_embedding(pipeline, given, len(seeds), whole) if given else pipeline.encode(texts)
+        golden = network.golden(pipeline.draw_noise(seeds), prompt)
     return pipeline.pack(golden.to(pipeline.device, pipeline.dtype))
 
 

@@ -26,7 +26,7 @@ def load_npnet(config: DictConfig, source: str | None, pipeline: Pipeline | Lazy
         raise UserError(
             f"pipeline={config.pipeline.name} has no NPNet of its own: give npnet=FOLDER from a training run"
         )
-    options = {name: OmegaConf.select(config, name) for name in ("fit", "attention", "target")}
+    options = {name: OmegaConf.select(config, name) for name in ("fit", "long_prompt", "attention", "target")}
     npnet = checkpoint.load(source, "npnet", pipeline, **options)
     if isinstance(npnet, NPNet | LowFrequencyNPNet):
         check_shapes(npnet, source, config)
@@ -47,7 +47,8 @@ def check_shapes(npnet: NPNet | LowFrequencyNPNet, source: str, config: DictConf
             f"the NPNet in {source} has latent_shape {have}, pipeline={config.pipeline.name} needs {want}: {hint}"
         )
     have, want = npnet.embeds_shape, tuple(config.pipeline.embeds_shape)
-    if have != want:
+    longer = config.pipeline.prompt_chunks > 1 and want[0] > have[0] and have[1] == want[1]  # see `long_prompt`
+    if have != want and not longer:
         raise UserError(f"the NPNet in {source} has embeds_shape {have}, pipeline={config.pipeline.name} needs {want}")
 
 

@@ -4,6 +4,7 @@ import hashlib
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,8 +36,10 @@ def drawing_settings(
     digests = {name: weights_digest(network) for name, network in networks.items()}
     searches = {SEARCH: plain.get("search"), **plain.get("evaluation", {}).get("searches", {})}
     settings = {}
+    given = plain.get("noise_file")
+    noise_file = identity.file_digest(Path(given).expanduser()) if given else None
     for name in names:
-        parts: dict[str, Any] = {}
+        parts: dict[str, Any] = {"noise_file": noise_file}
         if name in digests or name in NETWORK_CONTROLS:
             network = name if name in digests else NPNET
             options = dict(getattr(networks[network], "config", {}))  # may differ with the same weights, such as `fit`

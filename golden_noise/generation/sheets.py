@@ -15,6 +15,7 @@ from golden_noise.files import write_atomically
 from golden_noise.generation.drawing import Drawing
 from golden_noise.generation.layouts import LAYOUTS, flat, geneval_metadata
 from golden_noise.generation.methods import Methods
+from golden_noise.generation.noise_files import save_noise as save_noise_file
 from golden_noise.generation.parameters import parameters
 from golden_noise.images import (
     MOST_EXIF,
@@ -53,6 +54,8 @@ class GeneratedImages(Drawing):
     Args:
         saving: how the images are saved.
         each: how many images each prompt has; they follow each other in `prompts`.
+        given: (1, C, H, W), or one for each image: noise of the user's instead of the seeds'.
+        save_noise: whether to save what each image started from beside it.
         arguments: see `Drawing`.
 
     Raises:
@@ -68,7 +71,10 @@ class GeneratedImages(Drawing):
         origin: dict[str, Any],
         saving: Saving,
         each: int,
+        given: Tensor | None = None,
+        save_noise: bool = False,
     ):
+        self.given, self.save_noise = given, save_noise
         self.saving, self.each, self.quality = saving, each, saving.quality
         self._names = LAYOUTS[saving.layout](prompts, each)
         self._rows = flat(prompts, each)
@@ -76,6 +82,24 @@ class GeneratedImages(Drawing):
         super().__init__(compute, prompts, folder, own, origin)
         if saving.format == "jpg":
             self._check_sizes()
+
+    def noise(self, positions: range) -> Tensor:
+        """See `Drawing`: rounded to the pipeline's dtype, as the noise of seeds is."""
+        if self.given is None:
+            return super().noise(positions)
+        chosen = self.given[positions.start : positions.stop] if len(self.given) > 1 else self.given
+        return chosen.expand(len(positions), -1, -1, -1).to(self.pipeline.dtype).float()
+
+    def keep_noise(self, method: str, position: int, latents: Tensor) -> None:
+        """See `Drawing`."""
+        if self.save_noise:
+            prompt = self.prompts[position]
+            facts = {"prompt": prompt.text, "seed": prompt.seed, "noise": method}
+            save_noise_file(latents, self.path(method, position).with_suffix(".safetensors"), facts)
+
+    def _exists(self, method: str, position: int) -> bool:
+        kept = not self.save_noise or self.path(method, position).with_suffix(".safetensors").is_file()
+        return super()._exists(method, position) and kept
 
     def path(self, method: str, position: int) -> Path:
         """The image of the prompt at a position; of `ROW`, all its images side by side."""

@@ -31,6 +31,7 @@ def load(
     fit: str | None = None,
     attention: bool | None = None,
     target: str | None = None,
+    long_prompt: str | None = None,
 ) -> NPNet | DenoiserNPNet | LowFrequencyNPNet:
     """Loads an NPNet, in evaluation mode, from wherever it is.
 
@@ -44,6 +45,7 @@ def load(
         fit: what to do with noise of other sizes, see `NPNet`; None: as saved.
         attention: of published weights, which do not hold it, see `read_file`; None: as stored.
         target: likewise.
+        long_prompt: what to do with longer prompts than it was trained on, see `NPNet`; None: as saved.
 
     Raises:
         UserError: there is no NPNet, or it was built with other options.
@@ -53,7 +55,7 @@ def load(
     if attention not in (None, True, False):
         raise UserError(f"attention={attention} must be true, false or null")
     built = {name: value for name, value in {"attention": attention, "target": target}.items() if value is not None}
-    fits = {"fit": fit} if fit else {}
+    fits = {name: value for name, value in {"fit": fit, "long_prompt": long_prompt}.items() if value}
     if own := OWN_CLASS.fullmatch(source):
         npnet = _load_folder(own[2], option, pipeline, fits, _own_class(own[1], source, option))
         built |= fits  # diffusers ignores options that a class does not have
@@ -162,7 +164,7 @@ def _load_folder(
         if network is NPNet:
             core.check_options({"_class_name": saved}, options, source)
         if network is NPNet and saved == LowFrequencyNPNet.__name__:
-            return LowFrequencyNPNet.from_pretrained(folder, local_files_only=cached)
+            return LowFrequencyNPNet.from_pretrained(folder, local_files_only=cached, **options)
         if network is NPNet and saved == DenoiserNPNet.__name__:
             loaded = _needed(pipeline, source, option)
             return DenoiserNPNet.from_pretrained(folder, loaded, local_files_only=cached)

@@ -14,6 +14,7 @@ from golden_noise.hub import download, locate
 Pretrained = bool | str | Mapping[str, Any]
 
 # Where diffusers keeps a denoiser, the smaller file first.
+ORIGINAL_CONV_IN = "model.diffusion_model.input_blocks.0.0"  # in files of whole pipelines
 DENOISER_FILES = ("unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.safetensors")
 
 
@@ -59,7 +60,7 @@ def denoiser_conv_in(
     """`weight` and `bias` of a denoiser's first convolution, without reading the rest of it.
 
     Args:
-        source: folder or hub id of a diffusers pipeline.
+        source: folder or hub id of a diffusers pipeline, or a pipeline in one file.
         revision: of it on the hub.
         unet: where its distilled denoiser is, if it has one: `source`, `weight_name` and `revision` as in
             `Pipeline.load`.
@@ -67,21 +68,35 @@ def denoiser_conv_in(
     Raises:
         UserError: there is no UNet.
     """
+    from golden_noise.pipelines.loading import find_file  # these take seconds
+    from golden_noise.pipelines.single_file import is_file
+
     names: tuple[str, ...] = DENOISER_FILES
     if unet is not None:
-        source, names, revision = unet["source"], (unet["weight_name"],), unet.get("revision")
+        source, names, revision = unet["source"], (unet.get("weight_name") or "",), unet.get("revision")
+    if is_file(source):
+        path = find_file("pretrained", source, revision)
+        try:
+            return _read_conv_in(path)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"pretrained: {source} has no UNet ({first_line(error)}); give false") from error
     folder = locate(source, "pretrained")
     local, reason = Path(folder).is_dir(), ""
     for name in names:
         try:
             path = Path(folder, name) if local else download(folder, name, "pretrained", revision)
-            with safe_open(path, "pt") as file:
-                return {part: file.get_tensor(f"conv_in.{part}") for part in ("weight", "bias")}
+            return _read_conv_in(path)
         except FileNotFoundError:
             continue
         except (UserError, OSError, SafetensorError) as error:
             reason = f" ({first_line(error)})"
     raise UserError(f"pretrained: {source} has no {names[-1]}{reason}; give a pipeline with a UNet, or false")
+
+
+def _read_conv_in(path: Path) -> dict[str, Tensor]:
+    with safe_open(path, "pt") as file:
+        prefix = ORIGINAL_CONV_IN if f"{ORIGINAL_CONV_IN}.weight" in file.keys() else "conv_in"  # noqa: SIM118, no dict
+        return {part: file.get_tensor(f"{prefix}.{part}") for part in ("weight", "bias")}
 
 
 def _download(model: Any, name: str, arguments: Mapping[str, Any]) -> None:

@@ -18,13 +18,14 @@ from golden_noise.device import dtype_name, pick_device
 from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
 from golden_noise.pipelines.differentiable import decode, walk
-from golden_noise.pipelines.loading import load_diffusers
-from golden_noise.pipelines.lora import load_lora
+from golden_noise.pipelines.long_prompts import check_choice, encode
+from golden_noise.pipelines.lora import load_loras
 from golden_noise.pipelines.memory import to_device
 from golden_noise.pipelines.overflow import keep_overflow
 from golden_noise.pipelines.parts import check_scheduler, load_unet, load_vae, set_scheduler
 from golden_noise.pipelines.prompt_embedding import ARGUMENTS, PromptEmbedding
 from golden_noise.pipelines.schedules import DDIM, Schedule
+from golden_noise.pipelines.single_file import load_pipeline
 
 
 class Pipeline(ABC):
@@ -38,6 +39,8 @@ class Pipeline(ABC):
         guidance: classifier-free guidance of `sample`; 1 or less switches it off.
         guidance_rescale: Lin et al. 2305.08891 section 3.4; 0 switches it off.
         negative_prompt: what guidance leads away from, instead of the family's empty prompt.
+        prompt_syntax: "weighted" reads weights in prompts, see `golden_noise.pipelines.prompt_syntax`.
+        prompt_chunks: how many times the tokens that a CLIP reads at once, see `golden_noise.pipelines.long_prompts`.
 
     Raises:
         UserError: a guidance rescale for flow matching, for which diffusers has none.
@@ -45,6 +48,7 @@ class Pipeline(ABC):
     Attributes:
         diffusers_class: the pipelines of diffusers that a family reads.
         denoiser_name: their part that predicts the noise.
+        clip_layer: compel's name for what the denoiser sees of its CLIPs; None where it has other text encoders too.
         conditions: parts of a PromptEmbedding that it takes.
         flow: whether the models were trained by flow matching, and not by diffusion.
         half: the dtype that the models were made to run in on a GPU.
@@ -53,6 +57,7 @@ class Pipeline(ABC):
 
     diffusers_class: ClassVar[type[DiffusionPipeline]]
     denoiser_name: ClassVar[str] = "unet"
+    clip_layer: ClassVar[str | None] = None
     conditions: ClassVar[tuple[str, ...]] = ("embeds",)
     flow: ClassVar[bool] = False
     half: ClassVar[str] = "float16"
@@ -67,11 +72,14 @@ class Pipeline(ABC):
         guidance: float,
         guidance_rescale: float = 0.0,
         negative_prompt: str = "",
+        prompt_syntax: str = "plain",
+        prompt_chunks: int = 1,
     ):
         self.pipe = pipe
         self.height, self.width = height, width
         self.steps, self.guidance, self.guidance_rescale = steps, guidance, guidance_rescale
         self.negative_prompt = negative_prompt
+        self.prompt_syntax, self.prompt_chunks = prompt_syntax, prompt_chunks
         if self.flow and guidance_rescale:
             raise UserError(f"pipeline.guidance_rescale={guidance_rescale} must be 0: flow matching has no such option")
 
@@ -83,36 +91,39 @@ class Pipeline(ABC):
         dtype: str = "auto",
         variant: str | None = None,
         revision: str | None = None,
+        config: str | None = None,
         scheduler: Mapping[str, Any] | None = None,
         vae: Mapping[str, Any] | None = None,
         unet: Mapping[str, Any] | None = None,
-        lora: Mapping[str, Any] | None = None,
+        loras: Mapping[str, Mapping[str, Any]] | None = None,
         memory: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> Self:
-        """Load from a local folder or a hub id.
+        """Load from a local folder, a hub id or one file.
 
         Args:
-            source: folder written by `save_pretrained`, or a hub id.
+            source: folder written by `save_pretrained`, a hub id, or one .safetensors file (also ORG/NAME/FILE).
             device: "auto" takes a GPU if there is one.
             dtype: "auto" is the family's half precision on a GPU and float32 elsewhere.
             variant: files to prefer where there are such, like "fp16".
             revision: branch, tag or commit on the hub; a folder has none.
+            config: of one file: folder or hub id of a pipeline that describes its models; None: known by its tensors.
             scheduler: class `name` and arguments of another sampler than the pipeline's own; the noise schedule stays.
-            vae: another VAE: `source` (folder or hub id) and `revision`.
-            unet: weights of a distilled denoiser: `source` (folder or hub id), `weight_name` (the file inside), and
+            vae: another VAE: `source` (folder, hub id or one file) and `revision`.
+            unet: weights of a distilled denoiser: `source` (a file, or a folder or hub id that has `weight_name`), and
                 `revision`.
-            lora: likewise adapters, which are merged into the models.
+            loras: likewise adapters, by a name for each, which are merged into the models by their `strength` (1).
             memory: options of `golden_noise.pipelines.memory.to_device`.
-            **settings: height, width, steps, guidance, guidance_rescale, negative_prompt.
+            **settings: those of the class.
 
         Raises:
             UserError: a source is missing or holds something else, no such device, dtype or scheduler, or a memory
                 option that cannot be used.
         """
+        check_choice(cls, settings.get("prompt_syntax", "plain"), settings.get("prompt_chunks", 1))
         target = pick_device(device)
         precision = getattr(torch, dtype_name(dtype, target.type, cls.half))
-        pipe = load_diffusers(cls.diffusers_class, source, precision, variant, revision, **cls.parts)
+        pipe = load_pipeline(cls.diffusers_class, source, precision, variant, revision, config, **cls.parts)
         if scheduler is not None:
             set_scheduler(pipe, **scheduler)
         check_scheduler(pipe, cls.flow, settings["steps"])
@@ -120,8 +131,7 @@ class Pipeline(ABC):
             load_vae(pipe, **vae)
         if unet is not None:
             load_unet(pipe, **unet)
-        if lora is not None:
-            load_lora(pipe, **lora)
+        load_loras(pipe, loras or {})
         to_device(pipe, getattr(pipe, cls.denoiser_name), target, **(memory or {}))
         keep_overflow(pipe)
         pipe.set_progress_bar_config(disable=True)
@@ -172,7 +182,11 @@ class Pipeline(ABC):
         self.pipe.maybe_free_model_hooks()  # an offloaded denoiser leaves the GPU to the text encoders
         # None is not the same as empty texts: SDXL takes zeros instead of encoding them.
         negative = [self.negative_prompt] * len(prompts) if self.negative_prompt else None
-        return replace(self._encode(list(prompts), negative), texts=tuple(prompts))
+        if (self.prompt_syntax, self.prompt_chunks) == ("plain", 1):
+            embedding = self._encode(list(prompts), negative)
+        else:
+            embedding = encode(self, prompts, negative, self.prompt_syntax, self.prompt_chunks)
+        return replace(embedding, texts=tuple(prompts))
 
     @abstractmethod
     def _encode(self, prompts: list[str], negative: list[str] | None) -> PromptEmbedding:

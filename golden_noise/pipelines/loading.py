@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from golden_noise.device import device_type, dtype_name
 from golden_noise.errors import UserError, first_line
-from golden_noise.hub import hide_reading, hub_problem, locate, why_missing
+from golden_noise.hub import fetch_file, hide_reading, hub_problem, locate, why_missing
 from golden_noise.weight_files import damage
 
 OPTION = "pipeline.model.source"
@@ -82,6 +82,21 @@ def load_diffusers(
     )
 
 
+def find_file(option: str, source: str, revision: str | None = None) -> Path:
+    """The file of weights that a source names: a path, or ORG/NAME/FILE on the hub.
+
+    Raises:
+        UserError: there is none, or it is of a kind that may run code when it is read.
+    """
+    if "://" in source:
+        raise UserError(
+            f"{option}={source} is a URL: download the file, and give its path, or ORG/NAME/FILE on the hub"
+        )
+    if not source.endswith(".safetensors"):
+        raise UserError(f"{option}={source} must be a .safetensors file: others can run code when they are read")
+    return fetch_file(source, option, revision)
+
+
 def check_files(path: str, source: str, parts: Sequence[str] = ("",)) -> None:
     """Check the files of models in a folder: the libraries make other errors of them, or quietly other weights.
 
@@ -103,7 +118,7 @@ def check_files(path: str, source: str, parts: Sequence[str] = ("",)) -> None:
                 check_floats(file, f"{source}: {file.relative_to(path)}")
 
 
-def check_floats(file: Path, what: str, free: str = "") -> None:
+def check_floats(file: Path, what: str, free: str | tuple[str, ...] = ()) -> None:
     """Check that all tensors of a safetensors file are floating point numbers: others would be cast without a word.
 
     Args:
@@ -119,7 +134,7 @@ def check_floats(file: Path, what: str, free: str = "") -> None:
     except (OSError, SafetensorError) as error:
         raise UserError(f"{what} cannot be read ({damage(file) or first_line(error)}): is it complete?") from error
     for name, dtype in dtypes.items():
-        if not dtype.startswith(("F", "BF")) and not (free and name.endswith(free)):
+        if not dtype.startswith(("F", "BF")) and not name.endswith(free):
             raise UserError(f"{what} is damaged: {name} holds {dtype} and no floating point numbers")
 
 

@@ -24,16 +24,41 @@ ADAPTER = "golden_noise"  # the adapters' name while they are apart from the mod
 HALVES = (("lora_A", "lora_B"), ("lora_down", "lora_up"), (".down.weight", ".up.weight"))  # of one adapter, by format
 
 
-def load_lora(pipe: DiffusionPipeline, source: str, weight_name: str, revision: str | None = None) -> None:
+def load_loras(pipe: DiffusionPipeline, loras: Mapping[str, Mapping[str, Any]]) -> None:
+    """Merge several files of adapters, each by its strength: as diffusers' `set_adapters` and `fuse_lora` do.
+
+    Sums of floating point numbers depend on their order, so that of the names counts and not that of the settings.
+
+    Args:
+        loras: by a name of the user's, what `load_lora` takes.
+    """
+    for name in sorted(loras):
+        load_lora(pipe, f"pipeline.model.loras.{name}", **loras[name])
+
+
+def load_lora(
+    pipe: DiffusionPipeline,
+    option: str,
+    source: str,
+    weight_name: str | None = None,
+    strength: float = 1.0,
+    revision: str | None = None,
+) -> None:
     """Merge low-rank adapters into the models, which then cost and behave like any others.
+
+    Args:
+        option: the setting that gave them, for errors.
+        source: folder or hub id with the file `weight_name`, or the file itself, also ORG/NAME/FILE on the hub.
+        strength: factor of what the adapters add to the weights.
 
     Raises:
         UserError: there is no such file, or not all of its adapters belong to these models.
     """
     if not hasattr(pipe, "load_lora_weights"):
-        raise UserError(f"pipeline.model.lora: diffusers loads no adapters into a {type(pipe).__name__}")
-    file = find_weights("pipeline.model.lora", source, weight_name, revision)
-    _check_file(file, f"{source}: {weight_name}")
+        raise UserError(f"{option}: diffusers loads no adapters into a {type(pipe).__name__}")
+    file = find_weights(option, source, weight_name, revision)
+    what = f"{source}: {weight_name}" if weight_name else source
+    _check_file(file, what)
     options: dict[str, Any] = {"weight_name": file.name, "use_safetensors": True}
     mapping = {"unet_config": pipe.unet.config} if isinstance(pipe, StableDiffusionXLLoraLoaderMixin) else {}
     try:
@@ -42,29 +67,28 @@ def load_lora(pipe: DiffusionPipeline, source: str, weight_name: str, revision: 
             tensors: dict[str, Tensor] = state[0] if isinstance(state, tuple) else state  # with alphas, by family
             pipe.load_lora_weights(str(file.parent), **options, adapter_name=ADAPTER)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{source}: {weight_name} does not fit the models ({first_line(error)})") from error
+        raise UserError(f"{what} does not fit the models ({first_line(error)})") from error
     except (LookupError, AttributeError, TypeError) as error:  # diffusers' own, of names that it cannot make out
         raise UserError(
-            f"{source}: {weight_name} holds no adapters that diffusers understands ({type(error).__name__}: "
-            f"{first_line(error)})"
+            f"{what} holds no adapters that diffusers understands ({type(error).__name__}: {first_line(error)})"
         ) from error
     models = {name: getattr(pipe, name) for name in pipe._lora_loadable_modules if hasattr(pipe, name)}
     placed = {f"{name}.{own}": tensor for name, model in models.items() for own, tensor in _adapters(model)}
     expected = _named(tensors, models)
     if left := expected - placed.keys():
         raise UserError(
-            f"{source}: {len(left)} of {len(expected)} tensors of {weight_name} fit nothing in this pipeline, such as "
+            f"{what}: {len(left)} of {len(expected)} tensors fit nothing in this pipeline, such as "
             f"{min(left)}: it was made for another model"
         )
     if made_up := _made_up(placed, expected):
-        raise UserError(f"{source}: {weight_name} lacks {made_up}, which would be random: is it complete?")
+        raise UserError(f"{what} lacks {made_up}, which would be random: is it complete?")
     changed = [name for name in models if any(tensor.startswith(f"{name}.") for tensor in placed)]
     if not changed:
-        raise UserError(f"{source}: {weight_name} holds no adapters for a {type(pipe).__name__}")
+        raise UserError(f"{what} holds no adapters for a {type(pipe).__name__}")
     try:
-        pipe.fuse_lora(components=changed, safe_fusing=True)
+        pipe.fuse_lora(components=changed, lora_scale=strength, safe_fusing=True)
     except ValueError as error:
-        raise UserError(f"{source}: {weight_name} makes weights that are not finite") from error
+        raise UserError(f"{what} makes weights that are not finite") from error
     pipe.unload_lora_weights()
 
 

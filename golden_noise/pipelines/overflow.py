@@ -16,7 +16,7 @@ HIGHER = {torch.float16: "bfloat16 or float32", torch.bfloat16: "float32"}
 def advice(dtype: torch.dtype) -> str:
     """What to do about a pipeline of this dtype whose images are not finite."""
     if dtype not in HIGHER:
-        return "check the weights (pipeline.model.source, vae, unet, lora) and what made the noise"
+        return "check the weights (pipeline.model.source, vae, unet, loras) and what made the noise"
     return (
         f"try pipeline.model.dtype={HIGHER[dtype]}, pipeline.model.memory.vae_upcast=true, or another VAE "
         "(pipeline.model.vae)"

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from golden_noise.errors import UserError, first_line
 from golden_noise.hub import download, hub_problem, locate, why_missing
-from golden_noise.pipelines.loading import check_files, check_floats, complete
+from golden_noise.pipelines.loading import check_files, check_floats, complete, find_file
+from golden_noise.pipelines.single_file import is_file, load_vae_file
 
 
 def set_scheduler(pipe: DiffusionPipeline, name: str, **arguments: Any) -> None:
@@ -114,7 +115,9 @@ def _reaches_an_image(scheduler: Any, steps: int) -> bool:
     return True
 
 
-def load_unet(pipe: DiffusionPipeline, source: str, weight_name: str, revision: str | None = None) -> None:
+def load_unet(
+    pipe: DiffusionPipeline, source: str, weight_name: str | None = None, revision: str | None = None
+) -> None:
     """Replace all weights of the denoiser.
 
     Raises:
@@ -123,17 +126,18 @@ def load_unet(pipe: DiffusionPipeline, source: str, weight_name: str, revision: 
     if not hasattr(pipe, "unet"):
         raise UserError(f"pipeline.model.unet: the denoiser of a {type(pipe).__name__} is not a U-Net")
     file = find_weights("pipeline.model.unet", source, weight_name, revision)
-    check_floats(file, f"{source}: {weight_name}")
+    what = f"{source}: {weight_name}" if weight_name else source
+    check_floats(file, what)
     tensors = load_file(file)
     own = {name: tensor.shape for name, tensor in pipe.unet.state_dict().items()}
     given = {name: tensor.shape for name, tensor in tensors.items()}
     if wrong := {name for name in own.keys() | given.keys() if own.get(name) != given.get(name)}:
         raise UserError(
-            f"{source}: {weight_name} does not fit the denoiser: {len(wrong)} of {len(own)} tensors are missing, "
+            f"{what} does not fit the denoiser: {len(wrong)} of {len(own)} tensors are missing, "
             f"left over or of another shape, such as {min(wrong)}"
         )
     if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
-        raise UserError(f"{source}: {weight_name} is damaged: {broken[0]} is not finite")
+        raise UserError(f"{what} is damaged: {broken[0]} is not finite")
     pipe.unet.load_state_dict(tensors)
 
 
@@ -141,12 +145,15 @@ def load_vae(pipe: DiffusionPipeline, source: str, revision: str | None = None) 
     """Replace the VAE, which turns latents into images.
 
     Args:
-        source: folder or hub id of an AutoencoderKL.
+        source: folder or hub id of an AutoencoderKL, or one file.
 
     Raises:
         UserError: there is none, or it is made for other latents.
     """
     option = "pipeline.model.vae"
+    if is_file(source):
+        pipe.vae = load_vae_file(pipe.vae, option, source, revision)
+        return
     folder, own = locate(source, f"{option}.source"), pipe.vae
     if local := Path(folder).is_dir():
         check_files(folder, f"{option}: {source}")
@@ -183,8 +190,10 @@ def upcast_vae(vae: AutoencoderKL) -> None:
             )
 
 
-def find_weights(option: str, source: str, weight_name: str, revision: str | None) -> Path:
-    """The file of weights in a folder or on the hub."""
+def find_weights(option: str, source: str, weight_name: str | None, revision: str | None) -> Path:
+    """The file of weights in a folder or on the hub; without `weight_name`, what `source` itself names."""
+    if weight_name is None:
+        return find_file(f"{option}.source", source, revision)
     if not weight_name.endswith(".safetensors"):
         raise UserError(f"{option}.weight_name={weight_name} must be a .safetensors file")
     folder = Path(locate(source, f"{option}.source"))

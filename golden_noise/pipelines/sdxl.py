@@ -12,6 +12,7 @@ class SDXLPipeline(Pipeline):
     """Any `StableDiffusionXLPipeline`. Loaded and set as `Pipeline` says."""
 
     diffusers_class = StableDiffusionXLPipeline
+    clip_layer = "PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED"
     conditions = ("embeds", "pooled")
 
     def _encode(self, prompts: list[str], negative: list[str] | None) -> PromptEmbedding:

@@ -17,6 +17,7 @@ class SDPipeline(Pipeline):
     """
 
     diffusers_class = StableDiffusionPipeline
+    clip_layer = "LAST_HIDDEN_STATES_NORMALIZED"
     parts: ClassVar[dict[str, Any]] = {
         "safety_checker": None,
         "feature_extractor": None,

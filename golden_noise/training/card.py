@@ -12,6 +12,7 @@ from golden_noise.hub import BUNDLED
 from golden_noise.identity import PAIRS
 from golden_noise.invocation import command
 from golden_noise.npnet import AnyNPNet
+from golden_noise.pipelines.single_file import is_file
 
 
 def write_card(
@@ -30,7 +31,7 @@ def write_card(
         search: that made the pairs, if known; by default the config's.
     """
     source = config.pipeline.model.source
-    public = source.count("/") == 1 and not source.startswith((BUNDLED, ".", "/", "~"))
+    public = source.count("/") == 1 and not source.startswith((BUNDLED, ".", "/", "~")) and not is_file(source)
     metadata = ModelCardData(
         library_name="diffusers",
         pipeline_tag="text-to-image",

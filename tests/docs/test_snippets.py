@@ -21,7 +21,9 @@ def clone(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_snippet_draws_and_saves_an_image(page, clone):
-    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
-    exec(compile(snippet, page, "exec"), {})
-    (image,) = clone.glob("*.png")
-    assert len(Image.open(image).getcolors(10_000)) > 50
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
+    for count, snippet in enumerate(snippets, start=1):
+        exec(compile(snippet, page, "exec"), {})
+        assert len([*clone.glob("*.png")]) == count
+    for image in clone.glob("*.png"):
+        assert len(Image.open(image).getcolors(10_000)) > 50

@@ -3,12 +3,19 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import FluxPipeline, StableDiffusion3Pipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import (
+    FluxPipeline,
+    HunyuanDiTPipeline,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
 
 from golden_noise.errors import UserError
 from golden_noise.generation.latents import golden_latents
 from golden_noise.noise import draw_noise
-from golden_noise.npnet import NPNet
+from golden_noise.npnet import DenoiserNPNet, NPNet
+from golden_noise.pipelines.sdxl import SDXLPipeline
 
 PROMPTS = ["a red circle", "two crosses"]
 
@@ -128,3 +135,94 @@ def test_mistakes_are_named(npnet, pipe):
         golden_latents(npnet, pipe, [], [])
     with pytest.raises(UserError, match=r"NPNet.*StableDiffusionXLPipeline"):
         golden_latents(npnet, npnet, PROMPTS, [1, 2])
+    with pytest.raises(UserError, match="0 prompts but 1 seeds"):
+        golden_latents(npnet, pipe, seeds=3)
+
+
+def encoded(pipe, prompts=PROMPTS):
+    """What the pipeline's text encoders give, by the names of its call."""
+    names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+    return dict(zip(names, pipe.encode_prompt(prompts, device="cpu", negative_prompt=[""] * len(prompts)), strict=True))
+
+
+def test_embeddings_serve_as_prompts(npnet, pipe):
+    given, expected = encoded(pipe), golden_latents(npnet, pipe, PROMPTS, [3, 4])
+    assert torch.equal(golden_latents(npnet, pipe, seeds=[3, 4], **given), expected)
+    alone = {"prompt_embeds": given["prompt_embeds"].to(torch.float64)}
+    torch.testing.assert_close(golden_latents(npnet, pipe, seeds=[3, 4], **alone), expected)
+    one = {name: tensor[:1] for name, tensor in given.items()}
+    repeated = golden_latents(npnet, pipe, seeds=[3, 4], **one)
+    torch.testing.assert_close(repeated, golden_latents(npnet, pipe, PROMPTS[0], [3, 4]))
+
+
+def test_embeddings_need_no_text_encoders(npnet, tiny_sdxl):
+    pipe = StableDiffusionXLPipeline.from_pretrained(tiny_sdxl, add_watermarker=False)
+    given = encoded(pipe)
+    expected = golden_latents(npnet, pipe, PROMPTS, [3, 4])
+    bare = StableDiffusionXLPipeline.from_pretrained(tiny_sdxl, text_encoder=None, text_encoder_2=None)
+    latents = golden_latents(npnet, bare, seeds=[3, 4], **given)
+    assert torch.equal(latents, expected)
+    bare.set_progress_bar_config(disable=True)
+    assert bare(**given, latents=latents, num_inference_steps=1, output_type="pt").images.shape == (2, 3, 32, 32)
+
+
+def test_embeddings_of_long_prompts(pipe):
+    torch.manual_seed(0)
+    npnet = NPNet((4, 8, 8), (16, 128), long_prompt="average").eval()
+    long = torch.randn(1, 48, 128)
+    mean = long.reshape(1, 3, 16, 128).mean(dim=1)
+    with torch.no_grad():
+        for parameter in npnet.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    found, expected = (golden_latents(npnet, pipe, seeds=[3], prompt_embeds=embeds) for embeds in (long, mean))
+    torch.testing.assert_close(found, expected)
+
+
+def test_networks_that_call_the_denoiser_need_all_embeddings(tiny_sdxl):
+    pipeline = SDXLPipeline.load(str(tiny_sdxl), device="cpu", height=32, width=32, steps=1, guidance=1.0)
+    network, given = DenoiserNPNet(pipeline, 2, ["to_q"]), encoded(pipeline.pipe)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    expected = golden_latents(network, pipeline.pipe, PROMPTS, [3, 4])
+    assert torch.equal(golden_latents(network, pipeline.pipe, seeds=[3, 4], **given), expected)
+    with pytest.raises(UserError, match="pooled_prompt_embeds is missing"):
+        golden_latents(network, pipeline.pipe, seeds=[3, 4], prompt_embeds=given["prompt_embeds"])
+
+
+def test_embeddings_of_the_other_families(tiny_sd, tiny_sd3, tiny_flux, tiny_hunyuan):
+    for kind, folder, latent, embeds, size in [
+        (StableDiffusionPipeline, tiny_sd, (4, 8, 8), (16, 64), 32),
+        (StableDiffusion3Pipeline, tiny_sd3, (16, 8, 8), (272, 32), 32),
+        (FluxPipeline, tiny_flux, (16, 8, 8), (512, 32), 32),
+        (HunyuanDiTPipeline, tiny_hunyuan, (4, 8, 8), (77, 32), 64),
+    ]:
+        pipe, npnet = kind.from_pretrained(folder), NPNet(latent, embeds)
+        size = {"height": size, "width": size}
+        expected = golden_latents(npnet, pipe, PROMPTS, [3, 4], **size)
+        found = golden_latents(npnet, pipe, seeds=[3, 4], prompt_embeds=torch.randn(2, *embeds), **size)
+        torch.testing.assert_close(found, expected)  # a new network is the identity
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"prompts": PROMPTS}, "prompts and prompt_embeds are both given"),
+        ({"prompt_embeds": None}, "prompt_embeds is missing"),
+        ({"prompt_embeds": torch.zeros(3, 16, 128)}, "(2 or 1 prompts, tokens, numbers) for 2 seeds, not (3, 16, 128)"),
+        ({"prompt_embeds": torch.zeros(16, 128)}, "for 2 seeds, not (16, 128)"),
+        ({"prompt_embeds": torch.zeros(0, 16, 128)}, "for 2 seeds, not (0, 16, 128)"),
+        ({"prompt_embeds": [1.0]}, "for 2 seeds, not list"),
+        ({"prompt_embeds": torch.zeros(2, 16, 64)}, "has 64 numbers per token, this denoiser reads 128"),
+        ({"prompt_embeds": torch.full((2, 16, 128), torch.nan)}, "not finite"),
+        ({"pooled_prompt_embeds": torch.zeros(2, 1, 64)}, "pooled_prompt_embeds must be a tensor (2 or 1 prompts, num"),
+        ({"prompt_attention_mask": torch.zeros(2, 16)}, "takes prompt_embeds, pooled_prompt_embeds and no prompt_att"),
+        ({"seeds": []}, "0 seeds"),
+    ],
+)
+def test_embeddings_that_do_not_fit_are_named(npnet, pipe, change, words):
+    given = {"seeds": [3, 4], **encoded(pipe), **change}
+    given = {name: value for name, value in given.items() if value is not None}
+    with pytest.raises(UserError) as raised:
+        golden_latents(npnet, pipe, **given)
+    assert words in str(raised.value) and "\n" not in str(raised.value)

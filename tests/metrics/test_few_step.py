@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
+from omegaconf import OmegaConf
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 
@@ -56,8 +57,8 @@ def tiny_metrics(clip, hps_weights, aes_weights, imagereward_weights, bert_token
     "preset, part, steps, weight_name",
     [
         (["published_few_step"], "unet", 4, "sdxl_lightning_4step_unet.safetensors"),
-        (["published_few_step", "pipeline=lcm"], "lora", 4, "pytorch_lora_weights.safetensors"),
-        (["published_pcm"], "lora", 8, "sdxl/pcm_sdxl_normalcfg_8step_converted.safetensors"),
+        (["published_few_step", "pipeline=lcm"], "loras.lcm", 4, "pytorch_lora_weights.safetensors"),
+        (["published_pcm"], "loras.pcm", 8, "sdxl/pcm_sdxl_normalcfg_8step_converted.safetensors"),
     ],
     ids=["lightning", "lcm", "pcm"],
 )
@@ -83,7 +84,7 @@ def test_a_row_of_the_table(preset, part, steps, weight_name, tiny_sdxl, distill
     config = job_config("evaluate", [*options, *tiny_metrics, distilled(part, weight_name)])
     check(config)
     assert (config.pipeline.steps, config.pipeline.guidance) == (steps, 5.5)
-    assert config.pipeline.model[part].weight_name == weight_name
+    assert OmegaConf.select(config.pipeline.model, part).weight_name == weight_name
     results = evaluate(config)
     assert set(results["methods"]) >= {"standard", "npnet", "shuffled", "random_shift", "rescaled"}
     compared = {row["metric"] for row in results["comparisons"] if {row["a"], row["b"]} == {"npnet", "standard"}}

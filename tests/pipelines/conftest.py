@@ -56,12 +56,12 @@ def layers(tiny_sdxl):
 
 @pytest.fixture
 def lora(layers, tmp_path):
-    """Writes a file with adapters for some parts, and gives the option that names it."""
+    """Writes a file with adapters for some parts, and gives the option `loras` that names it."""
 
     def write(*parts, rename=None):
         tensors = {f"{part}.{name}": tensor for part in parts for name, tensor in layers[part].items()}
         tensors = {rename(i, name) if rename else name: x for i, (name, x) in enumerate(sorted(tensors.items()))}
         save_file(tensors, tmp_path / "w.safetensors")
-        return {"source": str(tmp_path), "weight_name": "w.safetensors"}
+        return {"w": {"source": str(tmp_path), "weight_name": "w.safetensors"}}
 
     return write

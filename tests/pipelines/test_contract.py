@@ -161,13 +161,19 @@ def prepare(request, tmp_path_factory):
             scheduler = getattr(diffusers, settings.pop("name"))
             pipe.scheduler = scheduler.from_config(pipe.scheduler.config, **settings)
         pipe.save_pretrained(folder)
-        for part, distil in {"unet": write_unet, "lora": write_lora}.items():
-            if config.model.get(part):
-                config.model[part].source = str(folder / "distilled")
-                distil(pipe, folder / "distilled" / config.model[part].weight_name)
+        for part, distil in {"unet": write_unet, "loras": write_lora}.items():
+            for weights in given(config.model, part):
+                weights.source = str(folder / "distilled")
+                distil(pipe, folder / "distilled" / weights.weight_name)
         return folder, config
 
     return write
+
+
+def given(model, part):
+    """The weights that a config names for a part: one denoiser's, or several adapters'."""
+    options = model.get(part) or {}
+    return [options] if "source" in options else [*options.values()]
 
 
 def write_unet(pipe, file):
@@ -193,8 +199,8 @@ def by_diffusers(folder, config):
     if model.get("unet"):
         weights = Path(model.unet.source) / model.unet.weight_name
         pipe.unet.load_state_dict(diffusers.models.model_loading_utils.load_state_dict(weights))
-    if model.get("lora"):
-        pipe.load_lora_weights(model.lora.source, weight_name=model.lora.weight_name)
+    for lora in given(model, "loras"):
+        pipe.load_lora_weights(lora.source, weight_name=lora.weight_name)
         pipe.fuse_lora()
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -479,7 +485,7 @@ def test_distilled_weights_change_the_model(name, prepare):
     _, config = prepare(name)
     distilled = instantiate(config.model)
     OmegaConf.set_struct(config, False)  # the miniature's has no `unet`
-    config.model.unet = config.model.lora = None
+    config.model.unet, config.model.loras = None, {}
     base = instantiate(config.model)
     prompt, noise = base.encode(PROMPTS), draw_noise([0, 1], base.latent_shape)
     gap = distilled.predict(noise, 801, prompt, 1) - base.predict(noise, 801, prompt, 1)
@@ -539,6 +545,6 @@ def test_settings_reach_the_pipeline(name):
     assert (config.model.guidance, config.model.steps, config.model.negative_prompt) == (1.5, 3, "dull")
     if name not in BUNDLED:
         assert config.model.revision == "main"
-        for part in ("unet", "lora"):
-            options = config.model.get(part)
-            assert options is None or options.keys() == {"source", "weight_name", "revision"}
+        for part in ("unet", "loras"):
+            for options in given(config.model, part):
+                assert options.keys() == {"source", "weight_name", "revision"}

@@ -214,19 +214,24 @@ def test_unknown_argument_of_a_scheduler(tiny_sdxl):
     assert "pipeline.model.scheduler.karras" in refusal(tiny_sdxl, scheduler=scheduler)
 
 
-@pytest.mark.parametrize("part", ["unet", "lora"])
-def test_missing_distilled_weights(tiny_sdxl, tmp_path, part):
-    def refused(source, weight_name):
-        return refusal(tiny_sdxl, **{part: {"source": str(source), "weight_name": weight_name}})
+PARTS = {"unet": lambda weights: {"unet": weights}, "loras.w": lambda weights: {"loras": {"w": weights}}}
 
-    assert f"pipeline.model.{part}.weight_name" in refused(tmp_path, "no.safetensors")
-    assert f"pipeline.model.{part}.source" in refused(tmp_path / "none", "no.safetensors")
+
+@pytest.mark.parametrize("option", PARTS)
+def test_missing_distilled_weights(tiny_sdxl, tmp_path, option):
+    part = PARTS[option]
+
+    def refused(source, weight_name):
+        return refusal(tiny_sdxl, **part({"source": str(source), "weight_name": weight_name}))
+
+    assert f"pipeline.model.{option}.weight_name" in refused(tmp_path, "no.safetensors")
+    assert f"pipeline.model.{option}.source" in refused(tmp_path / "none", "no.safetensors")
     assert "nobody/no-such-model" in refused("nobody/no-such-model", "no.safetensors")
     torch.save({}, tmp_path / "pickled.bin")
     assert "pickled.bin" in refused(tmp_path, "pickled.bin")
 
 
-@pytest.mark.parametrize("part", ["unet", "lora"])
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
 @pytest.mark.parametrize("content", [b"", b"no tensors at all", None, "lora_B"])
 def test_distilled_weights_of_something_else(tiny_sdxl, tmp_path, part, content):
     file, layer = tmp_path / "w.safetensors", "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -236,7 +241,7 @@ def test_distilled_weights_of_something_else(tiny_sdxl, tmp_path, part, content)
         save_file({"other.weight": torch.zeros(3)}, file)
     else:  # adapters for a wider model
         save_file({f"{layer}.lora_A.weight": torch.zeros(2, 5), f"{layer}.lora_B.weight": torch.zeros(5, 2)}, file)
-    assert "w.safetensors" in refusal(tiny_sdxl, **{part: {"source": str(tmp_path), "weight_name": "w.safetensors"}})
+    assert "w.safetensors" in refusal(tiny_sdxl, **part({"source": str(tmp_path), "weight_name": "w.safetensors"}))
 
 
 def test_stable_diffusion_of_another_class(tiny_sdxl):

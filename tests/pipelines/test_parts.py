@@ -92,7 +92,7 @@ def test_whole_numbers_are_refused_where_floats_belong(tiny_sdxl, lora, tmp_path
     option = lora("unet")
     whole_numbers(tmp_path / "w.safetensors")
     unet = {"source": str(folder / "unet"), "weight_name": "diffusion_pytorch_model.safetensors"}
-    for parts in ({"unet": unet}, {"vae": {"source": str(folder / "vae")}}, {"lora": option}):
+    for parts in ({"unet": unet}, {"vae": {"source": str(folder / "vae")}}, {"loras": option}):
         assert "holds I8 and no floating point numbers" in refusal(tiny_sdxl, **parts)
     assert "unet/diffusion_pytorch_model.safetensors is damaged" in refusal(folder)
 
@@ -190,7 +190,7 @@ def test_more_steps_than_levels_are_refused_by_searches(tiny_sdxl):
 
 def test_a_pipeline_that_takes_no_adapters_or_no_unet(tiny_hunyuan, tiny_sd3):
     source = {"source": ".", "weight_name": "w.safetensors"}
-    assert "pipeline.model.lora" in refusal(tiny_hunyuan, HunyuanDiTPipeline, lora=source)
+    assert "pipeline.model.loras.w:" in refusal(tiny_hunyuan, HunyuanDiTPipeline, loras={"w": source})
     assert "pipeline.model.unet" in refusal(tiny_sd3, SD3Pipeline, unet=source)
 
 
