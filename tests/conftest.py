@@ -1,8 +1,12 @@
 """What every test gets: no network, and no leftovers of the test before."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ |= {
+    "TRACKIO_DIR": tempfile.mkdtemp(prefix="trackio-"),  # it asks once where its store is
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "WANDB_MODE": "offline",
@@ -15,6 +19,7 @@ import pytest
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
+atexit.register(shutil.rmtree, os.environ["TRACKIO_DIR"], ignore_errors=True)
 pytest_plugins = ("tests.tiny_pipelines", "tests.jobs")
 
 

@@ -24,7 +24,8 @@ NAMES = (
     *("hydra.run.dir", "hydra.sweep.dir"),
     *("*.revision", "*.source", "*.weight_name", "*.weights", "metric.*.model", "metric.*.tokenizer"),
     *("evaluation.checkpoints.*", "evaluation.images.*"),
-    *(f"logger.wandb.{part}" for part in ("name", "project", "group", "entity", "id", "notes")),
+    *(f"logger.*.{part}" for part in ("name", "project", "group", "entity", "id", "notes")),
+    *("logger.*.experiment_name", "logger.*.run_name", "logger.*.tracking_uri"),
 )
 
 

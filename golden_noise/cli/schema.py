@@ -220,6 +220,18 @@ class Collection(Settings):
     failures_in_a_row: Count
 
 
+class Logger(Part):
+    save_dir: Text | None = None
+    folder: Text = OPEN
+    project: Text | None = None
+    name: str | None = None
+    group: Text | None = None
+    tracking_uri: Text = OPEN
+    experiment_name: Text = OPEN
+    run_name: Text | None = None
+    tags: list[str] | dict[str, str] | None = None
+
+
 class BestOf(Settings):
     count: Annotated[int, Field(ge=2)]
     metric: Text | None = None
@@ -293,7 +305,7 @@ class Collect(Job):
     prompts: Prompts
     collection: Collection
     fabric: Fabric
-    logger: dict[str, Part] = {}
+    logger: dict[str, Logger | None] = {}
     name: Text = OPEN  # for the name of a W&B run
 
 
@@ -315,7 +327,7 @@ class Train(Run):
     prompts: Prompts
     collection: Collection
     evaluation: Evaluation
-    logger: dict[str, Part] = {}
+    logger: dict[str, Logger | None] = {}
 
 
 class Evaluate(Draw):
@@ -323,7 +335,7 @@ class Evaluate(Draw):
 
     prompts: Prompts
     evaluation: Evaluation
-    logger: dict[str, Part] = {}
+    logger: dict[str, Logger | None] = {}
 
 
 class Generate(Draw):

@@ -16,6 +16,7 @@ from golden_noise.evaluation.choices import check_evaluation
 from golden_noise.hub import looks_local
 from golden_noise.prompts.job import of_another_pipeline
 from golden_noise.sharing.processes import per_machine, started_several_times
+from golden_noise.tracking.packages import check_packages
 
 RECIPE_KEY = re.compile(r"[+~]*recipe\.(\w+)")  # of an override
 NAMES = {"integer": "an integer", "number": "a number", "boolean": "true or false", "string": "text", "null": "null"}
@@ -26,6 +27,7 @@ def check(config: DictConfig) -> None:
     """Raise UserError for the first thing in a job's config that cannot work."""
     _check_missing(config)
     _check_schema(config)
+    check_packages(config)
     _check_resolution(config.pipeline)
     _check_schedule(config)
     _check_jacobians(config)

@@ -3,14 +3,15 @@
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.utils import instantiate
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
@@ -34,10 +35,8 @@ from golden_noise.shapes.metric import check_captions
 from golden_noise.sharing.claims import locked
 from golden_noise.sharing.fabric import launch
 from golden_noise.sharing.helpers import helpers, is_small
-from golden_noise.tracking.wandb import log_in, log_table, report_weights_used, start_run
-
-if TYPE_CHECKING:
-    from wandb.sdk.wandb_run import Run
+from golden_noise.tracking.loggers import begin_run, run_loggers, wandb_run
+from golden_noise.tracking.wandb import log_in, report_weights_used
 
 
 def evaluate_job(config: DictConfig) -> None:
@@ -46,12 +45,15 @@ def evaluate_job(config: DictConfig) -> None:
     check_prompts(config)  # before other processes report the same
     fabric = launch(config)
     quiet = not fabric.is_global_zero
-    find_run = cache(partial(start_run, config))
+    find_loggers = cache(partial(begin_run, config))
     with sharing(config, help_to_evaluate) if fabric.world_size == 1 else nullcontext():
-        evaluate(config, find_run=find_run, quiet=quiet)
-    if not quiet and (run := find_run()):
+        evaluate(config, find_loggers=find_loggers, quiet=quiet)
+    if quiet:
+        return
+    if run := wandb_run(find_loggers()):
         report_weights_used(run, trained_folder(config.npnet))
-        run.finish()
+    for logger in run_loggers(find_loggers()):
+        logger.finish()
 
 
 def sharing(config: DictConfig, task: Callable[..., None], *arguments: Any) -> AbstractContextManager[None]:
@@ -79,7 +81,7 @@ def evaluate(
     npnet: AnyNPNet | None = None,
     folder: Path | None = None,
     pipeline: Pipeline | LazyPipeline | None = None,
-    find_run: Callable[[], "Run | None"] = lambda: None,
+    find_loggers: Callable[[], Sequence[Logger]] = tuple,
     learning: Learning | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -92,7 +94,7 @@ def evaluate(
         npnet: the network to judge, which replaces the images of an older one; `config.npnet` by default.
         folder: where to write, `config.folder` by default.
         pipeline: the pipeline of `config`, if the caller has it already.
-        find_run: gives the W&B run to report to, if there is one; called when there are results.
+        find_loggers: gives the loggers to report to; called when there are results.
         learning: gives prompts of the training for the control `constant`; see `learning_prompts`.
         quiet: print nothing and write no results, as all processes of a job but the first.
 
@@ -123,9 +125,9 @@ def evaluate(
         report.write_report(folder, scores, summary, image)
     results.print_table(summary)
     print(f"report: {(folder / 'report.html').resolve()} ({time.perf_counter() - start:.0f} s)")
-    if run := find_run():
-        log_table(run, "eval/images", *image_table(scores, image))
-        run.summary.update(results.figures(summary))
+    for logger in run_loggers(find_loggers()):
+        logger.log_table("eval/images", *image_table(scores, image))
+        logger.log_figures(results.figures(summary))
     return summary
 
 

@@ -1,4 +1,4 @@
-"""Reports of runs to Weights & Biases and to CSV files, from plain values only.
+"""Weights & Biases: runs that are offline by default, and what joins them.
 
 Lineage: collecting logs the pairs, training uses them and logs the weights, evaluating uses these.
 """
@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.utils import instantiate
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from golden_noise.errors import UserError, first_line, one_line
+from golden_noise.errors import UserError, first_line
+from golden_noise.tracking.run_logger import RunLogger
 
 if TYPE_CHECKING:
     from wandb import Artifact
@@ -38,52 +39,38 @@ def log_in(config: DictConfig) -> None:
         raise UserError(f"logger.wandb.mode=online: {reason} With mode=offline runs can be uploaded later") from error
 
 
-def build_loggers(config: DictConfig) -> list[Logger]:
-    """The loggers of `config.logger`, which begin a run when they first log something."""
-    loggers = [logger for logger in instantiate(config.logger).values() if logger is not None]
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):  # W&B warns of this setting, whatever its value
-            logger._wandb_init.pop("anonymous", None)
-    return loggers
+class Wandb(RunLogger, WandbLogger):
+    """Lightning's logger. A resumed job begins another run of the same group."""
 
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self._wandb_init.pop("anonymous", None)  # W&B warns of this setting, whatever its value
 
-def log_config(loggers: Sequence[Logger], config: DictConfig) -> None:
-    """Log the whole config as hyperparameters."""
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            _begin(logger)
-        logger.log_hyperparams(plain)
+    def log_grid(self, key: str, grid: Image.Image, step: int, caption: str) -> None:
+        """Log the image with its caption."""
+        self.log_image(key, [grid], step=step, caption=[caption])
 
+    @rank_zero_only
+    def log_table(  # type: ignore[override]
+        self, key: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
+    ) -> None:
+        """Log a table, images included."""
+        import wandb  # takes a second
 
-def _begin(logger: WandbLogger) -> None:
-    """Begin a W&B run, whose settings, environment variables included, may fail in any way."""
-    try:
-        _ = logger.experiment
-    except Exception as error:
-        raise UserError(f"W&B cannot begin a run: {one_line(error, 300)} (results so far are kept)") from error
+        table = wandb.Table(columns=list(columns))
+        for row in rows:
+            table.add_data(*(wandb.Image(cell) if isinstance(cell, Image.Image) else cell for cell in row))
+        self.experiment.log({key: table})
 
+    @rank_zero_only
+    def log_figures(self, figures: Mapping[str, Any]) -> None:
+        """Log them to the run's summary."""
+        self.experiment.summary.update(figures)
 
-def wandb_run(loggers: Sequence[Logger]) -> "Run | None":
-    """The W&B run among the loggers, if there is one."""
-    return next((logger.experiment for logger in loggers if isinstance(logger, WandbLogger)), None)
-
-
-def start_run(config: DictConfig) -> "Run | None":
-    """A W&B run of a job without a Trainer, if `config.logger` has one."""
-    loggers = build_loggers(config)
-    log_config(loggers, config)
-    return wandb_run(loggers)
-
-
-def log_table(run: "Run", name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Log a table of plain values and images."""
-    import wandb  # takes a second
-
-    table = wandb.Table(columns=list(columns))
-    for row in rows:
-        table.add_data(*(wandb.Image(cell) if isinstance(cell, Image.Image) else cell for cell in row))
-    run.log({name: table})
+    @rank_zero_only
+    def finish(self) -> None:
+        """Wait until the run is written, or uploaded."""
+        self.experiment.finish()
 
 
 def pairs_artifact(index: Path, shards: Mapping[str, str], pairs: int) -> "Artifact":

@@ -16,6 +16,7 @@ from golden_noise.errors import UserError
 from golden_noise.files import atomic_folder
 from golden_noise.invocation import command
 from golden_noise.npnet import AnyNPNet
+from golden_noise.tracking.loggers import run_loggers
 
 
 class SaveNPNet(Callback):
@@ -73,7 +74,7 @@ class CheckMonitor(Callback):
 class SampleGrid(Callback):
     """Draws a grid of images, one row per prompt, from standard (left) and golden noise (right).
 
-    Written to `epoch=NNNN.png` and sent to every logger with a `log_image`. Rank 0 draws it during validation, with
+    Written to `epoch=NNNN.png` and sent to every `RunLogger`. Rank 0 draws it during validation, with
     the validated weights (averaged ones included), and leaves the random state unchanged.
 
     Args:
@@ -116,6 +117,5 @@ class SampleGrid(Callback):
         self.dirpath.mkdir(parents=True, exist_ok=True)
         grid.save(self.dirpath / f"epoch={trainer.current_epoch:04d}.png")
         step = trainer.global_step - 1  # where Lightning puts the metrics of this validation
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image("samples", [grid], step=step, caption=["standard | golden"])
+        for logger in run_loggers(trainer.loggers):
+            logger.log_grid("samples", grid, step, "standard | golden")

@@ -40,15 +40,8 @@ from golden_noise.prompts.job import of_another_pipeline
 from golden_noise.sharing.claims import alone
 from golden_noise.sharing.processes import announcing_a_wait, is_first
 from golden_noise.tracking import record
-from golden_noise.tracking.wandb import (
-    build_loggers,
-    log_config,
-    log_in,
-    report_weights_used,
-    use_artifact,
-    wandb_run,
-    weights_artifact,
-)
+from golden_noise.tracking.loggers import build_loggers, log_config, run_loggers, wandb_run
+from golden_noise.tracking.wandb import log_in, report_weights_used, use_artifact, weights_artifact
 from golden_noise.training.callbacks import CheckMonitor, SampleGrid, SaveNPNet
 from golden_noise.training.card import write_card
 from golden_noise.training.checkpoints import LAST, AtomicCheckpointIO, resumable
@@ -260,8 +253,7 @@ def help_to_evaluate(config: DictConfig, source: str) -> None:
 def finish(
     config: DictConfig, folder: Path, trainer: Trainer, data: StreamingDataModule, pipeline: LazyPipeline
 ) -> None:
-    """Evaluate the best NPNet, write its card and the run's record, and report to W&B."""
-    run = wandb_run(trainer.loggers)
+    """Evaluate the best NPNet, write its card and the run's record, and report to the loggers."""
     best = folder / "npnet/best"
     if not best.is_dir():
         raise UserError(f"nothing was trained in {folder}: check trainer.max_epochs={config.trainer.max_epochs}")
@@ -277,16 +269,18 @@ def finish(
     if config.evaluate:
         learning = partial(learnt_prompts, config, data, "train")
         with sharing(config, help_to_evaluate, source):
-            summary = evaluate(config, npnet, folder / "evaluation", pipeline, lambda: run, learning)
+            summary = evaluate(config, npnet, folder / "evaluation", pipeline, lambda: trainer.loggers, learning)
         write_card(best, npnet, config, summary, search)
     facts = run_facts(config, trainer, npnet)
-    if run:
-        run.summary.update({f"run/{name}": value for name, value in facts.items() if value is not None})
+    for logger in run_loggers(trainer.loggers):
+        logger.log_figures({f"run/{name}": value for name, value in facts.items() if value is not None})
+    if run := wandb_run(trainer.loggers):
         report_weights_used(run, trained_folder(config.get("npnet")))
         pairs = ShardSource(config.data_dir)
         if index and not pairs.is_url and (pairs.folder / INDEX_NAME).is_file():
             use_artifact(run, folder_artifact(ShardIndex.load(pairs.folder)))
         run.log_artifact(weights_artifact(best))
-        run.finish()
+    for logger in run_loggers(trainer.loggers):
+        logger.finish()
     record.write(folder, facts)
     print(f"NPNet: {best.resolve()}")
