@@ -129,3 +129,8 @@ def test_the_page_on_presets_names_every_one(group):
     text = (ROOT / "docs/experiments.md").read_text("utf-8")
     names = {*choices(group)} - {"default"}
     assert [name for name in names if f"`{name}`" not in text] == []
+
+
+def test_the_page_on_loggers_names_every_one():
+    text = (ROOT / "docs/compare_runs.md").read_text("utf-8")
+    assert [name for name in choices("logger") if f"| `{name}` |" not in text] == []
