@@ -16,6 +16,7 @@ Epochs = Annotated[int, Field(ge=-1)]  # -1: without end
 Rate = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Factor = Annotated[float, Field(gt=0, le=1000)]  # of noise: ten times more overflows in float16
+Strength = Annotated[float, Field(ge=0, le=2)]  # of the move to golden noise, as in the ComfyUI nodes
 Share = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, Field(pattern=r"\S", description="text, not empty, and quoted if it looks like a number")]
 Device = Annotated[str, Field(pattern=r"\S", description="auto, cpu, cuda, cuda:1 or mps")]
@@ -348,6 +349,7 @@ class Generate(Draw):
     noise: Noise | list[Noise]
     noise_file: Text | None
     save_noise: bool
+    strength: Strength
     batch_size: Count
     layout: Literal["flat", "geneval", "t2i_compbench"]
     format: Literal["png", "jpg", "webp"]

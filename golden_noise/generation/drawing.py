@@ -3,6 +3,7 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from golden_noise.files import write_atomically
 from golden_noise.generation.methods import Methods
 from golden_noise.images import ENDINGS, about, save_image, to_pil
 from golden_noise.noise import sampler_generators
+from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.calls import counting
 from golden_noise.pipelines.overflow import are_finite, check_images
 from golden_noise.pipelines.prompt_embedding import PromptEmbedding
@@ -23,6 +25,56 @@ from golden_noise.sharing.claims import locked
 from golden_noise.tracking import record
 
 MADE_BY = "made_by.json"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The images of one method for a batch.
+
+    Attributes:
+        images: (B, 3, height, width) in [0, 1].
+        latents: (B, C, H, W) the method's starting noise.
+        noise: (B, C, H, W) the standard noise that it was made from.
+        calls: denoiser calls that each image took, its noise included.
+    """
+
+    method: str
+    images: Tensor
+    latents: Tensor
+    noise: Tensor
+    calls: float
+
+
+def draw_batch(
+    compute: Methods,
+    prompts: Sequence[Prompt],
+    noise: Tensor,
+    methods: Sequence[str],
+    others: Sequence[Prompt] | None = None,
+) -> Iterator[Drawn]:
+    """The images of some methods, one after the other. The noises of all methods are computed first.
+
+    Args:
+        noise: (B, C, H, W) the standard noise of the prompts.
+        others: another prompt for each one, if `shuffled` is among the methods.
+
+    Raises:
+        UserError: a noise or an image is not finite.
+    """
+    pipeline, seeds = compute.pipeline, [prompt.seed for prompt in prompts]
+    embedding = _encode(pipeline, prompts)
+    noises, costs = compute.noises(noise, embedding, _encode(pipeline, others) if others else embedding, seeds)
+    for method in methods:
+        _check_noise(noises[method], prompts, method)
+        with counting(pipeline) as calls:
+            own = compute.samplers.get(method, {})
+            images = pipeline.sample(embedding, noises[method], generator=sampler_generators(seeds), **own)
+        check_images(images, prompts, method, pipeline.dtype)
+        yield Drawn(method, images, noises[method], noise, costs[method] + calls.total / len(prompts))
+
+
+def _encode(pipeline: Pipeline, prompts: Sequence[Prompt]) -> PromptEmbedding:
+    return pipeline.encode([prompt.text for prompt in prompts])
 
 
 class Drawing(ABC):
@@ -105,20 +157,12 @@ class Drawing(ABC):
         lacking = [method for method in self.methods if method in {name for name, _ in missing}]
         if not lacking:
             return missing
-        batch = self.prompts[positions.start : positions.stop]
-        seeds = [prompt.seed for prompt in batch]
-        noise, embedding = self.noise(positions), self._encode(batch)
-        others = self._encode(self.others[positions.start : positions.stop]) if self.others else embedding
-        noises, costs = self.compute.noises(noise, embedding, others, seeds)
-        for method in lacking:
-            _check_noise(noises[method], batch, method)
-            with counting(self.pipeline) as calls:
-                own = self.compute.samplers.get(method, {})
-                drawn = self.pipeline.sample(embedding, noises[method], generator=sampler_generators(seeds), **own)
-            check_images(drawn, batch, method, self.pipeline.dtype)
-            cost = costs[method] + calls.total / len(batch)
-            texts = self.texts(method, positions, noises[method], noise, cost)
-            for i, image, text, latents in zip(positions, to_pil(drawn), texts, noises[method], strict=True):
+        where = slice(positions.start, positions.stop)
+        batch, others = self.prompts[where], self.others and self.others[where]
+        for drawn in draw_batch(self.compute, batch, self.noise(positions), lacking, others):
+            method = drawn.method
+            texts = self.texts(method, positions, drawn.latents, drawn.noise, drawn.calls)
+            for i, image, text, latents in zip(positions, to_pil(drawn.images), texts, drawn.latents, strict=True):
                 if (method, i) in missing:
                     path = self.path(method, i)
                     path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,9 +170,6 @@ class Drawing(ABC):
                     save_image(image, path, text, self.quality)
                     saved()
         return missing
-
-    def _encode(self, prompts: Sequence[Prompt]) -> PromptEmbedding:
-        return self.pipeline.encode([prompt.text for prompt in prompts])
 
     def _exists(self, method: str, position: int) -> bool:
         path, prompt = self.path(method, position), self.prompts[position]

@@ -79,7 +79,7 @@ def load_images(config: DictConfig, prompts: Sequence[Prompt]) -> GeneratedImage
     pipeline = LazyPipeline(config.pipeline.model)
     networks = {GOLDEN: load_npnet(config, config.npnet, pipeline)} if GOLDEN in noises else {}
     settings = drawing_settings(config, noises, networks)
-    extra = {name: predicting(network) for name, network in networks.items()}
+    extra = {name: predicting(network, config.strength) for name, network in networks.items()}
     if SEARCH in noises:
         extra[SEARCH] = searching(instantiate(config.search), pipeline.loaded)
     compute = Methods(noises, pipeline.loaded, npnet=None, extra=extra, networks=[*networks.values()])

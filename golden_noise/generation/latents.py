@@ -8,6 +8,7 @@ from torch import Tensor
 
 from golden_noise.errors import UserError
 from golden_noise.generation.given import given_embedding
+from golden_noise.generation.methods import moved
 from golden_noise.npnet import AnyNPNet, LowFrequencyNPNet, NPNet, checkpoint
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.flux import FluxPipeline
@@ -27,6 +28,7 @@ def golden_latents(
     height: int | None = None,
     width: int | None = None,
     *,
+    strength: float = 1.0,
     prompt_embeds: Tensor | None = None,
     **embeds: Tensor,
 ) -> Tensor:
@@ -47,6 +49,7 @@ def golden_latents(
         seeds: of the noise.
         height: of the images in pixels, as in the call of the pipeline; by default the pipeline's own.
         width: likewise.
+        strength: how far the noise moves: 0 leaves it, 1 makes it golden.
         prompt_embeds: (B, L, D) for B of one or the number of seeds, any floating dtype and device. L may be longer
             than the network was trained for, see its option `long_prompt`.
         embeds: the other parts, by the names of that call: `pooled_prompt_embeds` (B, P), Hunyuan-DiT's
@@ -75,7 +78,8 @@ def golden_latents(
     with torch.no_grad():
         whole = not isinstance(network, NPNet | LowFrequencyNPNet)  # the others may call the denoiser
         prompt = given_embedding(pipeline, given, len(seeds), whole) if given else pipeline.encode(texts)
-        golden = network.golden(pipeline.draw_noise(seeds), prompt)
+        noise = pipeline.draw_noise(seeds)
+        golden = moved(noise, network.golden(noise, prompt), strength)
     return pipeline.pack(golden.to(pipeline.device, pipeline.dtype))
 
 

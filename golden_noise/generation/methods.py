@@ -26,14 +26,22 @@ Method = Callable[[Tensor, PromptEmbedding, list[int]], Tensor]
 FROM_GOLDEN = (NPNET, *(control for control in NETWORK_CONTROLS if control != SHUFFLED))  # share one prediction
 
 
-def predicting(network: AnyNPNet) -> Method:
-    """The method that starts from a network's golden noise."""
-    return lambda noise, prompt, seeds: network.golden(noise, prompt)
+def predicting(network: AnyNPNet, strength: float = 1.0) -> Method:
+    """The method that starts from a network's golden noise, or from some way towards it (`moved`)."""
+    return lambda noise, prompt, seeds: moved(noise, network.golden(noise, prompt), strength)
 
 
 def searching(search: NoiseSearch, pipeline: Pipeline) -> Method:
     """The method that starts from a search's golden noise."""
     return lambda noise, prompt, seeds: search.search(noise, prompt, pipeline)
+
+
+def moved(noise: Tensor, golden: Tensor, strength: float) -> Tensor:
+    """Noise moved by a share of the way to its golden noise: 0 leaves it, 1 makes it golden, 2 moves it twice as far.
+
+    On the straight line, as the ComfyUI nodes do. Both ends are exact. All (B, C, H, W).
+    """
+    return torch.lerp(noise, golden.to(noise), strength)
 
 
 def shifted(noise: Tensor, golden: Tensor, seeds: list[int]) -> Tensor:

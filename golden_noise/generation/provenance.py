@@ -14,7 +14,7 @@ from torch import nn
 import golden_noise
 from golden_noise import identity
 from golden_noise.device import device_type
-from golden_noise.generation.names import BEST_OF_N, GUIDED, NETWORK_CONTROLS, NPNET, SEARCH
+from golden_noise.generation.names import BEST_OF_N, GOLDEN, GUIDED, NETWORK_CONTROLS, NPNET, SEARCH
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.loading import model_dtype
 
@@ -45,6 +45,8 @@ def drawing_settings(
             options = dict(getattr(networks[network], "config", {}))  # may differ with the same weights, such as `fit`
             own = {option: value for option, value in options.items() if not option.startswith("_")}
             parts |= {"npnet": digests[network], "npnet_settings": own, "device": identity.sign_device(own, device)}
+        if name == GOLDEN and plain.get("strength", 1) != 1:  # 1, recorded by no earlier version, is what they drew
+            parts["strength"] = plain["strength"]
         if name in searches:
             parts["search"] = identity.without_device(searches[name])
         if name == BEST_OF_N:

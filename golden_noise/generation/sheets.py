@@ -28,6 +28,7 @@ from golden_noise.images import (
     save_png,
     side_by_side,
 )
+from golden_noise.pipelines.base import Pipeline
 from golden_noise.prompts import Prompt
 
 ROW, SHEET = "side_by_side", "sheet.png"
@@ -118,11 +119,7 @@ class GeneratedImages(Drawing):
         return [self._text(method, self.prompts[position]) for position in positions]
 
     def _text(self, method: str, prompt: Prompt) -> dict[str, str]:
-        made_by, npnet = self.settings[method], self.origin.get("npnet")
-        facts = _facts(prompt, method) | self.origin | {"made_by": made_by}
-        network = npnet if "npnet" in made_by else None
-        shown = parameters(prompt, method, self.pipeline, str(made_by["pipeline"]["source"]), network)
-        return {"Description": prompt.text, SOFTWARE: TEXT, PARAMETERS: shown, TEXT: json.dumps(facts)}
+        return image_texts(prompt, method, self.pipeline, self.origin, self.settings[method])
 
     def _check_sizes(self) -> None:
         """Refuse a prompt that is too long for a JPEG file, before any is drawn."""
@@ -177,6 +174,21 @@ class GeneratedImages(Drawing):
     def _best(self) -> str:
         """The folder of what shows a prompt best."""
         return ROW if len(self.methods) > 1 else self.methods[0]
+
+
+def image_texts(
+    prompt: Prompt, method: str, pipeline: Pipeline, origin: Mapping[str, Any], made_by: Mapping[str, Any]
+) -> dict[str, str]:
+    """The texts of an image's file: all that made it.
+
+    Args:
+        origin: further facts, such as the versions of the libraries.
+        made_by: the method's identity, see `provenance.drawing_settings`.
+    """
+    facts = _facts(prompt, method) | dict(origin) | {"made_by": made_by}
+    network = origin.get("npnet") if "npnet" in made_by else None
+    shown = parameters(prompt, method, pipeline, str(made_by["pipeline"]["source"]), network)
+    return {"Description": prompt.text, SOFTWARE: TEXT, PARAMETERS: shown, TEXT: json.dumps(facts)}
 
 
 def _facts(prompt: Prompt, noise: str | list[str]) -> dict[str, Any]:

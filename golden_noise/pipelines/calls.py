@@ -17,8 +17,10 @@ class Calls:
     Attributes:
         forward: rows of forward passes, those that checkpointing computes again included.
         backward: rows of backward passes.
+        watch: see `counting`.
     """
 
+    watch: Callable[["Calls"], object] | None = None
     forward: int = 0
     backward: int = 0
 
@@ -30,6 +32,8 @@ class Calls:
     def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
         """Count a forward pass with these arguments, of which the first one with rows holds the latents."""
         rows = next(len(value) for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim > 1)
+        if self.watch is not None:
+            self.watch(self)
         self.forward += rows
         return rows
 
@@ -44,14 +48,15 @@ class Calls:
 
 
 @contextmanager
-def counting(*owners: Any) -> Iterator[Calls]:
+def counting(*owners: Any, watch: Callable[[Calls], object] | None = None) -> Iterator[Calls]:
     """Counts the calls of the owners' denoisers while it is open.
 
     Args:
         owners: pipelines and networks. What has no `denoiser` (an NPNet of its own layers, or None) counts nothing, and
             a denoiser that several owners share counts once.
+        watch: gets the counts before every call, and may raise to end what is computed.
     """
-    calls = Calls()
+    calls = Calls(watch)
     denoisers = {id(found): found for owner in owners if (found := getattr(owner, "denoiser", None)) is not None}
     with ExitStack() as stack:
         for denoiser in denoisers.values():

@@ -104,6 +104,17 @@ def test_words_that_are_cut_off_are_named_once(job, said):
     assert [record.getMessage().split(":")[-1] for record in said] == [" ['yellow cross and a red circle']"]
 
 
+def test_how_far_the_noise_moves(job, tmp_path):
+    generate(job("prompt=a red circle", "strength=0"))
+    standard, golden = (tmp_path / f"run/{noise}/000000_seed0.png" for noise in ("standard", "golden"))
+    assert (pixels(standard) == pixels(golden)).all()
+    assert "strength" not in about(standard)["made_by"] and about(golden)["made_by"]["strength"] == 0
+    with pytest.raises(UserError, match=r"golden was made with strength=0, now strength=0.5"):
+        generate(job("prompt=a red circle", "strength=0.5"))
+    with pytest.raises(UserError, match=r"golden was made with strength=0, now strength=\(absent\)"):
+        generate(job("prompt=a red circle", "strength=1"))
+
+
 def test_a_search_is_a_kind_of_noise_too(job, tmp_path):
     generate(job("prompt=a red circle", "noise=search"))
     assert files(tmp_path / "run") == ["search/000000_seed0.png"]
@@ -190,6 +201,8 @@ def test_unknown_words_are_named_once(capsys):
         (["prompt=a", "noise=npnet"], "one of standard, golden, search"),
         (["prompt=a", "noise=[golden,golden]"], "at least one value, each once"),
         (["prompt=a", "batch_size=0"], ">= 1"),
+        (["prompt=a", "strength=2.5"], "strength=2.5 must be a number from 0 to 2"),
+        (["prompt=a", "strength=much"], "strength=much must be a number from 0 to 2"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_loaded(job, options, words):

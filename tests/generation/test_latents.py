@@ -44,6 +44,12 @@ def test_it_is_the_network_on_the_seeds_noise(npnet, pipe):
     assert not latents.requires_grad
 
 
+def test_it_moves_as_far_as_it_is_told(npnet, pipe):
+    half, golden = (golden_latents(npnet, pipe, PROMPTS, [3, 4], strength=strength) for strength in (0.5, 1))
+    assert torch.equal(golden, golden_latents(npnet, pipe, PROMPTS, [3, 4]))
+    torch.testing.assert_close(half, (draw_noise([3, 4], (4, 8, 8)) + golden) / 2)
+
+
 def test_the_pipeline_draws_from_it(npnet, pipe):
     pipe.set_progress_bar_config(disable=True)
     latents = golden_latents(npnet, pipe, PROMPTS, [3, 4])

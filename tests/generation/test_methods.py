@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from golden_noise.generation.methods import Methods, predicting, rescaled, searching, shifted
+from golden_noise.generation.methods import Methods, moved, predicting, rescaled, searching, shifted
 from golden_noise.generation.names import METHODS
 from golden_noise.noise import draw_noise, sampler_generators
 from golden_noise.npnet import DenoiserNPNet, NPNet
@@ -48,6 +48,18 @@ def lengths(move):
 
 def close(found, expected, atol=1e-5):
     torch.testing.assert_close(found, expected, atol=atol, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("strength", "expected"), [(0.0, NOISE), (1.0, GOLDEN), (1, GOLDEN)])
+def test_a_strength_of_0_and_of_1_is_exact(strength, expected):
+    assert torch.equal(moved(NOISE, GOLDEN, strength), expected)
+
+
+def test_a_strength_is_a_share_of_the_way():
+    close(moved(NOISE, GOLDEN, 0.5), (NOISE + GOLDEN) / 2)
+    close(moved(NOISE, GOLDEN, 2.0), 2 * GOLDEN - NOISE)
+    assert moved(NOISE.half(), GOLDEN, 0.5).dtype == torch.float16
+    assert torch.isnan(moved(NOISE, GOLDEN * torch.inf, 1.0)).any()  # is no golden noise, and is refused later
 
 
 def test_shift_is_as_long_as_the_golden_move():

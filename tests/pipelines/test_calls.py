@@ -57,6 +57,20 @@ def test_without_a_backward_pass_there_is_none_to_count(sdxl, prompt):
     assert calls.total == 12
 
 
+def test_a_watcher_sees_the_counts_and_can_end_the_computation(sdxl, prompt):
+    seen = []
+
+    def watch(calls):
+        seen.append(calls.total)
+        if len(seen) == 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError), counting(sdxl, watch=watch):
+        sdxl.sample(prompt, NOISE)
+    assert seen == [0, 3, 6]
+    assert sdxl.sample(prompt, NOISE).isfinite().all() and len(seen) == 3
+
+
 def test_nothing_is_counted_before_and_after(sdxl, prompt):
     sdxl.sample(prompt, NOISE)
     with counting(sdxl) as outer:
