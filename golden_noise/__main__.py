@@ -14,16 +14,17 @@ JOBS = {
 }
 #: What each tool does, and the module whose `main` it is.
 TOOLS = {
+    "app": ("a page in the browser that draws, compares and searches", "golden_noise.app.command"),
     "pairs": ("check, count, import and export folders of noise pairs", "golden_noise.cli.pairs"),
     "sweep": ("tables of many trainings", "golden_noise.sweeps.commands"),
     "convert": ("write a network as one file, or from one", "golden_noise.npnet.convert"),
     "config": ("list the configs, and copy one to change it", "golden_noise.cli.configs"),
 }
 #: The extra that a command needs, where it is not "train".
-EXTRA = {"generate": "generate", "evaluate": "evaluate", "config": "generate", "convert": "generate"}
+EXTRA = {"app": "app", "generate": "generate", "evaluate": "evaluate", "config": "generate", "convert": "generate"}
 #: The packages that the extras bring, as they are imported.
 OPTIONAL = (
-    *("accelerate", "braceexpand", "filelock", "fsspec", "hydra", "jinja2", "lightning", "omegaconf", "peft"),
+    *("accelerate", "braceexpand", "filelock", "fsspec", "gradio", "hydra", "jinja2", "lightning", "omegaconf", "peft"),
     *("pydantic", "rich", "scipy", "timm", "torchmetrics", "torchvision", "tqdm", "wandb", "webdataset", "yaml"),
 )
 

@@ -70,7 +70,19 @@ def quoted(text: str, interpolate: bool = False) -> str:
     """Text as one value of Hydra's command line; `interpolate` leaves `${...}` to OmegaConf."""
     if QUOTED.fullmatch(text):
         return text
-    return QuotedString(text if interpolate else text.replace("${", r"\${"), Quote.double).with_quotes()
+    return QuotedString(text if interpolate else _literal(text), Quote.double).with_quotes()
+
+
+def spelled(text: str) -> str:
+    """Text as the value of one of PROSE on the command line: quoted only where it would be read as something else."""
+    if text != "null" and not QUOTED.fullmatch(text):
+        return text
+    return QuotedString(_literal(text), Quote.double).with_quotes()
+
+
+def _literal(text: str) -> str:
+    """Text in which OmegaConf finds no `${...}`; backslashes in front of one mean themselves."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 def _text(key: str, value: str, multirun: bool, *types: type) -> str:

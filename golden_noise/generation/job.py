@@ -101,10 +101,15 @@ def draw(images: GeneratedImages, batch_size: int, quiet: bool = False) -> None:
 
 def warn_of_unknown_words(items: Sequence[Prompt], vocabulary: Sequence[str] | None) -> None:
     """Name the words of the prompts that a pipeline of few words was never trained on; None: it knows all."""
-    if vocabulary is None:
-        return
+    if unknown := unknown_words(items, vocabulary):
+        print(
+            f"warning: this pipeline was never trained on: {unknown}; it knows {', '.join(vocabulary or ())}",
+            file=sys.stderr,
+        )
+
+
+def unknown_words(items: Sequence[Prompt], vocabulary: Sequence[str] | None) -> str:
+    """The first words of the prompts that are not in the vocabulary, None being all words: `zebra, cat, ...`"""
     words = dict.fromkeys(word for item in items for word in re.findall(r"\w+", item.text.lower()))
-    unknown = [word for word in words if word not in vocabulary]
-    if unknown:
-        shown, known = ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else ""), ", ".join(vocabulary)
-        print(f"warning: this pipeline was never trained on: {shown}; it knows {known}", file=sys.stderr)
+    unknown = [word for word in words if vocabulary is not None and word not in vocabulary]
+    return ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")
