@@ -29,3 +29,19 @@ def test_importing_it_imports_no_library():
     code = "import sys; before = {*sys.modules}; import golden_noise; print(*{*sys.modules} - before)"
     imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {name.partition(".")[0] for name in imported} <= {"golden_noise", *sys.stdlib_module_names}
+
+
+def test_golden_latents_waits_for_torch_alone():
+    code = "import sys; from golden_noise import golden_latents; print(*sys.modules)"
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    roots = {name.partition(".")[0] for name in imported}
+    assert "torch" in roots
+    assert not roots & {"diffusers", "hydra", "lightning", "omegaconf", "peft", "timm", "transformers", "wandb"}
+
+
+def test_a_script_needs_no_package_of_the_jobs():
+    """Networks too: diffusers and transformers, and nothing that only an extra brings."""
+    code = "import sys; from golden_noise import NPNet, golden_latents, load; print(*sys.modules)"
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    roots = {name.partition(".")[0] for name in imported}
+    assert not roots & {"hydra", "lightning", "omegaconf", "timm", "wandb", "webdataset"}

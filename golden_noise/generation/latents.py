@@ -1,28 +1,34 @@
 """Golden noise for a plain diffusers pipeline, in one call."""
 
 from collections.abc import Iterable, Sequence
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from golden_noise.errors import UserError
-from golden_noise.generation.given import given_embedding
-from golden_noise.generation.methods import moved
-from golden_noise.npnet import AnyNPNet, LowFrequencyNPNet, NPNet, checkpoint
-from golden_noise.pipelines.base import Pipeline
-from golden_noise.pipelines.flux import FluxPipeline
-from golden_noise.pipelines.hunyuan_dit import HunyuanDiTPipeline
-from golden_noise.pipelines.sdxl import SDXLPipeline
-from golden_noise.pipelines.stable_diffusion import SDPipeline
-from golden_noise.pipelines.stable_diffusion_3 import SD3Pipeline
 
-FAMILIES: tuple[type[Pipeline], ...] = (SDXLPipeline, SDPipeline, SD3Pipeline, FluxPipeline, HunyuanDiTPipeline)
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from golden_noise.npnet import AnyNPNet
+    from golden_noise.pipelines.base import Pipeline
+
+#: The pipelines of diffusers that golden_latents knows, and what draws their noise and encodes their prompts. Names, so
+#: that an import of this module does not wait for diffusers, and a call imports one family only.
+FAMILIES = {
+    "StableDiffusionXLPipeline": "golden_noise.pipelines.sdxl.SDXLPipeline",
+    "StableDiffusionPipeline": "golden_noise.pipelines.stable_diffusion.SDPipeline",
+    "StableDiffusion3Pipeline": "golden_noise.pipelines.stable_diffusion_3.SD3Pipeline",
+    "FluxPipeline": "golden_noise.pipelines.flux.FluxPipeline",
+    "HunyuanDiTPipeline": "golden_noise.pipelines.hunyuan_dit.HunyuanDiTPipeline",
+}
 
 
 def golden_latents(
-    npnet: AnyNPNet | str,
-    pipe: DiffusionPipeline,
+    npnet: "AnyNPNet | str",
+    pipe: "DiffusionPipeline",
     prompts: str | Sequence[str] | None = None,
     seeds: int | Sequence[int] = (),
     height: int | None = None,
@@ -64,6 +70,10 @@ def golden_latents(
         UserError: an unknown pipeline, another number of prompts than of seeds, prompts in both forms or none,
             embeddings that do not fit the pipeline, or no NPNet at that source.
     """
+    from golden_noise.generation.given import given_embedding  # late, as all that imports diffusers
+    from golden_noise.generation.methods import moved
+    from golden_noise.npnet import LowFrequencyNPNet, NPNet, checkpoint
+
     seeds = [int(seed) for seed in (seeds if isinstance(seeds, Iterable) else [seeds])]  # NumPy integers included
     given = embeds if prompt_embeds is None else {"prompt_embeds": prompt_embeds, **embeds}
     if prompts is not None and given:
@@ -83,10 +93,11 @@ def golden_latents(
     return pipeline.pack(golden.to(pipeline.device, pipeline.dtype))
 
 
-def _wrap(pipe: DiffusionPipeline, height: int | None, width: int | None) -> Pipeline:
-    family = next((family for family in FAMILIES if isinstance(pipe, family.diffusers_class)), None)
-    if family is None:
-        known = ", ".join(family.diffusers_class.__name__ for family in FAMILIES)
+def _wrap(pipe: "DiffusionPipeline", height: int | None, width: int | None) -> "Pipeline":
+    name = next((kind.__name__ for kind in type(pipe).__mro__ if kind.__name__ in FAMILIES), None)
+    family = resolve_name(FAMILIES[name]) if name else None
+    if family is None or not isinstance(pipe, family.diffusers_class):
+        known = ", ".join(FAMILIES)
         raise UserError(f"golden_latents: no {type(pipe).__name__}, only {known}; call npnet(noise, embeds) instead")
     # Of the latents: a number, or height and width.
     sample = getattr(pipe, family.denoiser_name).config.get("sample_size", None) or pipe.default_sample_size
