@@ -8,7 +8,7 @@ INSTALLED := .venv/installed
 WITH_COMFY := .venv/with-comfy
 ENGINE := .cache/comfyui/main.py
 
-.PHONY: help demo test comfy package docs coverage check bench
+.PHONY: help demo test comfy browser package docs coverage check bench
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -21,6 +21,9 @@ test: $(INSTALLED) ## all tests that need neither minutes nor a GPU
 
 comfy: $(WITH_COMFY) $(ENGINE) ## the ComfyUI node pack, in a real ComfyUI
 	.venv/bin/python -m pytest -m comfy --durations=10
+
+browser: $(INSTALLED) ## the app and the report, in Chromium
+	.venv/bin/python -m pytest -m browser --durations=5
 
 package: $(INSTALLED) ## the wheel in dist/, and its tests: installed elsewhere, without this clone
 	rm -rf dist
