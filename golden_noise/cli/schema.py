@@ -115,6 +115,7 @@ class Search(Part):
     rounds: Count = OPEN
     refinements: Size = OPEN
     n: Count = OPEN
+    preview_steps: Steps | None = OPEN
     denoising_guidance: float = OPEN
     inversion_guidance: float = OPEN
     factor: float = OPEN

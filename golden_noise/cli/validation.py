@@ -1,6 +1,7 @@
 """Checks of a composed config that need no model, so that mistakes are reported before anything is loaded."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def check(config: DictConfig) -> None:
     check_packages(config)
     _check_resolution(config.pipeline)
     _check_schedule(config)
-    _check_jacobians(config)
+    _check_steps(config)
     _check_prompts(config)
     _check_metrics(config)
     if config.job == "evaluate" or (config.job == "train" and config.evaluate):
@@ -204,13 +205,24 @@ def _check_schedule(config: DictConfig) -> None:
         raise UserError(f"{option}=linspace cannot be inverted by a search: use leading or trailing")
 
 
-def _check_jacobians(config: DictConfig) -> None:
-    """Refuse gradients through more steps than there are before a model is loaded."""
-    for group in ("objective", "search"):
-        options = config.get(group) or {}
-        kept, steps = options.get("jacobian_steps"), options.get("steps") or config.pipeline.steps
-        if kept is not None and kept > steps:
-            raise UserError(f"{group}.jacobian_steps={kept} must be at most the number of steps, {steps}, or null")
+def _check_steps(config: DictConfig) -> None:
+    """Refuse gradients or a look at more steps than there are before a model is loaded."""
+    groups = {"objective": config.get("objective"), "search": config.get("search")}
+    searches = OmegaConf.select(config, "evaluation.searches") or {}
+    groups |= {f"evaluation.searches.{name}": search for name, search in searches.items()}
+    for key, options in [found for name, group in groups.items() for found in _with_inner(name, group)]:
+        for option in ("jacobian_steps", "preview_steps"):
+            wanted, steps = options.get(option), options.get("steps") or config.pipeline.steps
+            if isinstance(wanted, int) and wanted > steps:
+                raise UserError(f"{key}.{option}={wanted} must be at most the number of steps, {steps}, or null")
+
+
+def _with_inner(key: str, options: Any) -> Iterator[tuple[str, DictConfig]]:
+    """Settings and those of the searches in them, each with its name."""
+    if isinstance(options, DictConfig):
+        yield key, options
+        for name, inner in options.items():
+            yield from _with_inner(f"{key}.{name!s}", inner)
 
 
 def _check_metrics(config: DictConfig) -> None:

@@ -187,7 +187,7 @@ def _check_noise(noise: Tensor, prompts: Sequence[Prompt], method: str) -> None:
         if not finite:
             raise UserError(
                 f"the starting noise of method '{method}' is not finite for {prompt.text!r} (seed {prompt.seed}): "
-                "check its network, or remove it"
+                "its network may have diverged in training, which a lower recipe.lr avoids; or leave this noise out"
             )
 
 

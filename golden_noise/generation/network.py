@@ -7,7 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 from golden_noise.device import pick_device
 from golden_noise.errors import UserError
 from golden_noise.hub import in_run
-from golden_noise.npnet import AnyNPNet, LowFrequencyNPNet, NPNet, checkpoint
+from golden_noise.npnet import AnyNPNet, checkpoint
+from golden_noise.npnet.fitting import check_fits
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.lazy import LazyPipeline
 
@@ -28,28 +29,10 @@ def load_npnet(config: DictConfig, source: str | None, pipeline: Pipeline | Lazy
         )
     options = {name: OmegaConf.select(config, name) for name in ("fit", "long_prompt", "attention", "target")}
     npnet = checkpoint.load(source, "npnet", pipeline, **options)
-    if isinstance(npnet, NPNet | LowFrequencyNPNet):
-        check_shapes(npnet, source, config)
+    own = config.pipeline
+    check_fits(npnet, source, f"pipeline={own.name}", own.latent_shape, own.embeds_shape, own.prompt_chunks > 1)
     # Lightning leaves the network on the CPU, and with it a pipeline that shares its denoiser.
     return npnet.to(pick_device(config.device))
-
-
-def check_shapes(npnet: NPNet | LowFrequencyNPNet, source: str, config: DictConfig) -> None:
-    """Refuse a network that was made for other shapes than the pipeline's and may not be used at them."""
-    have, want = npnet.latent_shape, tuple(config.pipeline.latent_shape)
-    if isinstance(npnet, LowFrequencyNPNet):
-        fits, hint = npnet.takes(want), f"heights and widths may differ, and must be at least {npnet.modes}"
-    else:
-        fits = have == want or (npnet.fit != "exact" and have[0] == want[0])
-        hint = "other heights and widths need fit=tile, fit=crop or fit=resize"
-    if not fits:
-        raise UserError(
-            f"the NPNet in {source} has latent_shape {have}, pipeline={config.pipeline.name} needs {want}: {hint}"
-        )
-    have, want = npnet.embeds_shape, tuple(config.pipeline.embeds_shape)
-    longer = config.pipeline.prompt_chunks > 1 and want[0] > have[0] and have[1] == want[1]  # see `long_prompt`
-    if have != want and not longer:
-        raise UserError(f"the NPNet in {source} has embeds_shape {have}, pipeline={config.pipeline.name} needs {want}")
 
 
 def trained_folder(source: str | None) -> Path | None:

@@ -1,10 +1,11 @@
 """Converts NPNets: `golden-noise convert IN OUT`.
 
-IN is a folder, a hub id, a `.safetensors` or `.pth` file, or ORG/NAME/FILE on the hub.
+IN is a folder, a hub id, a `.safetensors`, `.pth` or `.pt` file, ORG/NAME/FILE on the hub, or package:PATH, a folder in
+the installed package (package:shapes/weights/npnet is the miniature's network).
 
 OUT ends in `.safetensors` for one file that holds any network of this project and says itself how it is built, for
 ComfyUI and for `npnet=`. Programs that know the community's form read it too if the network is built as the published
-ones are. OUT ends in `.pth` for the form of the paper's authors. Anything else is a diffusers folder.
+ones are. OUT ends in `.pth` or `.pt` for the form of the paper's authors. Anything else is a diffusers folder.
 """
 
 import argparse

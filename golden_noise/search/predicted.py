@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from golden_noise.npnet import AnyNPNet, checkpoint
+from golden_noise.npnet.fitting import check_fits
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 
@@ -17,13 +18,19 @@ class Predicted:
 
     Args:
         npnet: the network's source, as for `golden_noise.load`.
+
+    Raises:
+        UserError: there is no such network, or it does not fit the pipeline's noise or prompts.
     """
 
     npnet: str
 
     @torch.no_grad()
     def search(self, noise: Tensor, prompt: PromptEmbedding, pipeline: Pipeline) -> Tensor:
-        return _loaded(self.npnet, pipeline).golden(noise, prompt)
+        npnet = _loaded(self.npnet, pipeline)
+        shapes = tuple(noise.shape[1:]), tuple(prompt.embeds.shape[1:])
+        check_fits(npnet, self.npnet, "the pipeline of search=predicted", *shapes, pipeline.prompt_chunks > 1)
+        return npnet.golden(noise, prompt)
 
 
 @cache

@@ -55,6 +55,18 @@ def test_the_searches_pass(compose_job, search):
         ("train objective=reward", "objective.jacobian_steps=5", "at most the number of steps, 4, or null"),
         ("train objective=guided objective.steps=2", "objective.jacobian_steps=3", "at most the number of steps, 2"),
         ("collect search=reno", "search.jacobian_steps=5", "at most the number of steps, 4"),
+        ("collect search=best_of_n", "search.preview_steps=5", "at most the number of steps, 4, or null"),
+        ("collect search=best_of_n", "search.preview_steps=x", "an integer from 1 to 1000 or null"),
+        (
+            "collect search=chain +search@search.searches.best=best_of_n",
+            "search.searches.best.preview_steps=5",
+            "at most the number of steps, 4",
+        ),
+        (
+            "evaluate +search@evaluation.searches.best=best_of_n",
+            "evaluation.searches.best.preview_steps=5",
+            "at most the number of steps, 4",
+        ),
         ("collect search=reno", "search.lr=0", "must be a number above 0"),
         ("collect search=zero_order", "search.radius=nan", "must be a number above 0"),
     ],

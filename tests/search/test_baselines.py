@@ -5,8 +5,10 @@ import torch
 
 from golden_noise.errors import UserError
 from golden_noise.noise import draw_noise
+from golden_noise.npnet import NPNet
 from golden_noise.search.best_of_n import BestOfN
 from golden_noise.search.chain import Chain
+from golden_noise.search.predicted import Predicted
 from golden_noise.search.redenoise import Redenoise
 from golden_noise.search.rescale import Rescale
 
@@ -134,3 +136,19 @@ def test_a_chain_goes_on_from_the_last_result(sdxl, prompt):
     assert torch.equal(golden, one.search(0.5 * one.search(NOISE, prompt, sdxl), prompt, sdxl))
     with pytest.raises(UserError, match=r"search\.searches is empty"):
         Chain({})
+
+
+@pytest.mark.parametrize(
+    ("shapes", "words"),
+    [
+        (
+            ((4, 16, 16), (16, 128)),
+            r"has latent_shape \(4, 16, 16\), the pipeline of search=predicted needs \(4, 8, 8\)",
+        ),
+        (((4, 8, 8), (77, 32)), r"has embeds_shape \(77, 32\), the pipeline of search=predicted needs \(16, 128\)"),
+    ],
+)
+def test_a_network_that_does_not_fit_predicts_nothing(sdxl, prompt, tmp_path, shapes, words):
+    NPNet(*shapes).save_pretrained(tmp_path / "npnet")
+    with pytest.raises(UserError, match=words):
+        Predicted(str(tmp_path / "npnet")).search(NOISE, prompt, sdxl)
