@@ -102,6 +102,8 @@ def pairs(config: Mapping[str, Any], dtype: str) -> Identity:
         "store_embeds": options["store_embeds"],
         "selection": selection if drawn else {"by": None},
     }
+    if options.get("guided"):
+        identity["guided"] = options["guided"]
     return identity | _weights("pairs", {name: identity[name] for name in ("model", "search", "selection")})
 
 

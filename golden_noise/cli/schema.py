@@ -165,6 +165,11 @@ class Optimizer(Part):
     lr: Rate = OPEN
 
 
+class GuidedLatents(Settings):
+    steps: Steps
+    guidance: float
+
+
 class Objective(Part):
     monitor: Text
     mode: Literal["min", "max"]
@@ -179,6 +184,7 @@ class Objective(Part):
     checkpointing: bool = OPEN
     group: Annotated[int, Field(ge=2, le=1024)] = OPEN
     sigma: Factor = OPEN
+    stored: GuidedLatents = OPEN
 
 
 class Reward(Part):
@@ -219,6 +225,7 @@ class Collection(Settings):
     select_by: Any  # see golden_noise.collecting.selection
     margin: float
     store_embeds: bool
+    guided: GuidedLatents | None
     failures_in_a_row: Count
 
 

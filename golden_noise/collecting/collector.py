@@ -1,7 +1,7 @@
 """A batch of prompts becomes noise pairs, or failures with their reasons."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 from golden_noise.prompts import Prompt
 from golden_noise.search.base import NoiseSearch
 
-TENSORS = ("noise", "golden", "embeds", "pooled")
+TENSORS = ("noise", "golden", "embeds", "pooled", "guided")
 IMAGES = ("standard image", "golden image")
 # Bugs in a program: no prompt causes them, and every prompt meets them.
 BROKEN = (TypeError, AttributeError, NameError, ImportError, AssertionError, NotImplementedError)
@@ -33,6 +33,7 @@ class Collector:
         selection: which pairs are kept. None keeps every pair and draws no images, which is several times faster.
         settings: of the search, stored with each pair.
         store_embeds: whether pairs contain their prompt's embedding.
+        guided: `steps` and `guidance` of the guided latents that pairs contain, see `Pipeline.clean`; None for none.
         failures_in_a_row: so many failed prompts in a row stop the collection.
     """
 
@@ -44,6 +45,7 @@ class Collector:
     settings: dict[str, Any]
     failures_in_a_row: int
     store_embeds: bool = True
+    guided: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self._failed = 0  # prompts in a row
@@ -107,6 +109,9 @@ class Collector:
         stored: dict[str, Tensor | None] = {"noise": noise, "golden": golden}
         if self.store_embeds:
             stored |= {"embeds": embedding.embeds, "pooled": embedding.pooled}
+        if self.guided:
+            with torch.no_grad():
+                stored["guided"] = self.pipeline.clean(noise, embedding, self.guided["steps"], self.guided["guidance"])
         halves = {name: tensor.to("cpu", torch.float16) for name, tensor in stored.items() if tensor is not None}
         problems = _problems({name: are_finite(half) for name, half in halves.items()}, "not finite in float16")
         scores: list[dict[str, tuple[float, float]]] = [{} for _ in prompts]

@@ -118,6 +118,7 @@ def load_collector(config: DictConfig, count: int) -> Collector:
         settings=provenance(config)["search"],
         failures_in_a_row=min(options["failures_in_a_row"], count),
         store_embeds=options["store_embeds"],
+        guided=options["guided"],
     )
 
 

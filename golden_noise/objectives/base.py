@@ -38,12 +38,13 @@ class Objective(Protocol):
     """What a network learns from.
 
     Attributes:
-        reads: "pairs" of a collection, with `golden` (B, C, H, W), or "prompts", each with fresh noise in every epoch.
+        reads: "pairs" of a collection, with `golden` (B, C, H, W); "guided" latents (B, C, H, W) stored with pairs; or
+            "prompts", each with fresh noise in every epoch.
         monitor: the figure of the validation that decides which checkpoint is the best, and whether it should be high.
         mode: see `monitor`.
     """
 
-    reads: Literal["pairs", "prompts"]
+    reads: Literal["pairs", "guided", "prompts"]
     monitor: str
     mode: Mode
 
@@ -52,7 +53,7 @@ class Objective(Protocol):
 
         Args:
             batch: see `reads`.
-            prompt: of B prompts. With pairs it is what they hold, with prompts all that the pipeline encodes.
+            prompt: of B prompts. With "pairs" it is what they hold, else all that the pipeline encodes.
             pipeline: which the images are drawn by; loaded if the objective needs it.
         """
         ...

@@ -1,9 +1,11 @@
 """Unguided sampling learns to meet the guided image: NoiseRefine's objective (arXiv 2412.03895), or with Jacobians."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from golden_noise.npnet import AnyNPNet
@@ -37,9 +39,43 @@ class Guided:
     mode: Mode = "min"
 
     def __call__(self, npnet: AnyNPNet, batch: Batch, prompt: PromptEmbedding, pipeline: LazyPipeline) -> Outcome:
-        noise, loaded = batch["noise"], pipeline.loaded
         with torch.no_grad():
-            target = loaded.clean(noise, prompt, self.target_steps, self.target_guidance)
-        golden = npnet.golden(noise, prompt)
-        clean = loaded.clean(golden, prompt, self.steps, 1.0, self.jacobian_steps, self.checkpointing)
-        return Outcome(F.mse_loss(clean, target), golden)
+            target = pipeline.loaded.clean(batch["noise"], prompt, self.target_steps, self.target_guidance)
+        return _meet(self, target, npnet, batch, prompt, pipeline)
+
+
+@dataclass(frozen=True)
+class StoredGuided:
+    """`Guided` with targets that were collected: no guided sampling, but the same noises in every epoch.
+
+    Args:
+        stored: `steps` and `guidance` of the targets, which the collection must have had, too.
+        steps: see `Guided`, as the next two.
+        jacobian_steps: likewise.
+        checkpointing: likewise.
+    """
+
+    stored: Mapping[str, float]
+    steps: int | None = None
+    jacobian_steps: int | None = 0
+    checkpointing: bool = False
+    reads: Literal["guided"] = "guided"
+    monitor: str = "val/loss"
+    mode: Mode = "min"
+
+    def __call__(self, npnet: AnyNPNet, batch: Batch, prompt: PromptEmbedding, pipeline: LazyPipeline) -> Outcome:
+        return _meet(self, batch["guided"].float(), npnet, batch, prompt, pipeline)
+
+
+def _meet(
+    how: Guided | StoredGuided,
+    target: Tensor,
+    npnet: AnyNPNet,
+    batch: Batch,
+    prompt: PromptEmbedding,
+    pipeline: LazyPipeline,
+) -> Outcome:
+    """How far unguided sampling from golden noise ends from the target (B, C, H, W)."""
+    golden = npnet.golden(batch["noise"], prompt)
+    clean = pipeline.loaded.clean(golden, prompt, how.steps, 1.0, how.jacobian_steps, how.checkpointing)
+    return Outcome(F.mse_loss(clean, target), golden)

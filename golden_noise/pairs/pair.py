@@ -1,9 +1,9 @@
 """One collected pair (noise, golden noise) and its form inside a shard.
 
 A sample of a shard has the members `KEY.json` and, unless the pair was rejected, `KEY.noise.npy`,
-`KEY.golden.npy` and (when embeddings are stored) `KEY.embeds.npy` and `KEY.pooled.npy` in float16. Shards come from
-other machines and other people, so reading runs no code from them and believes nothing: JSON and pickle-free arrays
-only, every field and value checked.
+`KEY.golden.npy` and (when they are stored) `KEY.embeds.npy`, `KEY.pooled.npy` and `KEY.guided.npy` in float16. Shards
+come from other machines and other people, so reading runs no code from them and believes nothing: JSON and pickle-free
+arrays only, every field and value checked.
 """
 
 import functools
@@ -24,7 +24,7 @@ from golden_noise.errors import UserError, one_line
 from golden_noise.prompts import Prompt
 
 _FIELDS = {"index": int, "prompt": str, "seed": int, "tags": dict, "accepted": bool, "scores": dict, "search": dict}
-_DIMENSIONS = {"noise": 3, "golden": 3, "embeds": 2, "pooled": 1}
+_DIMENSIONS = {"noise": 3, "golden": 3, "embeds": 2, "pooled": 1, "guided": 3}
 
 REDO = "repeat the collection or the import that made it"  # what to do about a bad file once it is deleted
 
@@ -65,6 +65,7 @@ class NoisePair:
         golden: x'_T, (C, H, W); None for a rejected pair.
         embeds: prompt embedding, (L, D); None when embeddings are not stored.
         pooled: pooled prompt embedding, (P,), of pipelines that have one; None otherwise.
+        guided: clean latents of guided sampling from the noise, (C, H, W); None when they are not stored.
         scores: (standard, golden) per metric, higher is better.
         accepted: whether the golden noise's image beat the standard one's.
         search: settings of the search, JSON values only.
@@ -78,6 +79,7 @@ class NoisePair:
     accepted: bool
     search: dict[str, Any]
     pooled: Tensor | None = None
+    guided: Tensor | None = None
 
     @property
     def key(self) -> str:

@@ -14,7 +14,7 @@ from golden_noise.pairs.pair import check_finite, decode_array, malformed, npy_h
 from golden_noise.pairs.source import ShardSource, damaged
 
 RawSample = dict[str, Any]
-_MEMBERS = ("json", "noise.npy", "golden.npy", "embeds.npy", "pooled.npy")
+_MEMBERS = ("json", "noise.npy", "golden.npy", "embeds.npy", "pooled.npy", "guided.npy")
 
 
 def read_shard(folder: Path, entry: ShardEntry, rejected: bool = False) -> Iterator[RawSample]:
@@ -72,7 +72,7 @@ def _samples(file: BinaryIO, entry: ShardEntry) -> dict[str, dict[str, tuple[int
 
 
 def locate(file: BinaryIO, entry: ShardEntry) -> NDArray[np.int64]:
-    """Where the accepted pairs of a shard lie in its file: (pairs, 5 members, 2) of offset and size, 0 if absent.
+    """Where the accepted pairs of a shard lie in its file: (pairs, members, 2) of offset and size, 0 if absent.
 
     Raises:
         ValueError, tarfile.TarError: it is not a tar file of the recorded pairs.

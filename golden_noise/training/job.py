@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor
 from lightning.pytorch.utilities import rank_zero_only
@@ -18,17 +18,16 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from golden_noise import identity
-from golden_noise.collecting.job import collect, pipeline_identity, provenance
+from golden_noise.collecting.job import provenance
 from golden_noise.collecting.report import folder_artifact
 from golden_noise.device import device_type
 from golden_noise.errors import UserError
 from golden_noise.evaluation.job import check_prompts, evaluate, sharing
 from golden_noise.generation.network import load_npnet, trained_folder
-from golden_noise.invocation import command
 from golden_noise.noise import sampler_generators
 from golden_noise.npnet import AnyNPNet
 from golden_noise.objectives.base import Objective
-from golden_noise.pairs import ShardIndex, prompts_digest
+from golden_noise.pairs import ShardIndex
 from golden_noise.pairs.index import INDEX_NAME
 from golden_noise.pairs.order import Split
 from golden_noise.pairs.source import ShardSource
@@ -45,9 +44,9 @@ from golden_noise.tracking.wandb import log_in, report_weights_used, use_artifac
 from golden_noise.training.callbacks import CheckMonitor, SampleGrid, SaveNPNet
 from golden_noise.training.card import write_card
 from golden_noise.training.checkpoints import LAST, AtomicCheckpointIO, resumable
+from golden_noise.training.data import build_data, learnt_from, read_by
 from golden_noise.training.facts import run_facts
 from golden_noise.training.module import NPNetModule
-from golden_noise.training.prompt_data import PromptDataModule
 from golden_noise.training.start import check_new, check_precision, trained_before
 
 GRID_PROMPTS = 8
@@ -115,9 +114,7 @@ def check_settings(config: DictConfig, folder: Path) -> None:
     if (old := made_by(folder)) is None:
         return
     pairs = old.get("pairs", {})
-    if config.pipeline.bundled and not learns_from_prompts(
-        config
-    ):  # the pairs are collected on demand: what they will be is known
+    if config.pipeline.bundled and read_by(config) != "prompts":  # collected on demand: what they will be is known
         pairs = pairs | {"made_by": provenance(config)}
     identity.check(folder, old, run_identity(config, pairs), ADVICE)
 
@@ -132,20 +129,6 @@ def begin(config: DictConfig, folder: Path, data: StreamingDataModule, trainer: 
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
         record.write(folder, new, IDENTITY)
-
-
-def learnt_from(data: StreamingDataModule) -> dict[str, Any]:
-    """What decides the data of this training, for `identity.run`."""
-    if isinstance(data, PromptDataModule):
-        return {"prompts": prompts_digest(data.all_prompts)}
-    index: ShardIndex | None = getattr(data, "index", None)
-    shards = {shard.name: shard.sha256 for shard in index.shards} if index else {}
-    return identity.pairs_read(index.config if index else {}, shards)
-
-
-def learns_from_prompts(config: DictConfig) -> bool:
-    """Whether the objective needs no pairs, known without building it."""
-    return get_class(config.objective._target_).reads == "prompts"  # type: ignore[attr-defined]
 
 
 def run_identity(config: DictConfig, pairs: dict[str, Any]) -> dict[str, Any]:
@@ -176,25 +159,6 @@ def build_npnet(config: DictConfig, pipeline: LazyPipeline) -> AnyNPNet:
         return npnet
     check_precision(pipeline.loaded)
     return npnet(pipeline.loaded)
-
-
-def build_data(config: DictConfig, pipeline: LazyPipeline) -> StreamingDataModule:
-    """What the objective reads: prompts, or pairs. The miniature's pairs are collected when they are missing."""
-    if learns_from_prompts(config):
-        check_precision(pipeline.loaded)
-        options = {name: config.data[name] for name in ("batch_size", "val_fraction", "seed", "pin_memory")}
-        return PromptDataModule(instantiate(config.prompts), pipeline, config.pipeline.latent_shape, **options)
-    choices = (
-        f"pipeline={config.pipeline.name} prompts=file prompts.path=FILE metric=pickscore data_dir={config.data_dir}"
-    )
-    return instantiate(
-        config.data,
-        collect=cache(partial(collect, config)) if config.pipeline.bundled else None,  # once, also for the Trainer
-        collect_hint=f"{command('collect')} {choices}",
-        pipeline=pipeline_identity(config),
-        encode=lambda prompts: pipeline.loaded.encode(prompts),  # loaded if a batch needs it
-        metrics=[*(config.objective.get("filter") or {})],
-    )
 
 
 def build_callbacks(

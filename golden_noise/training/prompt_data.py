@@ -10,6 +10,7 @@ from golden_noise.pairs import prompt_hash
 from golden_noise.pairs.dataset import Batch, Batches
 from golden_noise.pairs.order import Order, Split
 from golden_noise.pairs.streaming import StreamingDataModule
+from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.lazy import LazyPipeline
 from golden_noise.prompts import Prompt
 
@@ -78,7 +79,11 @@ class PromptDataModule(StreamingDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Adds the encoded prompts, and rounds the noise as `Pipeline.draw_noise` does."""
         pipeline = self.pipeline.loaded
-        embedding = pipeline.encode(batch["prompt"])
         module = self.trainer.lightning_module if self.trainer else None
         dtype = module.dtype if module else torch.float32
-        return batch | {"noise": batch["noise"].to(pipeline.dtype).to(dtype), "embedding": embedding}
+        return with_embedding(batch | {"noise": batch["noise"].to(pipeline.dtype).to(dtype)}, pipeline)
+
+
+def with_embedding(batch: Batch, pipeline: Pipeline) -> Batch:
+    """A batch with all that the pipeline encodes of its prompts."""
+    return batch | {"embedding": pipeline.encode(batch["prompt"])}
