@@ -17,10 +17,11 @@ Rate = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Factor = Annotated[float, Field(gt=0, le=1000)]  # of noise: ten times more overflows in float16
 Strength = Annotated[float, Field(ge=0, le=2)]  # of the move to golden noise, as in the ComfyUI nodes
+Group = Annotated[int, Field(ge=2, le=1024)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, Field(pattern=r"\S", description="text, not empty, and quoted if it looks like a number")]
 Device = Annotated[str, Field(pattern=r"\S", description="auto, cpu, cuda, cuda:1 or mps")]
-Noise = Literal["standard", "golden", "search"]
+Noise = Literal["standard", "golden", "search", "candidates"]
 OPEN: Any = None  # the default of a setting that a config may leave out
 
 
@@ -171,8 +172,9 @@ class GuidedLatents(Settings):
 
 
 class Objective(Part):
-    monitor: Text
+    monitor: Text | None
     mode: Literal["min", "max"]
+    path: Text = OPEN
     filter: dict[str, float] | None = None
     beta: Rate = OPEN
     scale: Rate = OPEN
@@ -182,7 +184,7 @@ class Objective(Part):
     target_steps: Steps | None = None
     target_guidance: float = OPEN
     checkpointing: bool = OPEN
-    group: Annotated[int, Field(ge=2, le=1024)] = OPEN
+    group: Group = OPEN
     sigma: Factor = OPEN
     stored: GuidedLatents = OPEN
 
@@ -347,6 +349,11 @@ class Evaluate(Draw):
     logger: dict[str, Logger | None] = {}
 
 
+class Candidates(Settings):
+    group: Group
+    sigma: Factor
+
+
 class Generate(Draw):
     """The settings of generate."""
 
@@ -358,6 +365,7 @@ class Generate(Draw):
     noise_file: Text | None
     save_noise: bool
     strength: Strength
+    candidates: Candidates
     batch_size: Count
     layout: Literal["flat", "geneval", "t2i_compbench"]
     format: Literal["png", "jpg", "webp"]

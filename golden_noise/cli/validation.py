@@ -189,6 +189,12 @@ def _check_images(config: DictConfig) -> None:
         values = config[name]
         if not isinstance(values, str | None) and not 0 < len({*values}) == len(values):
             raise UserError(f"{name}={values} must list at least one value, each once")
+    chosen = [config.noise] if isinstance(config.noise, str) else config.noise
+    if "candidates" in chosen and (config.noise_file is not None or config.strength != 1):
+        raise UserError(
+            "noise=candidates needs the noise of the seeds and strength=1, as the training that reads their scores: "
+            "leave noise_file and strength out"
+        )
     if config.seeds is not None and config.images_per_prompt > 1:
         raise UserError(f"seeds={config.seeds} and images_per_prompt={config.images_per_prompt}: give one of them")
     if config.format == "png" and config.quality is not None:

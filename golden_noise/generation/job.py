@@ -4,13 +4,15 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from golden_noise.generation.candidates import SCORES, Origin, candidate, write_table
 from golden_noise.generation.methods import Methods, predicting, searching
-from golden_noise.generation.names import GOLDEN, SEARCH
+from golden_noise.generation.names import CANDIDATES, GOLDEN, SEARCH
 from golden_noise.generation.network import load_npnet
 from golden_noise.generation.noise_files import read_noise
 from golden_noise.generation.provenance import drawing_settings, versions
@@ -53,6 +55,7 @@ def generate(config: DictConfig) -> None:
         with locked(images.folder):  # the same command may have been started twice
             images.write_metadata()
             images.write_sheet()
+            write_scores(config, images)
         print(images.summary())
 
 
@@ -77,16 +80,40 @@ def load_images(config: DictConfig, prompts: Sequence[Prompt]) -> GeneratedImage
     if config.noise_file is not None:
         given = read_noise(config.noise_file, shape, len(prompts))
     pipeline = LazyPipeline(config.pipeline.model)
-    networks = {GOLDEN: load_npnet(config, config.npnet, pipeline)} if GOLDEN in noises else {}
-    settings = drawing_settings(config, noises, networks)
-    extra = {name: predicting(network, config.strength) for name, network in networks.items()}
+    around = candidates(config)
+    wants = GOLDEN in noises or (around and config.npnet is not None)
+    network = load_npnet(config, config.npnet, pipeline) if wants else None
+    names = [name for noise in noises for name in (around if noise == CANDIDATES else [noise])]
+    networks = {name: network for name in (GOLDEN, *around) if name in names and network is not None}
+    settings = drawing_settings(config, names, networks, {name: {"candidate": facts} for name, facts in around.items()})
+    extra = {name: candidate(network, **facts) for name, facts in around.items()}
+    if network is not None:
+        extra[GOLDEN] = predicting(network, config.strength)
     if SEARCH in noises:
         extra[SEARCH] = searching(instantiate(config.search), pipeline.loaded)
-    compute = Methods(noises, pipeline.loaded, npnet=None, extra=extra, networks=[*networks.values()])
+    compute = Methods(names, pipeline.loaded, npnet=None, extra=extra, networks=[network] if network else [])
     origin = {"pipeline": config.pipeline.name, "npnet": config.npnet, "versions": versions()}
     saving, each = Saving(config.layout, config.format, config.quality), images_each(config)
     own = {"given": given, "save_noise": config.save_noise}
     return GeneratedImages(compute, prompts, Path(config.folder), settings, origin, saving, each, **own)
+
+
+def candidates(config: DictConfig) -> dict[str, dict[str, Any]]:
+    """The methods of `noise=candidates`, if it was chosen, and what each is made with."""
+    if CANDIDATES not in ([config.noise] if isinstance(config.noise, str) else config.noise):
+        return {}
+    group, sigma = config.candidates.group, config.candidates.sigma
+    return {f"candidate_{member}": {"sigma": sigma, "member": member} for member in range(group)}
+
+
+def write_scores(config: DictConfig, images: GeneratedImages) -> None:
+    """The table of the candidates for people to fill in, if there are any."""
+    if not (around := candidates(config)):
+        return
+    paths = [[images.path(name, i) for name in around] for i in range(len(images.prompts))]
+    digest = images.settings[next(iter(around))].get("npnet")
+    write_table(images.folder, paths, images.prompts, config.candidates.sigma, Origin.of(config, digest))
+    print(f"to fill in: {(images.folder / SCORES).resolve()}")
 
 
 def draw(images: GeneratedImages, batch_size: int, quiet: bool = False) -> None:

@@ -22,24 +22,29 @@ LIBRARIES = ("torch", "diffusers", "transformers", "lightning", "timm")
 
 
 def drawing_settings(
-    config: DictConfig, names: list[str], networks: Mapping[str, AnyNPNet]
+    config: DictConfig,
+    names: list[str],
+    networks: Mapping[str, AnyNPNet],
+    more: Mapping[str, dict[str, Any]] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """What decides the images of each method, beside the prompts and their seeds.
 
     Args:
         names: of the methods.
         networks: the network of each method that has one of its own.
+        more: what else decides a method's images.
     """
     plain: Any = OmegaConf.to_container(config, resolve=True)
     device = device_type(config.device)
     model = identity.model(plain["pipeline"]["model"], model_dtype(plain["pipeline"]["model"], config.device))
-    digests = {name: weights_digest(network) for name, network in networks.items()}
+    known = {id(network): weights_digest(network) for network in networks.values()}
+    digests = {name: known[id(network)] for name, network in networks.items()}
     searches = {SEARCH: plain.get("search"), **plain.get("evaluation", {}).get("searches", {})}
     settings = {}
     given = plain.get("noise_file")
     noise_file = identity.file_digest(Path(given).expanduser()) if given else None
     for name in names:
-        parts: dict[str, Any] = {"noise_file": noise_file}
+        parts: dict[str, Any] = {"noise_file": noise_file, **(more or {}).get(name, {})}
         if name in digests or name in NETWORK_CONTROLS:
             network = name if name in digests else NPNET
             options = dict(getattr(networks[network], "config", {}))  # may differ with the same weights, such as `fit`

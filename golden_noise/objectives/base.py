@@ -38,14 +38,16 @@ class Objective(Protocol):
     """What a network learns from.
 
     Attributes:
-        reads: "pairs" of a collection, with `golden` (B, C, H, W); "guided" latents (B, C, H, W) stored with pairs; or
-            "prompts", each with fresh noise in every epoch.
-        monitor: the figure of the validation that decides which checkpoint is the best, and whether it should be high.
+        reads: "pairs" of a collection, with `golden` (B, C, H, W); "guided" latents (B, C, H, W) stored with pairs;
+            "prompts", each with fresh noise in every epoch; or "scores" (B, group) of candidates, with their `seed` and
+            `sigma`.
+        monitor: the figure of the validation that decides which checkpoint is the best, and whether it should be high;
+            None: the last one is.
         mode: see `monitor`.
     """
 
-    reads: Literal["pairs", "guided", "prompts"]
-    monitor: str
+    reads: Literal["pairs", "guided", "prompts", "scores"]
+    monitor: str | None
     mode: Mode
 
     def __call__(self, npnet: AnyNPNet, batch: Batch, prompt: PromptEmbedding, pipeline: LazyPipeline) -> Outcome:

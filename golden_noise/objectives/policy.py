@@ -59,13 +59,10 @@ class Policy:
             return Outcome(self.beta * penalty - reward, golden, {"reward": reward, "penalty": penalty})
         with torch.no_grad():
             # They follow from the noise: after a restart and on every number of ranks they are the same.
-            offsets = torch.stack([derived_noise(noise, i) for i in range(self.group)]).to(golden)
+            offsets = group_offsets(noise, self.group).to(golden)
             scores = torch.stack([self._scores(golden + self.sigma * each, prompt, pipeline) for each in offsets])
-        # log N(sample; golden, sigma), whose gradient by the prediction is the offset / sigma; a mean over the numbers
-        # instead of their sum, as in the penalty.
-        samples = (golden.detach() + self.sigma * offsets - golden) / self.sigma
-        log_probs = -samples.square().flatten(2).mean(dim=2) / 2
-        loss = -(advantages(scores).to(log_probs) * log_probs).mean() + self.beta * penalty
+        loss = policy_loss(golden, offsets, torch.full(noise.shape[:1], self.sigma).to(golden), scores)
+        loss = loss + self.beta * penalty
         return Outcome(loss, golden, {"reward": scores.mean(), "penalty": penalty})
 
     @torch.no_grad()
@@ -74,8 +71,31 @@ class Policy:
         return self.reward.score(prompt.texts, pipeline.loaded.sample(prompt, noise))
 
 
+def group_offsets(noise: Tensor, group: int) -> Tensor:
+    """The offsets (group, B, C, H, W) of a group around the prediction for each noise (B, C, H, W)."""
+    return torch.stack([derived_noise(noise, i) for i in range(group)])
+
+
+def policy_loss(golden: Tensor, offsets: Tensor, sigma: Tensor, scores: Tensor) -> Tensor:
+    """Minus the mean of advantage times log-probability, a scalar.
+
+    Args:
+        golden: (B, C, H, W) the predictions.
+        offsets: (group, B, C, H, W) standard normal.
+        sigma: (B,) their scale.
+        scores: (group, B) of the images of `golden + sigma * offsets`; NaN leaves one out.
+    """
+    spread = sigma[:, None, None, None]
+    # log N(sample; golden, sigma), whose gradient by the prediction is the offset / sigma; a mean over the numbers
+    # instead of their sum, as in the penalty.
+    samples = (golden.detach() + spread * offsets - golden) / spread
+    log_probs = -samples.square().flatten(2).mean(dim=2) / 2
+    weighted = advantages(scores).to(log_probs) * log_probs
+    return -(weighted.sum(dim=0) / scores.isfinite().sum(dim=0).to(log_probs)).mean()
+
+
 def advantages(scores: Tensor) -> Tensor:
-    """Scores (group, B) less their group's mean, over its deviation; 0 where all of a group are equal."""
-    deviation = scores.std(dim=0, correction=0)
-    centred = (scores - scores.mean(dim=0)) / deviation.clamp_min(1e-6)
-    return centred.clamp(-LIMIT, LIMIT)
+    """Scores (group, B) less their group's mean, over its deviation; 0 where all of a group are equal, or for NaN."""
+    centred = scores - scores.nanmean(dim=0)
+    deviation = centred.square().nanmean(dim=0).sqrt()
+    return (centred / deviation.clamp_min(1e-6)).clamp(-LIMIT, LIMIT).nan_to_num()

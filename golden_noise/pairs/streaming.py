@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Sequence
 
 import torch
 from lightning import LightningDataModule
@@ -97,13 +98,14 @@ class StreamingDataModule(LightningDataModule, ABC):
         self._loaders.append(loader)
         return loader
 
-    def check_sizes(self, holder: str, rows: str, more: str) -> None:
+    def check_sizes(self, holder: str, rows: str, more: str, splits: Sequence[Split] = ("train", "val")) -> None:
         """Refuse too few rows for a batch of each split on every rank.
 
         Args:
             holder: what holds them, for the message.
             rows: what they are, likewise.
             more: how to get more.
+            splits: that are needed.
         """
         hashes = self.dataset("train").hashes
         counts = Counter(split_of(prompt, self.val_fraction) for shard in hashes for prompt in shard)
@@ -114,7 +116,8 @@ class StreamingDataModule(LightningDataModule, ABC):
                 f"{sizes}, too few for one training batch of {self.batch_size} on each of {ranks} ranks:"
                 f" {more}, or lower data.batch_size or data.val_fraction"
             )
-        if not steps_per_rank(counts["val"], "val", self.batch_size, ranks):  # it would wait for the others' metrics
+        validated = "val" not in splits or steps_per_rank(counts["val"], "val", self.batch_size, ranks)
+        if not validated:  # a rank would wait for the others' metrics
             raise UserError(
                 f"{sizes}, too few for one validation batch on each of {ranks} ranks:"
                 f" {more}, or raise data.val_fraction"

@@ -84,6 +84,8 @@ def _objective(values: dict[str, Any]) -> str:
     objective = {name: value for name, value in values["objective"].items() if name not in ("monitor", "mode")}
     if "reward" in objective:
         objective["reward"] = " + ".join(f"{weight} {name}" for name, weight in objective["reward"]["weights"].items())
+    if "path" in objective:
+        objective["path"] = Path(objective["path"]).name
     return _inline(objective)
 
 

@@ -1,4 +1,4 @@
-"""What a training reads, by its objective: pairs, guided latents, or prompts."""
+"""What a training reads, by its objective: pairs, guided latents, prompts, or scores."""
 
 from functools import cache, partial
 from typing import Any
@@ -14,17 +14,23 @@ from golden_noise.pairs.streaming import StreamingDataModule
 from golden_noise.pipelines.lazy import LazyPipeline
 from golden_noise.training.guided_data import GuidedDataModule
 from golden_noise.training.prompt_data import PromptDataModule
+from golden_noise.training.score_data import ScoredDataModule
 from golden_noise.training.start import check_precision
 
 
 def build_data(config: DictConfig, pipeline: LazyPipeline) -> StreamingDataModule:
     """What the objective reads. The miniature's pairs are collected when they are missing."""
     reads = read_by(config)
+    shape = config.pipeline.latent_shape
+    order = {name: config.data[name] for name in ("batch_size", "seed", "pin_memory")}
+    scored = ScoredDataModule(config.objective.path, pipeline, shape, **order) if reads == "scores" else None
     if reads != "pairs":
         check_precision(pipeline.loaded)  # which draws images
+    if scored is not None:
+        return scored
     if reads == "prompts":
-        order = {name: config.data[name] for name in ("batch_size", "val_fraction", "seed", "pin_memory")}
-        return PromptDataModule(instantiate(config.prompts), pipeline, config.pipeline.latent_shape, **order)
+        order["val_fraction"] = config.data.val_fraction
+        return PromptDataModule(instantiate(config.prompts), pipeline, shape, **order)
     choices = (
         f"pipeline={config.pipeline.name} prompts=file prompts.path=FILE metric=pickscore data_dir={config.data_dir}"
     )

@@ -23,7 +23,9 @@ from golden_noise.collecting.report import folder_artifact
 from golden_noise.device import device_type
 from golden_noise.errors import UserError
 from golden_noise.evaluation.job import check_prompts, evaluate, sharing
+from golden_noise.generation.candidates import Origin
 from golden_noise.generation.network import load_npnet, trained_folder
+from golden_noise.generation.provenance import weights_digest
 from golden_noise.noise import sampler_generators
 from golden_noise.npnet import AnyNPNet
 from golden_noise.objectives.base import Objective
@@ -47,6 +49,7 @@ from golden_noise.training.checkpoints import LAST, AtomicCheckpointIO, resumabl
 from golden_noise.training.data import build_data, learnt_from, read_by
 from golden_noise.training.facts import run_facts
 from golden_noise.training.module import NPNetModule
+from golden_noise.training.score_data import ScoredDataModule
 from golden_noise.training.start import check_new, check_precision, trained_before
 
 GRID_PROMPTS = 8
@@ -81,6 +84,8 @@ def train_alone(config: DictConfig, folder: Path) -> None:
     objective: Objective = instantiate(config.objective)
     data = build_data(config, pipeline)
     npnet = build_npnet(config, pipeline)
+    if isinstance(data, ScoredDataModule):
+        data.read(Origin.of(config, None if config.get("npnet") is None else weights_digest(npnet)))
     optimizer, scheduler = instantiate(config.model.optimizer), instantiate(config.model.scheduler)
     scorers = partial(instantiate, config.metric)
     module = NPNetModule(npnet, optimizer, scheduler, objective, pipeline, scorers)
@@ -114,7 +119,7 @@ def check_settings(config: DictConfig, folder: Path) -> None:
     if (old := made_by(folder)) is None:
         return
     pairs = old.get("pairs", {})
-    if config.pipeline.bundled and read_by(config) != "prompts":  # collected on demand: what they will be is known
+    if config.pipeline.bundled and read_by(config) in ("pairs", "guided"):  # collected on demand, so known
         pairs = pairs | {"made_by": provenance(config)}
     identity.check(folder, old, run_identity(config, pairs), ADVICE)
 
