@@ -25,6 +25,7 @@ class Outcome:
         loss: scalar, to minimise.
         golden: (B, C, H, W), what the network predicted.
         figures: further scalars to log, by name.
+        noise: (B, C, H, W), what it was predicted from, where that is not the batch's.
         kept: (B,), which samples count, where not all do.
     """
 
@@ -32,6 +33,7 @@ class Outcome:
     golden: Tensor
     figures: dict[str, Tensor] = field(default_factory=dict)
     kept: Tensor | None = None
+    noise: Tensor | None = None
 
 
 class Objective(Protocol):

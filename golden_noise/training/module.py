@@ -110,7 +110,8 @@ class NPNetModule(LightningModule):
         figures = {"loss": outcome.loss, **outcome.figures}
         if "golden" in batch:
             counted = slice(None) if outcome.kept is None else outcome.kept
-            self.explained.update(*(x[counted] for x in (outcome.golden, batch["golden"], batch["noise"])))
+            noise = batch["noise"] if outcome.noise is None else outcome.noise
+            self.explained.update(*(x[counted] for x in (outcome.golden, batch["golden"], noise)))
             self.log("val/explained", self.explained, prog_bar=True, batch_size=count)
         else:
             figures |= self._scores(batch, outcome.golden)

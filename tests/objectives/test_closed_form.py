@@ -11,6 +11,7 @@ from golden_noise.objectives.guided import Guided
 from golden_noise.objectives.pairs import Pairs
 from golden_noise.objectives.policy import Policy, advantages
 from golden_noise.objectives.reward import Reward
+from golden_noise.objectives.transport import Transport, coupled
 from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 
 SHAPE = (3, 4, 6)
@@ -165,6 +166,31 @@ def test_pairs_are_a_mean_squared_error(toy):
     outcome = Pairs()(Shift(), {"noise": noise, "golden": golden}, PROMPT, toy.pipeline)
     assert outcome.loss.item() == pytest.approx((noise - golden).square().mean().item())
     assert torch.equal(outcome.golden, noise)
+
+
+def test_noises_are_coupled_within_a_prompt_at_the_least_cost():
+    golden, prompts = torch.randn(6, *SHAPE), ("a", "b", "a", "ü", "b", "a")
+    noise = golden[[2, 4, 5, 3, 1, 0]] + 0.1 * torch.randn(6, *SHAPE)
+    assert (coupled(noise, golden, prompts) - golden).abs().max() < 1
+    other = torch.randn(6, *SHAPE)
+    found = coupled(other, golden, prompts)
+    for i, j in ((0, 2), (0, 5), (2, 5), (1, 4)):  # no exchange is cheaper
+        cost = [(found[a] - golden[b]).square().sum() for a, b in ((i, i), (j, j), (i, j), (j, i))]
+        assert cost[0] + cost[1] <= cost[2] + cost[3] + 1e-3
+    assert torch.equal(found[3], other[3])
+
+
+def test_transport_learns_where_the_good_noises_lie(toy):
+    """Good noise is any noise, moved: the pairs' own noise says nothing of it, the coupling does."""
+    batch = {"prompt": ["a"] * 4 + ["b"]}
+    move = torch.full(SHAPE, 2.0)
+
+    class Anywhere(Transport):
+        def __call__(self, npnet, batch, prompt, pipeline):
+            return super().__call__(npnet, batch | {"golden": torch.randn(5, *SHAPE) + move}, prompt, pipeline)
+
+    found = learn(Anywhere(), toy.pipeline, steps=300, rate=0.05 * SIZE / 2, batch=batch)
+    assert (found - move).abs().mean() < 0.2
 
 
 def test_pairs_that_gain_too_little_count_for_nothing(toy):

@@ -160,6 +160,13 @@ def test_pairs_are_filtered_by_their_stored_scores(compose_job, tmp_path):
         train(job(compose_job, "pairs", *options, "objective.filter={aes: 0}", f"folder={tmp_path}/other"))
 
 
+def test_transport_learns_from_the_best_of_n(compose_job, tmp_path):
+    searched = ["search=best_of_n", "search.n=2", "collection.shard_size=16"]
+    train(job(compose_job, "transport", *searched, "recipe.epochs=1"))
+    rows = list(csv.DictReader((tmp_path / "run/csv/version_0/metrics.csv").open()))
+    assert any(float(row["val/explained"]) < 1 for row in rows if row.get("val/explained"))
+
+
 def test_a_reward_without_gradients_says_so_before_it_trains(compose_job):
     with pytest.raises(InstantiationException, match=r"reward\.weights\.strict: strict has no gradients"):
         train(job(compose_job, "reward", "reward=strict"))
