@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from golden_noise import identity
 from golden_noise.errors import UserError, one_line
@@ -21,6 +22,7 @@ from golden_noise.files import write_atomically
 from golden_noise.generation.methods import Method
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.loading import model_dtype
+from golden_noise.pipelines.prompt_embedding import PromptEmbedding
 from golden_noise.prompts import Prompt
 from golden_noise.search.judging import derived_noise
 
@@ -60,7 +62,7 @@ class Group:
 def candidate(network: AnyNPNet | None, sigma: float, member: int) -> Method:
     """The method that draws one member of each group, as `objective=policy` would."""
 
-    def drawn(noise, prompt, seeds):
+    def drawn(noise: Tensor, prompt: PromptEmbedding, seeds: list[int]) -> Tensor:
         golden = noise if network is None else network.golden(noise, prompt)
         return golden + sigma * derived_noise(noise, member).to(golden)
 
