@@ -20,6 +20,7 @@ from golden_noise import identity
 from golden_noise.errors import UserError, one_line
 from golden_noise.files import write_atomically
 from golden_noise.generation.methods import Method
+from golden_noise.invocation import command
 from golden_noise.npnet import AnyNPNet
 from golden_noise.pipelines.loading import model_dtype
 from golden_noise.pipelines.prompt_embedding import PromptEmbedding
@@ -142,12 +143,14 @@ def table_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
             reader = csv.DictReader(file, strict=True)
             if lacking := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
                 raise UserError(
-                    f"{path} has no column {lacking[0]!r}: it must be the {SCORES} that generate.py wrote, with commas "
+                    f"{path} has no column {lacking[0]!r}: it must be the {SCORES} of noise=candidates, with commas "
                     "between its cells"
                 )
             return [(reader.line_num, row) for row in reader]
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: draw candidates with generate.py noise=candidates first") from None
+        raise UserError(
+            f"{path} does not exist: draw candidates with {command('generate')} noise=candidates first"
+        ) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {path} as a table: {one_line(error, 200)}") from error
 
