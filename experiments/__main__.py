@@ -18,6 +18,7 @@ STUDIES = (
     "frontier",
     "hacking",
     "objectives",
+    "distribution",
     "first_light",
     "data",
     "variants",
