@@ -198,3 +198,10 @@ def test_one_process_needs_no_name(compose_job, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", "1")
     check(compose_job("train", "name='${now:%H-%M-%S}'"))
+
+
+@pytest.mark.parametrize("other", ["strength=0.5", "noise_file=noise.npy"])
+def test_candidates_are_of_the_noise_that_training_starts_from(compose_job, other):
+    check(compose_job("generate", "prompt=a", "noise=candidates"))
+    with pytest.raises(UserError, match=r"noise=candidates needs the noise of the seeds and strength=1"):
+        check(compose_job("generate", "prompt=a", "noise=[golden,candidates]", other))
