@@ -2,7 +2,6 @@
 
 import errno
 import os
-import runpy
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from lightning import Trainer
 from omegaconf import OmegaConf
 
 from golden_noise.cli.conf import CONF, choices
-from golden_noise.cli.entry import run as main
+from golden_noise.cli.jobs import main
 from golden_noise.cli.mistakes import describe
 from golden_noise.cli.run_folder import RunFolder
 
@@ -43,7 +42,7 @@ def run_here(monkeypatch, capsys):
             monkeypatch.setattr(sys, stream, getattr(sys, stream))  # a run's log takes their place
         code = 0
         try:
-            main(runpy.run_path(f"{script}.py")["job"], script)
+            main(script)
         except SystemExit as end:
             code = end.code
         return code, capsys.readouterr().err
@@ -65,7 +64,7 @@ def test_help_lists_groups_and_choices(script):
     assert ("\nmodel: " in result.stdout) == ("weight_decay: " in result.stdout) == (script == "train")
     assert "device: auto # or cpu, cuda" in result.stdout  # comments and all
     assert "  # The bundled miniature: a tiny SDXL of coloured shapes." in result.stdout  # of groups, too
-    assert "    vae: null # another VAE: source, revision" in lines  # and of those that these include
+    assert "    vae: null # another VAE: source (hub id, folder or file), revision" in lines  # also of what they include
 
 
 @pytest.mark.parametrize("option", ["--help", "--cfg=job"])
