@@ -64,7 +64,7 @@ def test_help_lists_groups_and_choices(script):
     assert ("\nmodel: " in result.stdout) == ("weight_decay: " in result.stdout) == (script == "train")
     assert "device: auto # or cpu, cuda" in result.stdout  # comments and all
     assert "  # The bundled miniature: a tiny SDXL of coloured shapes." in result.stdout  # of groups, too
-    assert "    vae: null # another VAE: source (hub id, folder or file), revision" in lines  # also of what they include
+    assert "    vae: null # another VAE: source (hub id, folder or file), revision" in lines  # also of the included
 
 
 @pytest.mark.parametrize("option", ["--help", "--cfg=job"])
