@@ -10,7 +10,6 @@ from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any, TypeVar
 
-import diffusers
 import torch
 from diffusers import DiffusionPipeline
 from safetensors import SafetensorError, safe_open
@@ -26,8 +25,6 @@ TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"  # transformer
 NO_VARIANT = "no such modeling files are available"  # what diffusers says of a variant that a source does not have
 # What transformers and diffusers say, in a warning only, of weights that a file lacks.
 REPORTED, MADE_UP = re.compile(r"^(\S.*?)\s*\|\s*MISSING", re.MULTILINE), re.compile(r"newly initialized: \[(.*)\]")
-# The argument of from_pretrained. Before 0.40, diffusers ignores the one; since then it warns of the other.
-DTYPE = "dtype" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 40) else "torch_dtype"
 PREDICTORS = ("unet", "transformer", "vae")  # models of floating point numbers alone
 COLOR = re.compile(r"\x1b\[[0-9;]*m")
 Loaded = TypeVar("Loaded", bound=DiffusionPipeline)
@@ -72,7 +69,7 @@ def load_diffusers(
         # diffusers would load a pipeline of another class too and leave the parts it lacks empty.
         name = pipe_class.load_config(folder, revision=revision, local_files_only=cached_only)["_class_name"]
         if name == pipe_class.__name__:
-            options = {DTYPE: dtype, "revision": revision, "use_safetensors": True, "local_files_only": cached_only}
+            options = {"dtype": dtype, "revision": revision, "use_safetensors": True, "local_files_only": cached_only}
             with complete(source):
                 return say_once(_load_variant(pipe_class, folder, variant, **options, **parts))
     except UserError:

@@ -162,9 +162,10 @@ def load_vae(pipe: DiffusionPipeline, source: str, revision: str | None = None) 
             vae = AutoencoderKL.from_pretrained(
                 folder,
                 revision=revision,
+                dtype=own.dtype,
                 use_safetensors=True,
                 local_files_only=bool(hub_problem(folder)),
-            ).to(own.dtype)
+            )
     except UserError:
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

@@ -73,7 +73,7 @@ def test_seeds_may_be_numpys(npnet, pipe):
 
 
 def test_latents_have_the_pipelines_dtype(npnet, tiny_sdxl):
-    half = StableDiffusionXLPipeline.from_pretrained(tiny_sdxl, add_watermarker=False).to(torch.bfloat16)
+    half = StableDiffusionXLPipeline.from_pretrained(tiny_sdxl, add_watermarker=False, dtype=torch.bfloat16)
     latents = golden_latents(npnet, half, PROMPTS, [3, 4])
     assert latents.dtype == torch.bfloat16
     half.set_progress_bar_config(disable=True)
@@ -82,7 +82,7 @@ def test_latents_have_the_pipelines_dtype(npnet, tiny_sdxl):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_half_precision_pipeline_gets_noise_that_is_rounded_once(npnet, tiny_sdxl, dtype):
-    half = StableDiffusionXLPipeline.from_pretrained(tiny_sdxl, add_watermarker=False).to(dtype)
+    half = StableDiffusionXLPipeline.from_pretrained(tiny_sdxl, add_watermarker=False, dtype=dtype)
     seen = []
     hook = npnet.register_forward_hook(lambda _, given, golden: seen.append((given[0], golden)))
     latents = golden_latents(npnet, half, PROMPTS, [3, 4])
