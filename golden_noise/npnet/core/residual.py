@@ -82,7 +82,8 @@ class ResidualBranch(nn.Module):
 def _timm_model(name: str, arguments: Mapping[str, Any]) -> Any:
     """The model without its classifier, whose parameters no gradient would reach (an error under DDP)."""
     try:
-        import timm  # takes seconds, and only this branch needs it
+        with torch.device("cpu"):  # a network may be built of meta tensors, with which older torchvision fails to load
+            import timm  # takes seconds, and only this branch needs it
     except ImportError as error:
         raise UserError(f"backbone: {name} needs timm: pip install timm") from error
 
