@@ -13,7 +13,7 @@ PACKAGES = {
     "mlflow": {"mlflow": "mlflow-skinny", "sqlalchemy": "sqlalchemy", "alembic": "alembic", "pandas": "pandas"},
     "trackio": {"trackio": "trackio"},
 }
-EXTRA = {"wandb": "train"}  # that brings them, where it is not called as the logger
+EXTRA = {"wandb": "evaluate"}  # that brings them, where it is not called as the logger
 
 
 def check_packages(config: DictConfig) -> None:
