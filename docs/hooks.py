@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("*.md", "docs/*.md", "experiments/**/*.md", "benchmarks/*.md", "comfyui/**/*.md")
+FILES = ("*.md", "docs/*.md", "docs/site.css", "experiments/**/*.md", "benchmarks/*.md", "comfyui/**/*.md")
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 
 
@@ -14,7 +14,7 @@ def on_config(config: Any) -> None:
     """Copies every page, and every file that a page links to."""
     source = Path(config["docs_dir"])
     shutil.rmtree(source, ignore_errors=True)
-    for pattern in PAGES:
+    for pattern in FILES:
         for page in sorted(ROOT.glob(pattern)):
             _copy(page, source)
             for link in LINK.findall(page.read_text("utf-8")):

@@ -68,7 +68,7 @@ def _fields(settings: Settings) -> list[Any]:
     if bundled:
         gr.Examples(EXAMPLES, prompt, label="", api_visibility="private")
     with gr.Row(elem_classes="seed"):
-        seed = gr.Number(config.seed, label="Seed", precision=0, minimum=0, elem_id="seed", min_width=120, scale=3)
+        seed = gr.Number(config.seed, label="Seed", precision=0, elem_id="seed", min_width=120, scale=3)
         dice = gr.Button("Another", size="md", min_width=90, scale=1)
     dice.click(None, None, seed, js="() => Math.floor(Math.random() * 4294967296)", **PRIVATE)
     names = list(settings.networks)

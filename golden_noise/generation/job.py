@@ -137,6 +137,6 @@ def warn_of_unknown_words(items: Sequence[Prompt], vocabulary: Sequence[str] | N
 
 def unknown_words(items: Sequence[Prompt], vocabulary: Sequence[str] | None) -> str:
     """The first words of the prompts that are not in the vocabulary, None being all words: `zebra, cat, ...`"""
-    words = dict.fromkeys(word for item in items for word in re.findall(r"\w+", item.text.lower()))
+    words = dict.fromkeys(word for item in items for word in re.findall(r"[^\W\d]\w*", item.text.lower()))
     unknown = [word for word in words if vocabulary is not None and word not in vocabulary]
     return ", ".join(unknown[:10]) + (", ..." if len(unknown) > 10 else "")

@@ -1,8 +1,10 @@
 """What a training reads, by its objective: pairs, guided latents, prompts, or scores."""
 
+import shlex
 from functools import cache, partial
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -31,9 +33,7 @@ def build_data(config: DictConfig, pipeline: LazyPipeline) -> StreamingDataModul
     if reads == "prompts":
         order["val_fraction"] = config.data.val_fraction
         return PromptDataModule(instantiate(config.prompts), pipeline, shape, **order)
-    choices = (
-        f"pipeline={config.pipeline.name} prompts=file prompts.path=FILE metric=pickscore data_dir={config.data_dir}"
-    )
+    choices = f"{_pipeline(config)} prompts=file prompts.path=FILE metric=pickscore data_dir={config.data_dir}"
     pairs: dict[str, Any] = {
         "collect": cache(partial(collect, config)) if config.pipeline.bundled else None,  # once, also for the Trainer
         "collect_hint": f"{command('collect')} {choices}",
@@ -65,3 +65,10 @@ def learnt_from(data: StreamingDataModule) -> dict[str, Any]:
     index: ShardIndex | None = getattr(data, "index", None)
     shards = {shard.name: shard.sha256 for shard in index.shards} if index else {}
     return identity.pairs_read(index.config if index else {}, shards)
+
+
+def _pipeline(config: DictConfig) -> str:
+    """The settings that chose the pipeline, as on this job's command line."""
+    given = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    chosen = [text for text in given if text.lstrip("+~").startswith(("pipeline=", "pipeline."))]
+    return shlex.join(chosen or [f"pipeline={config.pipeline.name}"])

@@ -35,7 +35,7 @@ def from_pretrained(tiny_sdxl, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dynamic_modules_utils, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
 
-        def loaded(custom_pipeline=f"{ROOT}/diffusers_pipeline", source=tiny_sdxl, **arguments):
+        def loaded(custom_pipeline=f"{ROOT}/golden_noise/generation/custom_pipeline", source=tiny_sdxl, **arguments):
             arguments = {"custom_pipeline": custom_pipeline, "trust_remote_code": True, **arguments}
             pipe = DiffusionPipeline.from_pretrained(source, add_watermarker=False, **arguments)
             pipe.set_progress_bar_config(disable=True)
@@ -101,8 +101,6 @@ def test_it_can_be_saved_with_its_network_named(pipe, from_pretrained, source, t
 
 
 def test_the_snippet_of_the_page_draws_and_saves_an_image(from_pretrained, tmp_path, monkeypatch):
-    for name in ("golden_noise", "diffusers_pipeline"):
-        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     (snippet,) = re.findall(r"```py\n(.*?)```", (ROOT / "docs/diffusers.md").read_text("utf-8"), re.DOTALL)
     exec(compile(snippet, "docs/diffusers.md", "exec"), {})

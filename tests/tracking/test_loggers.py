@@ -194,7 +194,7 @@ def test_tables_may_be_empty_and_images_huge(logger, config, read):
 @pytest.mark.parametrize(
     ("logger", "package", "extra"),
     [
-        ("wandb", "wandb", "train"),
+        ("wandb", "wandb", "evaluate"),
         ("tensorboard", "tensorboard", "tensorboard"),
         ("mlflow", "mlflow-skinny", "mlflow"),
         ("trackio", "trackio", "trackio"),

@@ -1,6 +1,6 @@
 """SDXL that starts from golden noise: a custom pipeline of diffusers. It needs golden-noise installed.
 
-DiffusionPipeline.from_pretrained(MODEL, custom_pipeline="diffusers_pipeline", npnet=SOURCE, trust_remote_code=True)
+DiffusionPipeline.from_pretrained(MODEL, custom_pipeline=FOLDER, npnet=SOURCE, trust_remote_code=True)
 """
 
 from collections.abc import Iterable, Sequence
