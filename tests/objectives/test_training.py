@@ -129,6 +129,7 @@ def test_other_settings_are_not_trained_on(compose_job, change, named):
         train(job(compose_job, "reward", "recipe.epochs=2", change))
 
 
+@pytest.mark.slow
 def test_two_ranks_learn_what_one_does(tiny_sdxl, compose_job, tmp_path):
     options = ["model=denoiser_lora", "model.scheduler=null", "model.optimizer.lr=0.01", "recipe.epochs=1"]
     train(job(compose_job, "reward", *options))

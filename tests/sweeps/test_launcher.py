@@ -39,6 +39,7 @@ def ended(tmp_path):
     return wait
 
 
+@pytest.mark.slow
 def test_every_rank_of_every_job_has_the_jobs_own_settings(start, ended, tmp_path, monkeypatch):
     """The pitfall: a second rank that starts with -m runs the sweep again, and trains with other settings."""
     (tmp_path / "note_ranks.py").write_text(NOTE_RANKS)

@@ -106,6 +106,7 @@ def records(tmp_path):
     return [json.loads(path.read_text()) for path in sorted(found, key=lambda path: path.stat().st_mtime_ns)]
 
 
+@pytest.mark.slow
 def test_a_search_finds_the_best_and_goes_on(start, tmp_path):
     ended(start(2, "hydra.launcher.halving=null"))
     first = records(tmp_path)

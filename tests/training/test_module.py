@@ -13,6 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from golden_noise.npnet import NPNet
+from golden_noise.tracking.run_logger import RunLogger
 from golden_noise.training import ExplainedVariance, NPNetModule, SampleGrid, SaveNPNet
 
 LATENT, EMBEDS = (4, 4, 4), (3, 8)
@@ -194,15 +195,24 @@ def test_saving_again_replaces_the_folders(tmp_path):
     assert not (tmp_path / "last" / "stale").exists()
 
 
-class ImageLogger(CSVLogger):
-    """Keeps the images it is given."""
+class ImageLogger(CSVLogger, RunLogger):
+    """Keeps the grids it is given."""
 
     def __init__(self, folder):
         super().__init__(folder)
         self.images = []
 
-    def log_image(self, key, images, **kwargs):
-        self.images += images
+    def log_grid(self, key, grid, step, caption):
+        self.images.append(grid)
+
+    def log_table(self, key, columns, rows):
+        raise NotImplementedError
+
+    def log_figures(self, figures):
+        raise NotImplementedError
+
+    def finish(self):
+        raise NotImplementedError
 
 
 def draw(npnet):
