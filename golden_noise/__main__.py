@@ -4,6 +4,7 @@ import sys
 from importlib import import_module
 from importlib.metadata import version
 
+from golden_noise.extras import lacking
 from golden_noise.invocation import PROGRAM
 
 JOBS = {
@@ -20,13 +21,6 @@ TOOLS = {
     "convert": ("write a network as one file, or from one", "golden_noise.npnet.convert"),
     "config": ("list the configs, and copy one to change it", "golden_noise.cli.configs"),
 }
-#: The extra that a command needs, where it is not "train".
-EXTRA = {"app": "app", "generate": "generate", "evaluate": "evaluate", "config": "generate", "convert": "generate"}
-#: The packages that the extras bring, as they are imported.
-OPTIONAL = (
-    *("accelerate", "braceexpand", "filelock", "fsspec", "gradio", "hydra", "jinja2", "lightning", "omegaconf", "peft"),
-    *("pydantic", "rich", "scipy", "timm", "torchmetrics", "torchvision", "tqdm", "wandb", "webdataset", "yaml"),
-)
 
 
 def main() -> None:
@@ -42,12 +36,10 @@ def main() -> None:
         else:
             _usage(command)
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in OPTIONAL:
+        missing = lacking(error, command)
+        if missing is None:
             raise
-        extra = EXTRA.get(command, "train")
-        advice = f"pip install '{PROGRAM}[{extra}]'"
-        print(f"error: {command} needs the package {package}: {advice}", file=sys.stderr)
+        print(f"error: {missing}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import golden_noise
+from golden_noise.extras import lacking
 from golden_noise.generation.latents import golden_latents
 from golden_noise.npnet import DenoiserNPNet, LowFrequencyNPNet, NPNet
 from golden_noise.npnet.checkpoint import load
@@ -45,3 +46,13 @@ def test_a_script_needs_no_package_of_the_jobs():
     imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     roots = {name.partition(".")[0] for name in imported}
     assert not roots & {"hydra", "lightning", "omegaconf", "timm", "wandb", "webdataset"}
+
+
+def test_a_missing_package_names_its_extra():
+    assert lacking(ModuleNotFoundError("no", name="hydra.core"), "generate") == (
+        "generate needs the package hydra: pip install 'golden-noise[generate]'"
+    )
+    assert lacking(ModuleNotFoundError("no", name="gradio"), "app").endswith("[app]'")
+    assert lacking(ModuleNotFoundError("no", name="webdataset"), "pairs").endswith("[train]'")
+    assert lacking(ModuleNotFoundError("no", name="my_module"), "train") is None
+    assert lacking(ModuleNotFoundError("no"), "train") is None

@@ -12,6 +12,7 @@ from yaml import MarkedYAMLError
 
 from golden_noise.cli.config import suggestion
 from golden_noise.errors import UserError, one_line
+from golden_noise.extras import lacking
 
 
 def describe(error: Exception, job: str, given: Sequence[str] = ()) -> str | None:
@@ -29,6 +30,8 @@ def describe(error: Exception, job: str, given: Sequence[str] = ()) -> str | Non
             )
         if type(cause).__name__ == "MisconfigurationException":  # Lightning's word for settings that do not fit
             return one_line(cause, None)
+        if isinstance(cause, ModuleNotFoundError) and (lacked := lacking(cause, job)):
+            return lacked
         cause = cause.__cause__
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         text = str(error).split("Config search path")[0].split("full_key")[0]

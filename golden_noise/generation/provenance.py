@@ -3,7 +3,8 @@
 import hashlib
 import platform
 from collections.abc import Mapping
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,9 @@ def weights_digest(network: nn.Module) -> str:
 
 
 def versions() -> dict[str, str]:
-    """The versions of golden-noise, Python and LIBRARIES."""
-    libraries = {name: version(name) for name in LIBRARIES}
+    """The versions of golden-noise, Python and those of the LIBRARIES that are installed."""
+    libraries = {}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            libraries[name] = version(name)
     return {"golden-noise": golden_noise.__version__, "python": platform.python_version(), **libraries}
