@@ -11,18 +11,19 @@ Fragments = list[tuple[str, float]]
 
 MORE, LARGEST, DEEPEST = 1.1, 10.0, 50  # what a bracket multiplies by; the largest weight; brackets in one another
 PARTS = re.compile(
-    r"""\\(?P<letter>[\\()\[\]])          # a bracket or backslash as a letter
-    |:\s*(?P<weight>\d+\.?\d*|\.\d+)\s*\) # the end of (words:1.3)
+    r"""\\(?P<letter>[\\()\[\]]) # a bracket or backslash as a letter
+    |:\s*(?P<weight>[-+−–.,]*[.\d][^\s\\()\[\]:]*|[-+−–]*(?i:nan|inf|infinity))\s*\) # (words:1.3), and (words:1,3)
     |(?P<bracket>[()\[\]])
     |(?P<text>[^\\()\[\]:]+|.)""",
     re.VERBOSE | re.DOTALL,
 )
 # What A1111 reads otherwise, and nothing here can do.
 FOREIGN = {
-    "adapters": (re.compile(r"<(lora|lyco|hypernet):"), "pipeline.model.loras adds adapters"),
+    "adapters": (re.compile(r"(?i)<(lora|lyco|hypernet):|<\w+:[^<>]+>"), "pipeline.model.loras adds adapters"),
     "chunks and joint prompts": (re.compile(r"\b(BREAK|AND)\b"), "write these words in small letters, or not at all"),
-    "editing": (re.compile(r"(?<!\\)\[[^\[\]()]*(?<!\\)[:|][^\[\]()]*\]"), "the prompt is the same in every step"),
 }
+WEIGHT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
+EDITS = re.compile(r"(?<!\\)[:|]")  # in brackets, but in none within: [red:blue:0.5], [(red)|blue]
 
 
 def parse(prompt: str) -> Fragments:
@@ -32,28 +33,32 @@ def parse(prompt: str) -> Fragments:
     a backslash makes a letter of the next bracket.
 
     Raises:
-        UserError: a bracket without its other half, a weight above 10, or what only A1111 can do.
+        UserError: a bracket without its other half, a weight that is no number from 0 to 10, or what only A1111 can do.
     """
     for what, (pattern, advice) in FOREIGN.items():
         if found := pattern.search(prompt):
-            raise _mistake(prompt, f"{found[0]} ({what}) is not supported: {advice}")
+            raise _foreign(prompt, found[0], what, advice)
     fragments: Fragments = []
     opened: list[tuple[str, int, int]] = []  # bracket, place in the prompt, first fragment inside
+    edited: set[int] = set()  # places of those that A1111 takes for editing
     for part in PARTS.finditer(prompt):
         bracket = part["bracket"] or (")" if part["weight"] else None)
         if bracket is None:
+            if opened and opened[-1][0] == "[" and EDITS.search(prompt, *part.span()):
+                edited.add(opened[-1][1])
             fragments.append((part["letter"] or part["text"], 1.0))
         elif bracket in "([":
             opened.append((bracket, part.start(), len(fragments)))
             if len(opened) > DEEPEST:
                 raise _mistake(prompt, f"more than {DEEPEST} brackets are open at letter {part.start() + 1}")
         elif not opened or opened[-1][0] + bracket not in ("()", "[]"):
-            raise _mistake(
-                prompt, f"{bracket} at letter {part.end()} closes nothing; a bracket in the text is \\{bracket}"
-            )
+            where = f"{bracket} at letter {part.end()}"
+            raise _mistake(prompt, f"{where} closes nothing; a bracket in the text is \\{bracket}")
         else:
-            factor = float(part["weight"]) if part["weight"] else MORE if bracket == ")" else 1 / MORE
-            first = opened.pop()[2]
+            _, place, first = opened.pop()
+            if place in edited:
+                raise _foreign(prompt, prompt[place : part.end()], "editing", "the prompt is the same in every step")
+            factor = _weight(prompt, part) if part["weight"] else MORE if bracket == ")" else 1 / MORE
             fragments[first:] = [(text, weight * factor) for text, weight in fragments[first:]]
     if opened:
         bracket, place, _ = opened[-1]
@@ -61,6 +66,16 @@ def parse(prompt: str) -> Fragments:
     if any(weight > LARGEST for _, weight in fragments):
         raise _mistake(prompt, f"a weight is above {LARGEST:g}")
     return _joined(fragments)
+
+
+def _weight(prompt: str, part: re.Match[str]) -> float:
+    """The weight in the end of (words:1.3)."""
+    found = f"{one_line(part[0], 40)} at letter {part.start() + 1}"
+    if not WEIGHT.fullmatch(part["weight"]):
+        raise _mistake(prompt, f"{found} is no weight such as :1.3); if it is text, give a weight after it")
+    if (weight := float(part["weight"])) < 0:
+        raise _mistake(prompt, f"{found} is below 0: pipeline.negative_prompt takes what should not be seen")
+    return weight
 
 
 def _joined(fragments: Fragments) -> Fragments:
@@ -71,6 +86,10 @@ def _joined(fragments: Fragments) -> Fragments:
         else:
             joined.append((text, weight))
     return joined
+
+
+def _foreign(prompt: str, found: str, what: str, advice: str) -> UserError:
+    return _mistake(prompt, f"{one_line(found, 60)} ({what}) is not supported: {advice}")
 
 
 def _mistake(prompt: str, what: str) -> UserError:

@@ -28,6 +28,12 @@ from golden_noise.pipelines.prompt_syntax import parse
         ("line\nbreak (x)", [("line\nbreak ", 1), ("x", 1.1)]),
         ("trailing \\", [("trailing \\", 1)]),
         ("brand and break", [("brand and break", 1)]),
+        ("(red:+1.3)(blue:-0)", [("red", 1.3), ("blue", 0)]),
+        (r"(\(16:9\):1.2)", [("(16:9)", 1.2)]),
+        ("(16:9 wide)(at 10:30pm:1.2)", [("16:9 wide", 1.1), ("at 10:30pm", 1.2)]),
+        ("[(red: blue)] a|b", [("red: blue a|b", 1)]),
+        (r"[a\: b \| c]", [(r"a\: b \| c", 1 / 1.1)]),
+        ("smile :-) <3: <b>".replace(")", r"\)"), [("smile :-) <3: <b>", 1)]),
     ],
 )
 def test_fragments_and_weights(prompt, fragments):
@@ -52,7 +58,22 @@ def test_fragments_and_weights(prompt, fragments):
         ("[" * 51 + "a" + "]" * 51, "more than 50 brackets are open"),
         ("[red:blue:0.5]", "[red:blue:0.5] (editing) is not supported"),
         ("a [red|blue] circle", "[red|blue] (editing) is not supported"),
+        ("é [(red):blue:0.5]", "[(red):blue:0.5] (editing) is not supported"),
+        ("[(red:1.2):0.3]", "[(red:1.2):0.3] (editing)"),
+        ("[(red)|blue]", "[(red)|blue] (editing)"),
+        ("([red:[blue]:0.5]:1.2)", "[red:[blue]:0.5] (editing)"),
+        ("[" + "(a)" * 9999 + "|b]", "(editing)"),
+        ("東 (red:-1)", ":-1) at letter 7 is below 0"),
+        ("(red:1,3)", ":1,3) at letter 5 is no weight"),
+        ("(red: 1e9 )", ": 1e9 ) at letter 5 is no weight"),
+        ("(red:nan)", ":nan) at letter 5 is no weight"),
+        ("(red:-Inf)", ":-Inf) at letter 5 is no weight"),
+        ("(red:1.3.1)", ":1.3.1) at letter 5 is no weight"),
+        ("(red:\u22121)", "at letter 5 is no weight"),  # a minus sign that is no hyphen
+        ("(red:" + "1" * 9999 + "x)", "at letter 5 is no weight"),
         ("<lora:style:0.8> a cat", "pipeline.model.loras adds adapters"),
+        ("<LoRA:x:1>", "pipeline.model.loras adds adapters"),
+        ("<hypernetwork:x:1>", "pipeline.model.loras adds adapters"),
         ("a cat BREAK a dog", "BREAK (chunks and joint prompts) is not supported"),
         ("a cat AND a dog", "AND (chunks"),
         ("(" * 100_000, "more than 50 brackets"),
@@ -65,7 +86,7 @@ def test_what_cannot_be_read_for_certain_is_named(prompt, words):
     assert message.startswith("prompt ") and words in message and "\n" not in message and len(message) < 300
 
 
-@given(st.text(alphabet="ab ()[]\\:|.12é", max_size=30))
+@given(st.text(alphabet="ab ()[]\\:|.,+-12é", max_size=30))
 def test_any_text_gives_fragments_or_one_line(prompt):
     try:
         found = parse(prompt)
