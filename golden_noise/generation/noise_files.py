@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from golden_noise.errors import UserError, first_line
+from golden_noise.errors import UserError, first_line, one_line
 from golden_noise.files import atomic_file
 
 FORMATS = (".safetensors", ".npy", ".npz")
@@ -89,17 +89,22 @@ def _read(file: Path, most: int) -> Tensor:
     if file.suffix.lower() == ".safetensors":
         return _only(load(data), file)
     if file.suffix.lower() == ".npy":
-        return _array(data)
+        return _array(data, file)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         record = _only({Path(record.filename).stem: record for record in archive.infolist()}, file)
         if record.file_size > most:
             raise UserError(f"noise_file={file} is not read: it unpacks to {record.file_size:,} bytes")
-        return _array(archive.read(record))
+        with archive.open(record) as unpacked:  # in steps of this size: what a header states may be false
+            return _array(unpacked.read(most + 1), file)
 
 
-def _array(data: bytes) -> Tensor:
+def _array(data: bytes, file: Path) -> Tensor:
     array = np.load(io.BytesIO(data), allow_pickle=False)
-    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
+    try:
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
+    except TypeError:
+        kind = one_line(array.dtype, 40)
+        raise UserError(f"noise_file={file} holds {kind}, which torch does not have: save float32") from None
 
 
 def _only(entries: dict[str, Any], file: Path) -> Any:

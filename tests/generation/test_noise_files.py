@@ -3,6 +3,8 @@
 import io
 import json
 import pickle
+import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -97,6 +99,32 @@ def test_files_larger_than_they_can_need_to_be_are_not_read(tmp_path):
     with zipfile.ZipFile(tmp_path / "n.npz", "w") as archive:
         archive.writestr("x.npy", header.getvalue())
     assert "cannot be read" in refusal(tmp_path / "n.npz")
+
+
+def test_a_bomb_that_states_a_false_size_is_not_unpacked(tmp_path):
+    file, true = tmp_path / "bömb.npz", 64 * 2**20
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("noise.npy", bytes(true))
+    data = file.read_bytes()
+    assert data.count(struct.pack("<I", true)) == 2  # the two headers
+    file.write_bytes(data.replace(struct.pack("<I", true), struct.pack("<I", 1000)))
+    tracemalloc.start()
+    try:
+        assert "cannot be read" in refusal(file)
+        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "array", [NOISE.numpy().astype("longdouble"), np.array(["é"]), np.zeros(3, ",".join(["f4", "U9"] * 9))]
+)
+def test_numbers_that_torch_does_not_have_cost_a_short_line(tmp_path, array):
+    np.save(tmp_path / "n.npy", array)
+    if array.dtype.itemsize == 8 and array.dtype.kind == "f":
+        pytest.skip("long doubles are doubles here")
+    message = refusal(tmp_path / "n.npy")
+    assert "which torch does not have: save float32" in message and len(message) < len(str(tmp_path)) + 120
 
 
 def test_latents_that_a_sampler_has_scaled_are_warned_of(tmp_path, capsys):
