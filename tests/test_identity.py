@@ -242,6 +242,20 @@ def test_what_earlier_versions_did_not_record_is_not_compared():
     assert changes(old | {"store_embeds": False}, new) == [("store_embeds", False, True)]
 
 
+def test_a_setting_that_the_miniature_did_not_have_does_not_change_its_records():
+    """`config` came later; only another value than null counts."""
+    config, npnet = composed("train"), NPNet((4, 8, 8), (16, 128), backbone=None)
+    options = "pipeline=shapes_turbo", "metric=pickscore"
+    made = [(composed("collect", *options), provenance), (config, trained)]
+    made.append((composed("evaluate", *options), lambda each: drawn(each, npnet)))
+    for settings, identify in made:
+        assert settings.pipeline.model.config is None
+        earlier = settings.copy()
+        OmegaConf.set_struct(earlier, False)
+        del earlier.pipeline.model.config
+        assert identify(earlier) == identify(settings)
+
+
 # Refusals ----------------------------------------------------------------------------------------------------
 
 
