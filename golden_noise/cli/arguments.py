@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, Quote
 from hydra.errors import HydraException
 
 from golden_noise.cli.conf import CONF, choices, is_group
-from golden_noise.errors import UserError
+from golden_noise.errors import UserError, one_line
 
 ARGUMENT = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[^=~+\s]+)=(?P<value>.*)", re.DOTALL)
 QUOTED = re.compile(r"""(["'])(?:(?!\1)[^\\]|\\.)*\1""", re.DOTALL)  # one string in quotation marks, from end to end
@@ -41,6 +41,9 @@ def prepare(overrides: Sequence[str], multirun: bool = False) -> list[str]:
 
 
 def _prepared(override: str, multirun: bool) -> str:
+    seen = override.encode(errors="backslashreplace").decode()
+    if seen != override:  # Python keeps bytes that are no UTF-8 as halves of characters
+        raise UserError(f"the command line is not UTF-8: {one_line(seen)}")
     match = ARGUMENT.fullmatch(override)
     if match is None:
         if override.startswith("=") or parsed(override) is None:
