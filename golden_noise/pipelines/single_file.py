@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from golden_noise.errors import UserError, first_line
-from golden_noise.hub import hide_reading, hub_problem, locate, why_missing
+from golden_noise.hub import hide_reading, hub_problem, locate, quiet, why_missing
 from golden_noise.pipelines.loading import (
     OPTION,
     Loaded,
@@ -27,6 +27,7 @@ from golden_noise.weight_files import WEIGHTS
 
 CONFIG = "pipeline.model.config"
 DESCRIPTION = ["*.json", "*/*.json", "*.txt", "*/*.txt", "*/*.model"]  # all of a pipeline but its weights
+CASTS = "diffusers.models.modeling_utils"  # warns of every file's dtype: "should be kept in float32: []"
 WHOLE = ("position_ids", "num_updates")  # tensors of whole numbers that training code stores
 
 
@@ -79,7 +80,8 @@ def load_file(
     _check_description(folder, pipe_class, source)
     hide_reading()
     try:
-        pipe = pipe_class.from_single_file(str(file), config=folder, dtype=dtype, local_files_only=True, **parts)
+        with quiet(CASTS):
+            pipe = pipe_class.from_single_file(str(file), config=folder, dtype=dtype, local_files_only=True, **parts)
     except (SingleFileComponentError, NotImplementedError) as error:  # a model, or the value of one of its weights
         missing = first_line(error) if isinstance(error, SingleFileComponentError) else "some weights have no values"
         raise UserError(
@@ -107,7 +109,8 @@ def load_vae_file(own: AutoencoderKL, option: str, source: str, revision: str | 
     with tempfile.TemporaryDirectory() as folder:
         own.save_config(folder)
         try:
-            vae = AutoencoderKL.from_single_file(str(file), config=folder, dtype=own.dtype, local_files_only=True)
+            with quiet(CASTS):
+                vae = AutoencoderKL.from_single_file(str(file), config=folder, dtype=own.dtype, local_files_only=True)
         except Exception as error:  # as above
             raise UserError(
                 f"{option}: {source} is no VAE like the pipeline's own ({first_line(error)}): give a folder or hub id"

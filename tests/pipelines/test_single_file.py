@@ -1,5 +1,7 @@
 """Pipelines and VAEs in one file, in the layout of the original code."""
 
+import io
+import logging
 import shutil
 
 import pytest
@@ -60,6 +62,16 @@ def written(case, tmp_path):
     return ours, folder, file, described
 
 
+@pytest.fixture
+def said():
+    """What diffusers has logged."""
+    text = io.StringIO()
+    handler, logger = logging.StreamHandler(text), logging.getLogger("diffusers")
+    logger.addHandler(handler)
+    yield text.getvalue
+    logger.removeHandler(handler)
+
+
 def test_a_file_is_the_pipeline_that_it_was_made_of(written):
     kind, folder, file, described = written
     one, other = load(file, kind, config=str(described)), load(folder, kind)
@@ -74,10 +86,11 @@ def test_a_file_is_the_pipeline_that_it_was_made_of(written):
         denoiser_conv_in(str(folder / "vae/diffusion_pytorch_model.safetensors"))
 
 
-def test_its_dtype_is_the_pipelines(written):
+def test_its_dtype_is_the_pipelines(written, said):
     kind, _, file, described = written
     pipe = load(file, kind, config=str(described), dtype="bfloat16").pipe
     assert {getattr(pipe, part).dtype for part in PARTS if hasattr(pipe, part)} == {torch.bfloat16}
+    assert "float32" not in said()
 
 
 def test_without_its_description_a_file_says_what_to_do(written):
@@ -145,7 +158,7 @@ def test_its_content_is_part_of_the_identity(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["original", "whole", "diffusers"])
-def test_a_vae_in_one_file(two_widths, tmp_path, form):
+def test_a_vae_in_one_file(two_widths, tmp_path, form, said):
     pipe = StableDiffusionXLPipeline.from_pretrained(two_widths)
     with torch.no_grad():
         pipe.vae.decoder.conv_out.bias += 0.5
@@ -153,6 +166,7 @@ def test_a_vae_in_one_file(two_widths, tmp_path, form):
     tensors = {name: x.clone().contiguous() for name, x in forms[form]().items()}
     save_file(tensors, tmp_path / "vae.safetensors")
     changed = load(two_widths, vae={"source": str(tmp_path / "vae.safetensors")})
+    assert "float32" not in said()
     assert same(changed.pipe.vae.state_dict(), pipe.vae.state_dict())
     assert changed.pipe.vae.config.scaling_factor == pipe.vae.config.scaling_factor
     prompt, noise = changed.encode(["a red circle"]), changed.draw_noise([0])
