@@ -111,7 +111,7 @@ def _rows(file: Path, form: Form) -> Iterator[Row]:
     ending = file.suffix.lower()
     if ending in (".parquet", ".pq"):
         return read_parquet(file, form)
-    text = _text(file)
+    text = read_text(file)
     if ending in (".csv", ".tsv"):
         return read_table(file, text, "," if ending == ".csv" else "\t", form)
     if ending == ".json":
@@ -123,7 +123,13 @@ def _rows(file: Path, form: Form) -> Iterator[Row]:
     raise UserError(f"{file} has an unknown ending: give a {FORMATS} file")
 
 
-def _text(file: Path) -> str:
+def read_text(file: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 with a byte-order mark, without such marks.
+
+    Raises:
+        UserError: it is in another encoding, packed, or of a format that is no plain text.
+        OSError: it cannot be read.
+    """
     data = file.read_bytes()
     for start, name in PACKED.items():
         if data.startswith(start):

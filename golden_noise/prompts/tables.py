@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from golden_noise.errors import UserError
@@ -24,16 +24,10 @@ def read_table(file: Path, text: str, delimiter: str, form: Form = ANY) -> Itera
     Raises:
         UserError: no caption column, a row that cannot be read, or could be read in two ways.
     """
-    declared = DECLARED.match(text)
-    if declared:
-        text = text[declared.end() :]  # its line end stays: the lines keep their numbers
-    first = next((line for line in text.split("\n") if line.strip(f"{delimiter} \r\t")), "")
-    delimiters = (declared[1],) if declared else (delimiter, *DELIMITERS)
-    split = {d: _names(cell.strip().strip(MARK) for cell in first.split(d)) for d in delimiters}
-    delimiter = next((d for d in delimiters if caption_column(split[d]) is not None), delimiters[0])
+    text, delimiter = find_delimiter(text, delimiter, lambda names: caption_column(names) is not None)
     records = _tab_records(file, text) if delimiter == TAB else list(Reader(file, text, delimiter, True).records())
     header, rows = (without_empty_end(records[0].cells, 1), records[1:]) if records else ([], [])
-    names = _names(header)
+    names = column_names(header)
     check_columns(str(file), names, form)
     _check_lines(file, [Record(1, header), *rows])
     _check_starts(file, names, rows)
@@ -48,7 +42,24 @@ def read_table(file: Path, text: str, delimiter: str, form: Form = ANY) -> Itera
             yield row
 
 
-def _names(header: Iterable[str]) -> list[str]:
+def find_delimiter(text: str, usual: str, is_header: Callable[[list[str]], bool]) -> tuple[str, str]:
+    """The text without a line `sep=;` above it, and the delimiter: the one of that line or that the header needs.
+
+    Args:
+        usual: the delimiter if neither says so.
+        is_header: whether these names, in lower case, are a header.
+    """
+    declared = DECLARED.match(text)
+    if declared:
+        text = text[declared.end() :]  # its line end stays: the lines keep their numbers
+    first = next((line for line in text.split("\n") if line.strip(f"{usual} \r\t")), "")
+    delimiters = (declared[1],) if declared else (usual, *DELIMITERS)
+    split = {d: column_names(cell.strip().strip(MARK) for cell in first.split(d)) for d in delimiters}
+    return text, next((d for d in delimiters if is_header(split[d])), delimiters[0])
+
+
+def column_names(header: Iterable[str]) -> list[str]:
+    """The names of columns as they are compared: in lower case, without space around them."""
     return [name.strip().lower() for name in header]
 
 

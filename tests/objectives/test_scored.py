@@ -2,26 +2,33 @@
 
 import csv
 import json
+import math
+import random
+import signal
+import time
 
 import pytest
 import torch
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
 
 from golden_noise.cli.validation import check
 from golden_noise.errors import UserError
-from golden_noise.generation.candidates import SCORES, Origin, read_table, write_table
+from golden_noise.generation.candidates import SCORES, Origin, write_table
 from golden_noise.generation.job import generate
 from golden_noise.generation.network import load_npnet
 from golden_noise.generation.provenance import weights_digest
 from golden_noise.images import from_pil
-from golden_noise.objectives.policy import Policy
+from golden_noise.objectives.policy import Policy, advantages
 from golden_noise.pipelines.lazy import LazyPipeline
 from golden_noise.prompts import Prompt
 from golden_noise.shapes.metric import ShapesScore
 from golden_noise.training.data import build_data
 from golden_noise.training.job import train
+from golden_noise.training.score_data import ScoredDataModule, standardised
+from tests.forked import CONTEXT
 
 REAL = ["pipeline.model.source=package:shapes/weights/pipeline", "pipeline.steps=2"]
 NETWORK = "npnet=package:shapes/weights/npnet"
@@ -87,7 +94,7 @@ def test_the_detector_by_hand_teaches_what_the_detector_teaches(compose_job, tmp
         objective(network, batch, batch["embedding"], pipeline).loss.backward()
         gradients.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
     assert gradients[1].norm() > 0
-    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-7)
+    assert (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[1].norm()
 
 
 def test_a_round_is_a_training(compose_job, tmp_path):
@@ -123,97 +130,77 @@ def test_drawing_again_keeps_what_was_filled_in(compose_job, tmp_path):
         draw(compose_job, tmp_path, "npnet=null")
 
 
-# The table ------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
+def test_a_round_killed_at_a_random_moment_ends_as_one_in_one_go(compose_job, tmp_path):
+    """It writes a checkpoint after every batch; the same name with another table is refused."""
+    path = draw(compose_job, tmp_path, NETWORK)
+    rows = judged(path)
+    epochs = ["recipe.epochs=20", "callbacks.last.minutes=0", "recipe.batch_size=3"]
+    options = [NETWORK, "model=denoiser_lora", *epochs]
+    config = round_of(compose_job, path, *options)
+    settings = OmegaConf.create(OmegaConf.to_container(config, resolve=True))  # the process has no resolvers
+    victim = CONTEXT.Process(target=train, args=(settings,))
+    victim.start()
+    checkpoint = tmp_path / "run/checkpoints/last.ckpt"
+    while not checkpoint.exists() and victim.is_alive():
+        time.sleep(0.01)
+    time.sleep(random.random() / 5)
+    victim.kill()
+    victim.join()
+    assert victim.exitcode == -signal.SIGKILL
+    assert 0 < torch.load(checkpoint, weights_only=True)["global_step"] < 40
+    table = path.read_bytes()
+    save(path, [rows[0] | {"score": "7"}, *rows[1:]])
+    with pytest.raises(UserError, match=r"other files in .*scores.csv"):
+        train(config)
+    path.write_bytes(table)
+    train(config)
+    assert torch.load(checkpoint, weights_only=True)["global_step"] == 40
+    train(round_of(compose_job, path, *options, f"folder={tmp_path}/whole"))
+    last = "npnet/last/diffusion_pytorch_model.safetensors"
+    weights = [load_file(tmp_path / run / last) for run in ("run", "whole")]
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=1e-3, atol=1e-5)
 
-BY = Origin("a" * 16, "p")
-PROMPTS = [Prompt(0, 'a "red" circle, twice\nover', 5), Prompt(1, "ü=1+1", 2**62), Prompt(2, "a", 5), Prompt(3, "a", 6)]
 
-
-@pytest.fixture
-def table(tmp_path):
-    images = [[tmp_path / f"{i}_{member}.png" for member in range(3)] for i in range(len(PROMPTS))]
-    write_table(tmp_path, images, PROMPTS, 0.25, BY)
-    rows = rows_of(tmp_path / SCORES)
-    assert len(rows) == 12
-    for number, row in enumerate(rows):
-        row["score"] = str(number % 3)
-    return tmp_path / SCORES, rows
-
-
-def test_a_table_is_read_as_it_was_written_in_any_order(table):
-    path, rows = table
-    save(path, rows[::-1])
-    groups = read_table(path, BY)
-    assert {(group.prompt.text, group.prompt.seed) for group in groups} == {(p.text, p.seed) for p in PROMPTS}
-    assert all(group.scores == [0.0, 1.0, 2.0] and group.sigma == 0.25 for group in groups)
-
-
-def test_groups_without_two_scores_are_left_out(table):
-    path, rows = table
-    for number in (0, 1, 2, 3, 4, 8):
-        rows[number]["score"] = " "
+def test_the_training_says_how_many_groups_it_uses(tmp_path, capsys):
+    by, prompts = Origin("a" * 16, "p"), [Prompt(i, "a ü", i) for i in range(4)]
+    write_table(tmp_path, [[tmp_path / f"{i}_{m}.png" for m in range(2)] for i in range(4)], prompts, 0.25, by)
+    path = tmp_path / SCORES
+    rows = rows_of(path)[:4] + rows_of(path)[6:]
+    for i, row in enumerate(rows[:4]):
+        row["score"] = i
     save(path, rows)
-    groups = read_table(path, BY)
-    assert [group.scores for group in groups] == [[0.0, 1.0, None], [0.0, 1.0, 2.0]]
-    for row in rows:
-        row["score"] = ""
-    save(path, rows)
-    with pytest.raises(UserError, match="no group has two scores: fill in the column 'score'"):
-        read_table(path, BY)
+    data = ScoredDataModule(str(path), None, (4, 8, 16), batch_size=1, seed=0, pin_memory=False)
+    data.read(by)
+    assert capsys.readouterr().out == f"{path}: 2 of 4 groups scored\n"
+
+
+NAN = math.nan
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "words"),
+    "scores",
     [
-        ("score", "good", r"score 'good' must be a finite number, or empty"),
-        ("score", "nan", "must be a finite number"),
-        ("score", "1e999", "must be a finite number"),
-        ("prompt", "b", "a cell of it was changed, or another pipeline drew it"),
-        ("seed", "7", "a cell of it was changed"),
-        ("seed", "5.5", "seed and member must be integers"),
-        ("member", "1", "a cell of it was changed"),
-        ("sigma", "0.3", "a cell of it was changed"),
-        ("network", "b" * 16, "drawn by the network bbbbbbbbbbbbbbbb, but this training starts from aaaaaaaaaaaaaaaa"),
+        [0.0, 1.0, 2.0],
+        [1e9 - 2, 1e9 - 1, 1e9],  # all equal in float32
+        [-1e9, 0.0, 1e9],
+        [1e-300, 2e-300, 3e-300],
+        [123456789.001, 123456789.002, 123456789.003],
     ],
 )
-def test_a_row_that_is_not_of_its_image_is_named_by_its_line(table, column, value, words):
-    path, rows = table
-    rows[8][column] = value
-    save(path, rows)
-    with pytest.raises(UserError, match=rf"scores.csv, line 13: .*{words}") as error:  # the first caption has two lines
-        read_table(path, BY)
-    assert "\n" not in str(error.value)
+def test_scores_of_any_size_teach_the_same(scores):
+    given = torch.tensor([[*scores, NAN], [NAN, *scores]], dtype=torch.float64)
+    standard = standardised(given)
+    expected = torch.tensor([-(1.5**0.5), 0, 1.5**0.5], dtype=torch.float64)
+    torch.testing.assert_close(standard[0, :3], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(standard[1, 1:], expected, rtol=1e-4, atol=1e-4)
+    assert standard.isnan().sum() == 2
+    torch.testing.assert_close(advantages(standard.float().T).T[0, :3], expected.float(), rtol=1e-4, atol=1e-4)
 
 
-def test_missing_and_doubled_rows_are_named(table):
-    path, rows = table
-    save(path, [*rows[:7], *rows[8:]])
-    with pytest.raises(UserError, match=r"line 11: the group of 'a' \(seed 5\) that begins here lacks member 1 of 3"):
-        read_table(path, BY)
-    save(path, [*rows, rows[4]])
-    with pytest.raises(UserError, match=r"line 17: this image has a row already"):
-        read_table(path, BY)
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "has no column 'image'"),
-        (b"image;prompt;seed\n", "has no column 'image'.* with commas"),
-        (b"\xff\xfe\x00", "cannot read .* as a table"),
-    ],
-)
-def test_what_is_no_table_is_refused(tmp_path, content, words):
-    (tmp_path / SCORES).write_bytes(content)
-    with pytest.raises(UserError, match=words):
-        read_table(tmp_path / SCORES, BY)
-    with pytest.raises(UserError, match="does not exist: draw candidates"):
-        read_table(tmp_path / "none.csv", BY)
-
-
-def test_a_row_with_too_few_cells_is_refused(table):
-    path, _ = table
-    with path.open("a") as file:
-        file.write("x.png,a\n")
-    with pytest.raises(UserError, match="line 17: it does not have 8 cells"):
-        read_table(path, BY)
+@pytest.mark.parametrize("scores", [[0.3, 0.1 + 0.2, 0.3], [1e9, 1e9, 1e9], [0.0, 0.0, NAN], [0.1, 0.1, 0.1]])
+def test_equal_scores_teach_nothing(scores):
+    standard = standardised(torch.tensor([scores], dtype=torch.float64)).float()
+    assert (standard.nan_to_num() == 0).all() and (advantages(standard.T) == 0).all()
