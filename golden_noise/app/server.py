@@ -2,8 +2,9 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from tempfile import TemporaryDirectory
 
 import gradio as gr
@@ -29,7 +30,9 @@ def launch(settings: Settings, host: str, port: int, share: bool) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what visitors drew is deleted
     with serving(settings, host, port, share) as (page, address):
         print(f"golden-noise app: {address} (Ctrl-C ends it)", flush=True)
-        page.block_thread()
+        with suppress(KeyboardInterrupt):
+            while page.is_running:
+                time.sleep(0.1)
 
 
 @contextmanager
