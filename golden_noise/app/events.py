@@ -2,9 +2,9 @@
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Event
 from typing import Any
 
 import gradio as gr
@@ -14,6 +14,7 @@ from golden_noise.app.choices import Choice, one_of, whole
 from golden_noise.app.searching import searching, settings_of
 from golden_noise.app.studio import Picture, Studio, noises_of, rescaling
 from golden_noise.app.tables import caption, labels_of, progress_bar, scores_table
+from golden_noise.app.visitors import Visitors
 from golden_noise.errors import UserError
 from golden_noise.generation.job import unknown_words
 from golden_noise.generation.names import GOLDEN, SEARCH, STANDARD
@@ -23,17 +24,26 @@ Values = Iterator[tuple[Any, ...]]
 FIELDS = ("prompt", "seed", "steps", "guidance", "network", "strength", "factor", "scores")  # of a `Choice`
 
 
-def for_visitors(function: Callable[..., Values]) -> Callable[..., Values]:
+@contextmanager
+def mistakes_shown() -> Iterator[None]:
     """Shows a visitor's mistake as one line on the page; what is none is in the log only."""
+    try:
+        yield
+    except Exception as error:
+        if mistake := mistake_of(error):
+            raise gr.Error(mistake, print_exception=False) from error
+        raise
+
+
+def for_visitors(function: Callable[..., Values]) -> Callable[..., Values]:
+    """Draws for those who wait for it alone, and shows their mistakes."""
 
     @functools.wraps(function)
-    def guarded(*arguments: Any) -> Values:
-        try:
-            yield from function(*arguments)
-        except Exception as error:
-            if mistake := mistake_of(error):
-                raise gr.Error(mistake, print_exception=False) from error
-            raise
+    def guarded(events: "Events", request: gr.Request, *values: Any) -> Values:
+        with mistakes_shown():
+            if not events.visitors.listens(_session(request), request.state.asked):
+                raise UserError("Nobody waits for these pictures any more.")
+            yield from function(events, request, *values)
 
     return guarded
 
@@ -52,12 +62,11 @@ def mistake_of(error: BaseException | None) -> str | None:
 class Events:
     """The clicks on the page of a studio. Each takes the values of FIELDS first."""
 
-    def __init__(self, studio: Studio):
-        self.studio = studio
-        self._stops: dict[str | None, Event] = {}  # of the visitors that search, by their session
+    def __init__(self, studio: Studio, visitors: Visitors):
+        self.studio, self.visitors = studio, visitors
 
     @for_visitors
-    def draw(self, *values: Any) -> Values:
+    def draw(self, request: gr.Request, *values: Any) -> Values:
         """Draws standard, golden and perhaps smaller noise of a seed.
 
         Yields:
@@ -74,7 +83,7 @@ class Events:
             yield *images, scores_table(pictures, labels), line, recipes.script(settings, choice, GOLDEN)
 
     @for_visitors
-    def draw_grid(self, *values: Any) -> Values:
+    def draw_grid(self, request: gr.Request, *values: Any) -> Values:
         """Draws several seeds, whose number is the last value.
 
         Yields:
@@ -93,7 +102,7 @@ class Events:
 
     def begin(self, request: gr.Request) -> tuple[Any, Any]:
         """Lets the visitor stop the search that comes next, and shows how."""
-        self._stops[request.session_hash] = Event()
+        self.visitors.begin(_session(request))
         return gr.Button(visible=False), gr.Button(visible=True)
 
     @for_visitors
@@ -106,7 +115,7 @@ class Events:
         *before, name, length = values
         choice, settings = self._choice(before), self.studio.settings
         name = one_of("The search", name, settings.searches)
-        config, stop = settings_of(self.studio, choice, name, length), self._stops.get(request.session_hash, Event())
+        config, stop = settings_of(self.studio, choice, name, length), self.visitors.stop_of(_session(request))
         own, labels = recipes.searched(name, config), labels_of(choice, searched="found")
         line = recipes.command(settings, choice, [STANDARD, SEARCH], own)
         yield (
@@ -131,18 +140,17 @@ class Events:
 
     def end(self, request: gr.Request) -> tuple[Any, Any]:
         """The search is over."""
-        self._stops.pop(request.session_hash, None)
+        self.visitors.end(_session(request))
         return gr.Button(visible=True), gr.Button(visible=False)
 
     def stop(self, request: gr.Request) -> None:
         """Ends the visitor's search at its next denoiser call, also if it is still waiting for its turn."""
-        if found := self._stops.get(request.session_hash):
-            found.set()
+        self.visitors.stop_of(_session(request)).set()
 
     def leave(self, request: gr.Request) -> None:
         """The visitor closed the page."""
         self.stop(request)
-        self._stops.pop(request.session_hash, None)
+        self.visitors.end(_session(request))
 
     def _choice(self, values: Sequence[Any]) -> Choice:
         settings = self.studio.settings
@@ -151,6 +159,10 @@ class Events:
         if unknown := unknown_words(choice.prompts(), settings.config.pipeline.get("vocabulary")):
             gr.Warning(f"This model was never trained on: {unknown}.")
         return choice
+
+
+def _session(request: gr.Request) -> str:
+    return str(request.session_hash)
 
 
 def _image(picture: Picture, folder: Path, labels: dict[str, str]) -> Any:

@@ -1,15 +1,19 @@
 """The page: what a visitor sees."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from golden_noise.app.events import Events
+from golden_noise.app.choices import one_of
+from golden_noise.app.events import Events, mistakes_shown
 from golden_noise.app.settings import SEARCHES, Settings
 from golden_noise.app.studio import Studio
+from golden_noise.app.visitors import Visitors
 
-MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}  # one visitor at a time, the others queue
+# One visitor at a time, the others queue. `Choice` looks at the values: Gradio's own checks end in tracebacks.
+MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "preprocess": False}
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # no API is documented or promised
 WAITING = 20  # visitors in the queue
@@ -39,9 +43,9 @@ EXAMPLES = [
 LENGTHS = {"noise_level_guidance": 20, "redenoise": 1, "zero_order": 4, "best_of_n": 8, "reno": 10}
 
 
-def build(studio: Studio) -> gr.Blocks:
+def build(studio: Studio, visitors: Visitors) -> gr.Blocks:
     """The page of a studio, not yet served."""
-    settings, events = studio.settings, Events(studio)
+    settings, events = studio.settings, Events(studio, visitors)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=KEPT) as page:
         gr.Markdown(INTRODUCTION)
         with gr.Row(equal_height=False):
@@ -66,7 +70,8 @@ def _fields(settings: Settings) -> list[Any]:
     words = ", ".join(config.pipeline.get("vocabulary") or ())
     prompt = gr.Textbox(config.prompt, label="Prompt", max_length=limits.letters, lines=2, elem_id="prompt")
     if bundled:
-        gr.Examples(EXAMPLES, prompt, label="", api_visibility="private")
+        examples = gr.Dataset(components=[prompt], samples=[[each] for each in EXAMPLES], label="", type="index")
+        examples.click(None, examples, prompt, js=f"index => {json.dumps(EXAMPLES)}[index]", **PRIVATE)
     with gr.Row(elem_classes="seed"):
         seed = gr.Number(config.seed, label="Seed", precision=0, elem_id="seed", min_width=120, scale=3)
         dice = gr.Button("Another", size="md", min_width=90, scale=1)
@@ -136,7 +141,7 @@ def _search(events: Events, fields: list[Any]) -> None:
         pictures = [_picture("unsearched_picture"), _picture("found_picture")]
     scores = gr.HTML(elem_id="scores_found")
     outputs = [bar, *pictures, scores, *_recipe("found")]
-    name.change(lambda chosen: gr.Number(LENGTHS[chosen], label=_unit(chosen)), name, length, **QUIET, **PRIVATE)
+    name.change(_length, name, length, preprocess=False, **QUIET, **PRIVATE)
     begun = start.click(events.begin, None, [start, stop], **QUIET, **PRIVATE)
     ran = begun.then(events.search, [*fields, name, length], outputs, show_progress="minimal", show_progress_on=bar,
                      **MODEL, **PRIVATE)  # fmt: skip
@@ -161,6 +166,12 @@ def _recipe(name: str, python: bool = True) -> list[gr.Code]:
     for part in parts:
         part.wrap_lines, part.show_line_numbers = True, False
     return parts
+
+
+@mistakes_shown()
+def _length(search: Any) -> gr.Number:
+    name = one_of("The search", search, LENGTHS)
+    return gr.Number(LENGTHS[name], label=_unit(name))
 
 
 def _unit(search: str) -> str:

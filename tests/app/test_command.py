@@ -1,6 +1,11 @@
 """The command line of the app."""
 
+import os
+import signal
 import socket
+import tempfile
+import threading
+import time
 
 import pytest
 
@@ -35,3 +40,25 @@ def test_a_port_that_is_taken_is_named(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit):
         main(["device=cpu", "--port", str(taken.getsockname()[1])])
     assert "cannot listen at 127.0.0.1, port" in capsys.readouterr().err
+
+
+def test_sigterm_deletes_what_was_drawn(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    before = signal.getsignal(signal.SIGTERM)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    def end():
+        while not list(tmp_path.glob("golden-noise-app-*")):
+            time.sleep(0.05)
+        while "golden-noise app: " not in capsys.readouterr().out:
+            time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end, daemon=True).start()
+    try:
+        main(["device=cpu", "--port", str(port)])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not list(tmp_path.glob("golden-noise-app-*"))
