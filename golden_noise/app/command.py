@@ -18,6 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_intermixed_args(arguments)
     try:
         serve(options)
+    except ModuleNotFoundError:
+        raise  # golden_noise.__main__ knows the extra
     except Exception as error:
         mistake = describe(error, "generate", options.settings)
         if mistake is None or os.environ.get("HYDRA_FULL_ERROR") == "1":

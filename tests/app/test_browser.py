@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
+from golden_noise.app.page import EXAMPLES
 from golden_noise.cli.conf import CONF
 from golden_noise.images import TEXT
 
@@ -98,6 +99,12 @@ def set_number(page, name, value):
     field = page.locator(f"#{name} input[type=number]")
     field.fill(str(value))
     field.blur()
+
+
+def test_an_example_fills_in_the_prompt(visit):
+    page = visit()
+    page.get_by_text(EXAMPLES[1], exact=True).click()
+    expect(page.locator("#prompt textarea")).to_have_value(EXAMPLES[1])
 
 
 def test_standard_and_golden_are_drawn_scored_and_can_be_made_again(visit):
