@@ -10,7 +10,7 @@ from golden_noise import invocation
 @pytest.mark.parametrize(
     ("argv", "words", "again"),
     [
-        (["train.py", "seed=1"], ["python", "train.py"], ["train.py"]),
+        (["Clone/train.py", "seed=1"], ["python", "Clone/train.py"], ["Clone/train.py"]),
         (["/bin/golden-noise", "train", "seed=1"], ["golden-noise", "train"], ["-m", "golden_noise", "train"]),
         (
             ["/site-packages/golden_noise/__main__.py", "train", "seed=1"],

@@ -125,7 +125,7 @@ def test_a_resumed_job_goes_on_in_its_run_where_the_tool_can(logger, config, rea
         loggers[0].log_metrics({"val/explained": 0.5}, step)
         finish(loggers)
     found = read(logger)
-    assert found.metrics["val/explained"] == [(0, 0.5), (4, 0.5)]
+    assert sorted(found.metrics["val/explained"]) == [(0, 0.5), (4, 0.5)]  # two runs are read in any order
     assert len(found.names) == (1 if logger in SAME_RUN else 2)
     if logger == "mlflow":  # never changes a parameter, but the file is the last
         assert epochs(found) == 1
