@@ -27,12 +27,21 @@ def launch(settings: Settings, host: str, port: int, share: bool) -> None:
     Raises:
         UserError: a model cannot be loaded, or the port is taken.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what visitors drew is deleted
-    with serving(settings, host, port, share) as (page, address):
+    with terminated_as_by_ctrl_c(), serving(settings, host, port, share) as (page, address):
         print(f"golden-noise app: {address} (Ctrl-C ends it)", flush=True)
         with suppress(KeyboardInterrupt):
             while page.is_running:
                 time.sleep(0.1)
+
+
+@contextmanager
+def terminated_as_by_ctrl_c() -> Iterator[None]:
+    """So that a SIGTERM deletes what visitors drew, too."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
