@@ -48,6 +48,7 @@ from golden_noise.training.card import write_card
 from golden_noise.training.checkpoints import LAST, AtomicCheckpointIO, resumable
 from golden_noise.training.data import build_data, learnt_from, read_by
 from golden_noise.training.facts import run_facts
+from golden_noise.training.messages import without_advertising
 from golden_noise.training.module import NPNetModule
 from golden_noise.training.score_data import ScoredDataModule
 from golden_noise.training.start import check_new, check_precision, trained_before
@@ -75,6 +76,7 @@ def train(config: DictConfig) -> None:
 
 def train_alone(config: DictConfig, folder: Path) -> None:
     """`train`, in a folder that no other process uses."""
+    without_advertising()
     log_in(config)
     if threads := config.num_threads or (1 if config.pipeline.bundled else None):
         torch.set_num_threads(threads)
