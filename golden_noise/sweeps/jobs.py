@@ -75,7 +75,7 @@ class Job:
             UserError: it failed.
             Interrupted: the sweep ended.
         """
-        print(f"{self}: {shlex.join(self.command[1:])}", flush=True)
+        print(f"{self}: {shlex.join(['python', *self.command[1:]])}", flush=True)
         with (self.folder / OUTPUT).open("ab") if apart else contextlib.nullcontext() as output:
             process = subprocess.Popen(
                 self.command,
