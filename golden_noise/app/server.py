@@ -27,11 +27,14 @@ def launch(settings: Settings, host: str, port: int, share: bool) -> None:
     Raises:
         UserError: a model cannot be loaded, or the port is taken.
     """
-    with terminated_as_by_ctrl_c(), serving(settings, host, port, share) as (page, address):
+    with (
+        suppress(KeyboardInterrupt),  # a second one, too, while it ends
+        terminated_as_by_ctrl_c(),
+        serving(settings, host, port, share) as (page, address),
+    ):
         print(f"golden-noise app: {address} (Ctrl-C ends it)", flush=True)
-        with suppress(KeyboardInterrupt):
-            while page.is_running:
-                time.sleep(0.1)
+        while page.is_running:
+            time.sleep(0.1)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 
+import gradio as gr
 import pytest
 
 from golden_noise.app.command import main
@@ -45,6 +46,13 @@ def test_a_port_that_is_taken_is_named(capsys):
 def test_sigterm_deletes_what_was_drawn(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    close = gr.Blocks.close
+
+    def interrupted(*args, **options):
+        close(*args, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gr.Blocks, "close", interrupted)  # by a second Ctrl-C
     before = signal.getsignal(signal.SIGTERM)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
