@@ -21,22 +21,26 @@ def split_of(prompt: str, val_fraction: float) -> Split:
 
 def split_counts(prompts: Sequence[Hashes], val_fraction: float) -> dict[Split, int]:
     """How many pairs each side has."""
-    held_out = sum(int(np.count_nonzero(_held_out(hashes, val_fraction))) for hashes in prompts)
-    return {"train": sum(map(len, prompts)) - held_out, "val": held_out}
+    held_out = _held_out(np.concatenate(prompts), val_fraction) if len(prompts) else np.empty(0, bool)
+    return {"train": int(np.count_nonzero(~held_out)), "val": int(np.count_nonzero(held_out))}
 
 
 def stored_order(prompts: Sequence[Hashes], split: Split, val_fraction: float) -> list[Order]:
     """The pairs of one split as they are stored, an order for each shard, from the prompts' hashes of each."""
-    orders = []
-    for shard, hashes in enumerate(prompts):
-        rows = np.flatnonzero(_held_out(hashes, val_fraction) == (split == "val"))
-        orders.append(np.stack([np.full_like(rows, shard), rows], axis=1).astype(np.int32))
-    return orders
+    if not len(prompts):
+        return []
+    chosen = np.flatnonzero(_held_out(np.concatenate(prompts), val_fraction) == (split == "val"))
+    starts = np.cumsum([0, *map(len, prompts)])
+    ends = np.searchsorted(chosen, starts)
+    order = np.empty((len(chosen), 2), np.int32)
+    order[:, 0] = np.repeat(np.arange(len(prompts)), np.diff(ends))
+    order[:, 1] = chosen - starts[order[:, 0]]
+    return np.split(order, ends[1:-1])
 
 
 def _held_out(hashes: Hashes, val_fraction: float) -> NDArray[np.bool_]:
     """Where `split_of` says "val"."""
-    return hashes / 2.0**32 < val_fraction
+    return hashes < val_fraction * 2.0**32
 
 
 def epoch_order(stored: Sequence[Order], shuffle_shards: int, seed: int, epoch: int) -> Order:
