@@ -22,7 +22,7 @@ from golden_noise.errors import UserError
 
 POLL = 0.5  # seconds between two looks at what other processes have finished, at first
 _LONGEST = 10.0  # after a long wait: a thousand processes would keep a server busy with their looks
-_TRIES = 32  # claims of others in a row after which to wait, likewise
+_TRIES = 8  # claims of others in a row after which to wait, likewise
 _PRESENCE = ".working-on-{}"  # shared by workers; exclusive for whoever deletes what they made
 _WRITING = ".writing"
 _LOCKED: WeakSet[IO[str]] = WeakSet()  # by this process
