@@ -126,6 +126,7 @@ class ShardIndex:
     def add(self, entry: ShardEntry) -> None:
         """Record a finished shard, on disk and here, together with what other processes recorded meanwhile."""
         mine = self.config
+        self.refresh()  # most of the lines, while nobody waits for the lock
         with writing(self.folder), locked(self.folder):
             self.refresh()
             if identity.changes(self.config, mine):
