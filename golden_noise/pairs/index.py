@@ -145,9 +145,12 @@ class ShardIndex:
 
     def tidy(self) -> None:
         """Write the lines in order where processes added them in another, so that equal sets are equal files."""
+        self.refresh()
+        if self._tidy:
+            return
         with writing(self.folder), locked(self.folder):
             self.refresh()
-            if not self._tidy:
+            if not self._tidy:  # another process may have been first
                 self.save()
 
     def forget_failures(self) -> None:
