@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import signal
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -42,7 +43,7 @@ def compose_job(tiny_sdxl, tmp_path):
 
 @pytest.fixture
 def killed_at_random():
-    """Kills a job at random moments, in one process or in several at once: it ends with what it makes in one go."""
+    """Kills a job at random moments, one process or any of several: it ends with what it makes in one go."""
 
     def check(
         target: Callable[[Any], None],
@@ -53,32 +54,37 @@ def killed_at_random():
         kills: int,
         count: int,
     ):
-        """`moments`: the earliest and the latest, as shares of the time that the whole job takes."""
-        duration = 0.0
+        """`moments`: the earliest and the latest, as shares of the time that the whole job takes.
 
-        def run(seconds=None, copies=1):
-            started = [CONTEXT.Process(target=target, args=(plain,)) for _ in range(copies)]
-            for process in started:
-                process.start()
-            for process in started:
-                process.join(seconds)
-                process.kill()
-                process.join()
-                seconds = seconds and 0.1 * duration  # the next one lives a little longer
-            return max(abs(process.exitcode or 0) for process in started)
+        Of several processes, each is killed in its turn and started again while the others go on.
+        """
 
-        first = CONTEXT.Process(target=int)  # waits for the libraries, which are no part of the duration
-        first.start()
-        first.join()
-        start = time.perf_counter()
-        assert run() == 0
-        duration = time.perf_counter() - start
+        def start(function=target, *arguments):
+            process = CONTEXT.Process(target=function, args=arguments)
+            process.start()
+            return process
+
+        start(int).join()  # waits for the libraries, which are no part of the duration
+        begun = time.perf_counter()
+        alone = start(target, plain)
+        alone.join()
+        duration = time.perf_counter() - begun
+        assert alone.exitcode == 0
         whole = content()
         shutil.rmtree(folder)
-        rng = random.Random(0)
-        killed = [run(rng.uniform(*moments) * duration, count) for _ in range(kills)]
-        assert any(killed)
-        assert run(copies=count) == 0
+        rng, killed = random.Random(0), []
+        started = [start(target, plain) for _ in range(count)]
+        for kill in range(kills * count):
+            victim = started[kill % count]
+            victim.join(rng.uniform(*moments) * duration / count)
+            victim.kill()
+            victim.join()
+            killed.append(victim.exitcode)
+            started[kill % count] = start(target, plain)
+        assert {*killed} <= {0, -signal.SIGKILL} and -signal.SIGKILL in killed
+        for process in started:
+            process.join()
+        assert [process.exitcode for process in started] == [0] * count
         assert not list(folder.glob(".batch*"))
         assert content() == whole
 

@@ -1,7 +1,8 @@
 """Noise pairs on disk: written in shards by the collection, streamed by the training."""
 
 from golden_noise.pairs.datamodule import NoisePairDataModule
-from golden_noise.pairs.index import ShardEntry, ShardIndex
+from golden_noise.pairs.entry import ShardEntry
+from golden_noise.pairs.index import ShardIndex
 from golden_noise.pairs.modes import prepare
 from golden_noise.pairs.pair import Failure, NoisePair, Result, prompt_hash, prompts_digest
 from golden_noise.pairs.reader import read_shard

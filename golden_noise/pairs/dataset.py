@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, get_worker_info
 
 from golden_noise.errors import UserError
-from golden_noise.pairs.index import ShardEntry
-from golden_noise.pairs.order import Order
+from golden_noise.pairs.entry import ShardEntry
+from golden_noise.pairs.order import Hashes, Order
 from golden_noise.pairs.reader import OpenShard
 from golden_noise.pairs.source import ShardSource
 
@@ -24,8 +24,8 @@ class Batches(Dataset[Batch | UserError]):
     """
 
     @property
-    def hashes(self) -> Sequence[Sequence[str]]:
-        """`prompt_hash` of every row of every shard: known without opening one."""
+    def hashes(self) -> Sequence[Hashes]:
+        """`prompt_hash` of every row of every shard, as numbers (rows,): known without opening one."""
         raise NotImplementedError
 
     def read(self, epoch: int, order: Order) -> Batch:
@@ -76,8 +76,8 @@ class NoisePairDataset(Batches):
         self._epoch = 0
 
     @property
-    def hashes(self) -> Sequence[Sequence[str]]:
-        return [shard.prompts for shard in self.shards]
+    def hashes(self) -> Sequence[Hashes]:
+        return [shard.hashes for shard in self.shards]
 
     def read(self, epoch: int, order: Order) -> Batch:
         """A batch.

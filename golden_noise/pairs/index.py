@@ -1,79 +1,29 @@
 """`index.json`: the finished shards of a folder, what is in them, and the configuration that made them."""
 
 import contextlib
-import json
-from collections.abc import Iterator, Mapping
+import io
+import os
+import time
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, BinaryIO
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from golden_noise import identity
 from golden_noise.errors import UserError, one_line
-from golden_noise.files import write_atomically
+from golden_noise.files import atomic_file
 from golden_noise.invocation import command
-from golden_noise.pairs.pair import REDO, Failure
+from golden_noise.pairs import layout
+from golden_noise.pairs.entry import ShardEntry, dump_entry, parse_entry
+from golden_noise.pairs.pair import REDO
 from golden_noise.sharing.claims import locked
 
 INDEX_NAME = "index.json"
-_VERSION = 1
-Count = Annotated[int, Field(strict=True, ge=0)]
-
-
-@dataclass(frozen=True)
-class ShardEntry:
-    """A finished shard.
-
-    Attributes:
-        name: file name in the folder of the index.
-        samples: accepted pairs.
-        rejected: rejected pairs.
-        bytes: size of the file.
-        sha256: checksum of the file.
-        prompts: `prompt_hash` of every accepted pair, in the order of the shard.
-        prompts_sha256: `prompts_digest` of all prompts of the unit, "asked" on disk; empty if it was not recorded.
-        failures: the prompts that gave no pair.
-    """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    name: Annotated[str, Field(pattern=r"^pairs-[0-9]{6}\.tar$")]  # a path could lead out of the folder
-    samples: Count
-    rejected: Count
-    bytes: Count
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    prompts: list[Annotated[str, Field(pattern="^[0-9a-f]{8}$")]]
-    prompts_sha256: Annotated[str, Field(alias="asked", pattern="^([0-9a-f]{64})?$")] = ""
-    failures: list[Failure] = field(default_factory=list)
-
-    @property
-    def unit(self) -> int:
-        return int(self.name[6:12])
-
-    @property
-    def tried(self) -> int:
-        """Prompts of the unit, whatever came of them."""
-        return self.samples + self.rejected + len(self.failures)
-
-    def is_intact(self, folder: Path) -> bool:
-        """Whether the file is there with its recorded size: cheap enough for every shard at every start."""
-        path = folder / self.name
-        return path.is_file() and path.stat().st_size == self.bytes
-
-    def verify(self, folder: Path) -> None:
-        """Check the file without reading it.
-
-        Raises:
-            UserError: if the file is missing or has another size than recorded.
-        """
-        if not self.is_intact(folder):
-            path = folder / self.name
-            problem = f"has {path.stat().st_size} of {self.bytes} bytes" if path.is_file() else "is missing"
-            raise UserError(f"shard {path} {problem}: delete it from {folder} and {REDO}")
-
-
-_ENTRIES = TypeAdapter(list[ShardEntry])
+_VERSION = 2  # 1: prompts are a list, not one text
+_LOOKS, _PAUSE = 3, 0.05  # at a file that may be in the middle of a change; seconds between two
 
 
 @dataclass
@@ -86,36 +36,26 @@ class ShardIndex:
     folder: Path
     config: dict[str, Any]
     shards: list[ShardEntry] = field(default_factory=list)
+    # What is known of the file: its first line, the last one of a shard, where that ends, and whether it is in order.
+    _opening: bytes = field(default=b"", repr=False, compare=False)
+    _last: bytes = field(default=b"", repr=False, compare=False)
+    _end: int = field(default=0, repr=False, compare=False)
+    _tidy: bool = field(default=True, repr=False, compare=False)
 
     @classmethod
     def load(cls, folder: Path) -> "ShardIndex":
         """Read the index of a folder."""
-        path = folder / INDEX_NAME
-        try:
-            return cls.parse(path.read_bytes(), folder, path)
-        except FileNotFoundError:
-            raise UserError(f"no noise pairs in {folder}: run {command('collect')} first") from None
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}") from error
+        index = cls(folder, {})
+        index.refresh()
+        return index
 
     @classmethod
     def parse(cls, content: bytes, folder: Path, source: object) -> "ShardIndex":
         """The index in the bytes of a file that came from `source`."""
-        try:
-            parsed = json.loads(content)
-            if not isinstance(parsed, dict):
-                raise ValueError("it holds no JSON object")
-            if parsed["version"] != _VERSION or not isinstance(parsed["config"], dict):
-                raise ValueError(f"version {parsed['version']} is not {_VERSION}")
-            shards = _ENTRIES.validate_python(parsed["shards"])
-            for shard in shards:
-                if len(shard.prompts) != shard.samples:
-                    raise ValueError(f"{len(shard.prompts)} prompts for the {shard.samples} samples of {shard.name}")
-            return cls(folder, parsed["config"], shards)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            first = error.errors()[0] if isinstance(error, ValidationError) else None
-            reason = f"shards.{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else error
-            raise UserError(f"{source} is damaged ({one_line(reason)}): delete it and {REDO}") from error
+        index = cls(folder, {})
+        with _damaged(source):
+            index._replace(io.BytesIO(content))
+        return index
 
     @classmethod
     def open(cls, folder: Path, config: Mapping[str, Any], other_prompts: bool = False) -> "ShardIndex":
@@ -131,15 +71,15 @@ class ShardIndex:
         wanted = identity.plain(config)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            with locked(folder):
-                if not (folder / INDEX_NAME).exists():
-                    cls(folder, wanted).save()
-                index = cls.load(folder)
-                renewed = index.config | ({"prompts": wanted.get("prompts")} if other_prompts else {})
-                if not index.shards:  # nothing was made with the recorded settings
-                    renewed = wanted
-                if index.config != renewed and not identity.changes(renewed, wanted):
-                    index = cls(folder, renewed, index.shards)
+            if not (folder / INDEX_NAME).exists():
+                with locked(folder):
+                    if not (folder / INDEX_NAME).exists():
+                        cls(folder, wanted).save()
+            index = cls.load(folder)
+            if index._renewed(wanted, other_prompts) != index.config:
+                with locked(folder):
+                    index.refresh()
+                    index.config = index._renewed(wanted, other_prompts)
                     index.save()
         changes = identity.changes(index.config, wanted)
         more = changes and all(key.startswith("prompts.") for key, _, _ in changes)
@@ -149,26 +89,156 @@ class ShardIndex:
         identity.check(folder, index.config, wanted, advice)
         return index
 
+    def _renewed(self, wanted: dict[str, Any], other_prompts: bool) -> dict[str, Any]:
+        """The configuration that the index takes, if it may take a new one."""
+        if not self.shards:  # nothing was made with the recorded settings
+            return wanted
+        renewed = self.config | ({"prompts": wanted.get("prompts")} if other_prompts else {})
+        return self.config if identity.changes(renewed, wanted) else renewed
+
+    def find(self, name: str) -> ShardEntry | None:
+        """The entry of a shard."""
+        place = bisect_left(self.shards, name, key=lambda shard: shard.name)
+        found = self.shards[place : place + 1]
+        return found[0] if found and found[0].name == name else None
+
+    def refresh(self) -> None:
+        """Learn what processes have recorded since the last look; reads no more than that."""
+        path = self.folder / INDEX_NAME
+        for looks_left in reversed(range(_LOOKS)):
+            try:
+                with _damaged(path), path.open("rb") as file:
+                    if self._end and file.read(len(self._opening)) == self._opening:
+                        file.seek(self._end - len(self._last))
+                        if file.read(len(self._last)) == self._last:
+                            return self._extend(file)
+                    file.seek(0)
+                    return self._replace(file)
+            except FileNotFoundError:
+                raise UserError(f"no noise pairs in {self.folder}: run {command('collect')} first") from None
+            except OSError as error:
+                raise UserError(f"cannot read {path}: {error.strerror}") from error
+            except UserError:
+                if not looks_left:
+                    raise
+                time.sleep(_PAUSE)
+
     def add(self, entry: ShardEntry) -> None:
         """Record a finished shard, on disk and here, together with what other processes recorded meanwhile."""
+        mine = self.config
+        self.refresh()  # most of the lines, while nobody waits for the lock
         with writing(self.folder), locked(self.folder):
-            current = ShardIndex.load(self.folder)
-            if identity.changes(current.config, self.config):
+            self.refresh()
+            if identity.changes(self.config, mine):
+                self.config, self._end = mine, 0
                 raise UserError(f"another process collects other pairs into {self.folder}: choose another folder")
-            others = [shard for shard in current.shards if shard.name != entry.name]
-            self.shards = sorted([*others, entry], key=lambda shard: shard.name)
-            self.save()
+            if not self._end:  # a document of earlier versions
+                self.save()
+            line = layout.line(dump_entry(entry), first=not self.shards)
+            with (self.folder / INDEX_NAME).open("r+b") as file:
+                file.truncate(self._end)  # the last line, or what a killed process left
+                file.seek(self._end)
+                file.write(line + layout.END)
+                file.flush()
+                os.fsync(file.fileno())
+            self._extend([line, layout.END])
+
+    def tidy(self) -> None:
+        """Write the lines in order where processes added them in another, so that equal sets are equal files."""
+        self.refresh()
+        if self._tidy:
+            return
+        with writing(self.folder), locked(self.folder):
+            self.refresh()
+            if not self._tidy:  # another process may have been first
+                self.save()
 
     def forget_failures(self) -> None:
         """Remove the shards with failures, so that their units are redone."""
         with writing(self.folder), locked(self.folder):
-            self.shards = [shard for shard in ShardIndex.load(self.folder).shards if not shard.failures]
+            self.refresh()
+            self.shards = [shard for shard in self.shards if not shard.failures]
             self.save()
 
     def save(self) -> None:
-        shards = _ENTRIES.dump_python(self.shards, by_alias=True)
-        content = {"version": _VERSION, "config": self.config, "shards": shards}
-        write_atomically(self.folder / INDEX_NAME, json.dumps(content, sort_keys=True))
+        """Write the whole file anew."""
+        header = {"version": _VERSION, "config": self.config}
+        lines = [*layout.render(header, map(dump_entry, self.shards))]
+        with atomic_file(self.folder / INDEX_NAME) as file:
+            file.writelines(lines)
+        self._opening, self._last = lines[0], lines[-2]
+        self._end, self._tidy = sum(map(len, lines[:-1])), True
+
+    def verify(self) -> None:
+        """Check that all files are there with their sizes.
+
+        Lists the folder once: on a shared file system that is much cheaper than asking for each file.
+
+        Raises:
+            UserError: one is missing or has another size than recorded.
+        """
+        present = self.intact()
+        for shard in self.shards:
+            if shard.name not in present:
+                shard.verify(self.folder)
+
+    def intact(self) -> set[str]:
+        """Names of the shards whose files are there with their recorded sizes."""
+        recorded = {shard.name: shard.bytes for shard in self.shards}
+        try:
+            with os.scandir(self.folder) as files:
+                return {file.name for file in files if file.name in recorded and _size(file) == recorded[file.name]}
+        except OSError as error:
+            raise UserError(f"cannot list {self.folder}: {error.strerror}") from error
+
+    def _replace(self, file: BinaryIO) -> None:
+        """Take a whole file for what is known."""
+        document = layout.parse(file)
+        if document.header["version"] not in (1, _VERSION) or not isinstance(document.header["config"], dict):
+            raise ValueError(f"version {document.header['version']} is not {_VERSION}")
+        self.config, self.shards, self._tidy = document.header["config"], [], True
+        self._opening = self._last = document.opening
+        self._end = len(document.opening)
+        self._extend(document.lines)
+
+    def _extend(self, lines: Iterable[bytes]) -> None:
+        """Take the lines that follow what is known."""
+        closed = False
+        for line in lines:
+            if closed:
+                raise ValueError("something follows its end")
+            closed = line == layout.END
+            if not closed and line.endswith(b"\n"):
+                self._insert(parse_entry(line.removeprefix(b",")))
+                if self._opening:
+                    self._last, self._end = line, self._end + len(line)
+        self._tidy = self._tidy and closed
+
+    def _insert(self, entry: ShardEntry) -> None:
+        if not self.shards or self.shards[-1].name < entry.name:
+            self.shards.append(entry)
+            return
+        self._tidy = False
+        place = bisect_left(self.shards, entry.name, key=lambda shard: shard.name)
+        self.shards[place : place + (self.shards[place].name == entry.name)] = [entry]
+
+
+def _size(file: "os.DirEntry[str]") -> int | None:
+    try:
+        return file.stat().st_size if file.is_file() else None
+    except FileNotFoundError:  # deleted meanwhile
+        return None
+
+
+@contextlib.contextmanager
+def _damaged(source: object) -> Iterator[None]:
+    """Turns what a damaged file makes the parsers raise into one line."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else error
+        raise UserError(f"{source} is damaged ({one_line(reason)}): delete it and {REDO}") from error
 
 
 @contextlib.contextmanager

@@ -71,8 +71,8 @@ class NoisePairLoader:
 
     def _batches(self) -> Iterator[Batch]:
         self._resumed = False
-        steps = self._steps(self.epoch, self.pairs)
-        self._items[:] = [(self.epoch, step[self.rank]) for step in steps]
+        steps = [(step[self.rank].copy(), sum(map(len, step))) for step in self._steps(self.epoch, self.pairs)]
+        self._items[:] = [(self.epoch, batch) for batch, _ in steps]
         if self._loader is None:
             self._loader = DataLoader(
                 self.dataset,
@@ -81,10 +81,10 @@ class NoisePairLoader:
                 generator=torch.Generator(),  # else every epoch draws a number from the global one
                 **self._options,
             )
-        for step, batch in zip(steps, self._loader, strict=True):
+        for (_, pairs), batch in zip(steps, self._loader, strict=True):
             if isinstance(batch, UserError):
                 raise UserError(str(batch))
-            self.pairs += sum(map(len, step))
+            self.pairs += pairs
             yield batch
 
     def close(self) -> None:
@@ -93,9 +93,9 @@ class NoisePairLoader:
 
     def plan(self, epoch: int) -> Sequence[Order]:
         """The pairs of every batch of this rank in an epoch."""
-        return [step[self.rank] for step in self._steps(epoch)]
+        return [step[self.rank].copy() for step in self._steps(epoch)]
 
-    def _steps(self, epoch: int, start: int = 0) -> Sequence[Sequence[Order]]:
+    def _steps(self, epoch: int, start: int = 0) -> Iterator[Sequence[Order]]:
         """The batches of all ranks, from the `start`th pair of an epoch on."""
         order = epoch_order(self._stored, self.shuffle_shards, self.seed, epoch)
         return deal(order[start:], self.split, self.batch_size, self.world_size)

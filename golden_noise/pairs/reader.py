@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from golden_noise.pairs.index import ShardEntry
+from golden_noise.pairs.entry import ShardEntry
 from golden_noise.pairs.pair import check_finite, decode_array, malformed, npy_header, parse_meta, prompt_hash
 from golden_noise.pairs.source import ShardSource, damaged
 
@@ -38,7 +38,7 @@ def read_shard(folder: Path, entry: ShardEntry, rejected: bool = False) -> Itera
             for key, members in samples.items():
                 sample: RawSample = {"__key__": key, "__url__": str(path)}
                 if "noise.npy" in members:
-                    sample["__prompt__"] = entry.prompts[number]
+                    sample["__prompt__"] = entry.prompt(number)
                     number += 1
                 elif not rejected:
                     continue
@@ -118,7 +118,7 @@ class OpenShard:
         try:
             meta = parse_meta(self._bytes(row, "json"))
             key = f"{meta['index']:09d}"
-            if prompt_hash(meta["prompt"]) != self.entry.prompts[row]:
+            if prompt_hash(meta["prompt"]) != self.entry.prompt(row):
                 raise ValueError("its prompt is not the one in index.json")
             for name, array in out.items():
                 self._read_array(row, name, array)

@@ -20,7 +20,8 @@ from filelock import FileLock
 from golden_noise.errors import UserError, first_line, one_line
 from golden_noise.files import atomic_file
 from golden_noise.identity import file_digest
-from golden_noise.pairs.index import INDEX_NAME, ShardEntry, ShardIndex
+from golden_noise.pairs.entry import ShardEntry
+from golden_noise.pairs.index import INDEX_NAME, ShardIndex
 from golden_noise.pairs.pair import REDO
 
 _SHARD = re.compile(r"pairs-[0-9]{6}\.tar")
@@ -74,8 +75,7 @@ class ShardSource:
                 raise UserError(f"{self.url(INDEX_NAME)} does not list {unknown[0]}: name other shards with data_dir")
             index.shards = [known[name] for name in self.names]
         if not self.is_url:
-            for shard in index.shards:
-                shard.verify(self.folder)
+            index.verify()
         return index
 
     def open(self, shard: ShardEntry) -> BinaryIO:

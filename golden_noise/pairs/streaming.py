@@ -1,7 +1,6 @@
 """Batches of rows that have prompts, whatever the rows are, as a LightningDataModule."""
 
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +9,7 @@ from lightning import LightningDataModule
 from golden_noise.errors import UserError
 from golden_noise.pairs.dataset import Batches
 from golden_noise.pairs.loader import NoisePairLoader
-from golden_noise.pairs.order import Split, split_of, steps_per_rank
+from golden_noise.pairs.order import Split, split_counts, steps_per_rank
 
 
 class StreamingDataModule(LightningDataModule, ABC):
@@ -107,8 +106,7 @@ class StreamingDataModule(LightningDataModule, ABC):
             more: how to get more.
             splits: that are needed.
         """
-        hashes = self.dataset("train").hashes
-        counts = Counter(split_of(prompt, self.val_fraction) for shard in hashes for prompt in shard)
+        counts = split_counts(self.dataset("train").hashes, self.val_fraction)
         sizes = f"{holder} holds {counts['train']} training and {counts['val']} validation {rows}"
         ranks = self.trainer.world_size if self.trainer else 1
         if not steps_per_rank(counts["train"], "train", self.batch_size, ranks):

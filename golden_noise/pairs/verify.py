@@ -7,7 +7,8 @@ from typing import Any
 from tqdm import tqdm
 
 from golden_noise.errors import UserError
-from golden_noise.pairs.index import INDEX_NAME, ShardEntry, ShardIndex
+from golden_noise.pairs.entry import ShardEntry
+from golden_noise.pairs.index import INDEX_NAME, ShardIndex
 from golden_noise.pairs.pair import REDO, NoisePair, malformed, prompt_hash
 from golden_noise.pairs.reader import RawSample, format_shape, read_shard
 

@@ -10,7 +10,8 @@ from webdataset import TarWriter
 from golden_noise.errors import UserError
 from golden_noise.files import atomic_file
 from golden_noise.identity import file_digest
-from golden_noise.pairs.index import ShardEntry, ShardIndex, writing
+from golden_noise.pairs.entry import ShardEntry, pack
+from golden_noise.pairs.index import ShardIndex, writing
 from golden_noise.pairs.pair import Failure, Result, prompt_hash
 from golden_noise.sharing.claims import Claims
 
@@ -41,12 +42,8 @@ class ShardWriter:
 
     def is_finished(self, unit: int, prompts_sha256: str = "") -> bool:
         """Whether the unit's shard was recorded, of the prompts with this digest, and is still there with its size."""
-        return any(
-            shard.unit == unit
-            and (not shard.prompts_sha256 or prompts_sha256 in ("", shard.prompts_sha256))
-            and shard.is_intact(self.folder)
-            for shard in self.index.shards
-        )
+        shard = self.index.find(shard_name(unit))
+        return shard is not None and _is_of(shard, prompts_sha256) and shard.is_intact(self.folder)
 
     @contextlib.contextmanager
     def taking(self, digests: Sequence[str], waiting: Callable[[], object] = lambda: None) -> Iterator[Iterator[int]]:
@@ -64,13 +61,24 @@ class ShardWriter:
         with contextlib.ExitStack() as stack:
             with writing(self.folder):
                 stack.enter_context(self.claims)
-            left = (unit for unit, digest in enumerate(digests) if not self.is_finished(unit, digest))
-            yield self.claims.share(left, lambda unit: self._was_finished(unit, digests[unit]), waiting)
+            yield self.claims.share(
+                self._unfinished(digests),
+                lambda unit: self.is_finished(unit, digests[unit]),
+                self.index.refresh,
+                waiting,
+            )
             self.claims.sweep()
+            self.index.tidy()
 
-    def _was_finished(self, unit: int, prompts_sha256: str) -> bool:
-        self.index = ShardIndex.load(self.folder)
-        return self.is_finished(unit, prompts_sha256)
+    def _unfinished(self, digests: Sequence[str]) -> list[int]:
+        """What `is_finished` denies, by one listing of the folder."""
+        intact = self.index.intact()
+        finished = {
+            shard.unit
+            for shard in self.index.shards
+            if shard.name in intact and shard.unit < len(digests) and _is_of(shard, digests[shard.unit])
+        }
+        return [unit for unit in range(len(digests)) if unit not in finished]
 
     def write(self, unit: int, results: Iterable[Result], prompts_sha256: str = "") -> ShardEntry:
         """Write one shard and record it, with the `prompts_digest` of its prompts; the same pairs give the same bytes.
@@ -82,6 +90,11 @@ class ShardWriter:
         self.index.add(entry)
         self.claims.finish(unit)
         return entry
+
+
+def _is_of(shard: ShardEntry, prompts_sha256: str) -> bool:
+    """Whether a shard is of the prompts with a digest, as far as both are known."""
+    return not shard.prompts_sha256 or prompts_sha256 in ("", shard.prompts_sha256)
 
 
 def write_shard(folder: Path, unit: int, results: Iterable[Result], prompts_sha256: str = "") -> ShardEntry:
@@ -106,7 +119,7 @@ def write_shard(folder: Path, unit: int, results: Iterable[Result], prompts_sha2
         raise error.args[0] from None
     except OSError as error:
         raise UserError(f"making {path} failed: {error}") from error
-    return ShardEntry(path.name, len(prompts), rejected, size, sha256, prompts, prompts_sha256, failures)
+    return ShardEntry(path.name, len(prompts), rejected, size, sha256, pack(prompts), prompts_sha256, failures)
 
 
 class _NotWriting(Exception):

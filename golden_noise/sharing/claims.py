@@ -8,7 +8,9 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Self
@@ -18,7 +20,9 @@ from filelock import FileLock
 
 from golden_noise.errors import UserError
 
-POLL = 0.5  # seconds between two looks at what other processes have finished
+POLL = 0.5  # seconds between two looks at what other processes have finished, at first
+_LONGEST = 10.0  # after a long wait: a thousand processes would keep a server busy with their looks
+_TRIES = 8  # claims of others in a row after which to wait, likewise
 _PRESENCE = ".working-on-{}"  # shared by workers; exclusive for whoever deletes what they made
 _WRITING = ".writing"
 _LOCKED: WeakSet[IO[str]] = WeakSet()  # by this process
@@ -66,33 +70,43 @@ class Claims:
     def share(
         self,
         units: Iterable[int],
-        is_finished: Callable[[int], bool],
+        is_finished: Callable[[int], bool] = lambda _: False,
+        refresh: Callable[[], object] = lambda: None,
         waiting: Callable[[], object] = lambda: None,
     ) -> Iterator[int]:
         """Gives unfinished units, each claimed for this process, until all are finished or were given here.
 
-        Units of other processes are waited for, and given if their process dies. The caller calls `finish` for each
-        unit that is done.
+        One process gets them in order. One that meets a unit of another goes on at a random place, so that a thousand
+        do not try the same ones. Units of other processes are waited for, and given if their process dies. The caller
+        calls `finish` for each unit that is done.
 
         Args:
             units: those that were not finished at the last look.
-            is_finished: looks again at a unit that was just claimed, which another process may have finished.
+            is_finished: whether a unit is, as far as `refresh` has seen.
+            refresh: looks at what other processes have finished.
             waiting: called when only units of other processes are left.
         """
-        left = list(units)
-        while left:
-            others = []
-            for unit in left:
-                if not self.take(unit):
-                    others.append(unit)
-                elif is_finished(unit):
-                    self.finish(unit)
-                else:
-                    yield unit
-            if len(others) == len(left):
-                waiting()
-                time.sleep(POLL)
-            left = others
+        left, others, since = deque(units), deque[int](), time.monotonic()
+        while left or others:
+            if not left or len(others) == _TRIES:
+                if not left:
+                    waiting()
+                time.sleep(min(max(POLL, (time.monotonic() - since) / 10), _LONGEST))
+                refresh()
+                left, others = others + left, deque()
+            unit = left.popleft()
+            if is_finished(unit):
+                continue
+            if not self.take(unit):
+                others.append(unit)
+                left.rotate(-secrets.randbelow(len(left) + 1))
+                continue
+            refresh()
+            if is_finished(unit):
+                self.finish(unit)
+                continue
+            yield unit
+            left, others, since = left + others, deque(), time.monotonic()
 
     def take(self, unit: int) -> bool:
         """Claim a unit; False if another process has it."""

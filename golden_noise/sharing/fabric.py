@@ -62,7 +62,7 @@ def shared_batches(folder: Path, total: int, size: int, name: str = "batch") -> 
         print("other processes work on the rest: waiting for them", file=sys.stderr)
 
     with Claims(folder, name) as claims:
-        for unit in claims.share(range(-(-total // size)), lambda _: False, waiting):
+        for unit in claims.share(range(-(-total // size)), waiting=waiting):
             yield range(unit * size, min(total, (unit + 1) * size))
             claims.finish(unit)
         claims.sweep()

@@ -8,7 +8,7 @@ import torch
 from golden_noise.noise import draw_noise
 from golden_noise.pairs import prompt_hash
 from golden_noise.pairs.dataset import Batch, Batches
-from golden_noise.pairs.order import Order, Split
+from golden_noise.pairs.order import Hashes, Order, Split
 from golden_noise.pairs.streaming import StreamingDataModule
 from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.lazy import LazyPipeline
@@ -28,8 +28,8 @@ class PromptDataset(Batches):
         self.prompts, self.shape, self.seed, self.fresh = prompts, tuple(shape), seed, fresh
 
     @property
-    def hashes(self) -> Sequence[Sequence[str]]:
-        return [[prompt_hash(prompt.text) for prompt in self.prompts]]
+    def hashes(self) -> Sequence[Hashes]:
+        return [np.array([int(prompt_hash(prompt.text), 16) for prompt in self.prompts], np.uint32)]
 
     def read(self, epoch: int, order: Order) -> Batch:
         rows = order[:, 1].tolist()

@@ -285,13 +285,15 @@ def _evaluate(plain):
     evaluate(OmegaConf.create(plain))
 
 
-@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("count", [*(pytest.param(count, marks=pytest.mark.slow) for count in (1, 3)), 2])
 def test_killed_at_random_moments_the_results_come_out_the_same(compose_job, npnets, tmp_path, killed_at_random, count):
     methods = ["evaluation.methods=[standard,search,npnet,shuffled]", f"npnet={npnets[0]}", "evaluation.batch_size=4"]
     plain = OmegaConf.to_container(compose_job("evaluate", *SMALL, *methods), resolve=True)
 
     def content():
-        return {name: (tmp_path / "run" / name).read_bytes() for name in ("results.json", "results.csv")}
+        images = sorted((tmp_path / "run/images").rglob("*.png"))
+        names = [tmp_path / "run" / name for name in ("results.json", "results.csv", "report.html")]
+        return {str(path): path.read_bytes() for path in (*names, *images)}
 
     killed_at_random(_evaluate, plain, tmp_path / "run", content, moments=(0.05, 0.6), kills=3, count=count)
 

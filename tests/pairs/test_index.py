@@ -7,7 +7,7 @@ from golden_noise.pairs import ShardEntry, ShardIndex, ShardWriter
 
 from .factory import CONFIG
 
-ENTRY = ShardEntry("pairs-000001.tar", 2, 1, 10, "0" * 64, ["00000000", "ffffffff"])
+ENTRY = ShardEntry("pairs-000001.tar", 2, 1, 10, "0" * 64, bytes.fromhex("00000000ffffffff"))
 
 
 def test_an_index_survives_the_round_trip(tmp_path):
@@ -18,7 +18,7 @@ def test_an_index_survives_the_round_trip(tmp_path):
 
 def test_processes_that_share_a_folder_keep_each_others_shards(tmp_path):
     first, second = ShardIndex.open(tmp_path, CONFIG), ShardIndex.open(tmp_path, CONFIG)
-    other = ShardEntry("pairs-000000.tar", 0, 0, 10, "0" * 64, [])
+    other = ShardEntry("pairs-000000.tar", 0, 0, 10, "0" * 64, b"")
     first.add(ENTRY)
     second.add(other)
     assert ShardIndex.load(tmp_path).shards == [other, ENTRY]
@@ -68,7 +68,12 @@ def test_the_same_config_with_tuples_is_the_same(tmp_path):
         {"bytes": -1},
         {"rejected": True},
         {"sha256": "0"},
+        {"prompts": "00000000zzzzzzzz"},
+        {"prompts": "00000000FFFFFFFF"},
+        {"prompts": "00000000"},
         {"prompts": ["00000000", "zzzzzzzz"]},
+        {"prompts": ["0000000", "0ffffffff"]},
+        {"prompts": [0, 1]},
         {"extra": 1},
     ],
     ids=lambda change: next(iter(change)),
@@ -83,7 +88,7 @@ def test_a_tampered_entry_is_refused(tmp_path, change):
         ShardIndex.load(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 2, "config": {}, "shards": []}', "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 3, "config": {}, "shards": []}', "[" * 100_000])
 def test_a_damaged_index_is_one_line(tmp_path, text):
     (tmp_path / "index.json").write_text(text)
     with pytest.raises(UserError, match=r"index\.json is damaged") as error:

@@ -34,7 +34,7 @@ def test_ranks_share_an_epoch_exactly(sizes, batch_size, world_size, shuffle_sha
     order = epoch_order(stored(sizes), shuffle_shards, seed=1, epoch=epoch)
     assert sorted(names(order)) == pairs and order.dtype == np.int32
     for split in ("train", "val"):
-        steps = deal(order, split, batch_size, world_size)
+        steps = [*deal(order, split, batch_size, world_size)]
         assert all(len(batches) == world_size for batches in steps), "a rank that waits for the others hangs"
         seen = [pair for batches in steps for batch in batches for pair in names(batch)]
         assert len(seen) == len(set(seen))
@@ -107,7 +107,8 @@ def test_a_prompt_has_one_side_and_keeps_it_as_validation_grows(text, fraction):
 def test_no_prompt_is_on_both_sides():
     """Each prompt has several pairs, spread over the shards."""
     prompts = [[prompt_hash(f"prompt {i}") for i in range(20)] for _ in range(3)]
+    hashes = [np.array([int(prompt, 16) for prompt in shard], np.uint32) for shard in prompts]
     sides = [
-        {place for _, place in names(np.concatenate(stored_order(prompts, split, 0.3)))} for split in ("train", "val")
+        {place for _, place in names(np.concatenate(stored_order(hashes, split, 0.3)))} for split in ("train", "val")
     ]
     assert all(sides) and sides[0].isdisjoint(sides[1]) and sides[0] | sides[1] == set(range(20))
