@@ -28,7 +28,7 @@ def run(day: Day) -> None:
 def timed(day: Day, what: str, call: Callable[[Tensor], object], noise: Tensor) -> Row:
     """Time of a decomposition; a warm-up with two noises, since some take seconds for a batch."""
     call(noise[:2])
-    seconds = day.seconds(lambda: call(noise), repeats=2, warm=0)
+    seconds = day.seconds(lambda: call(noise), repeats=1 if len(noise) > 1 else 5, warm=0)
     few = noise[:4].cpu()
     parts = tuple(part[:4].cpu() for part in call(noise[:4]))  # type: ignore[attr-defined]
     return Row(what, 1000 * seconds, "ms", note=f"error of U {error(few, parts):.0e}")

@@ -19,11 +19,11 @@ class Section:
 
 
 SECTIONS = {
-    "a": Section("suite", "the tests that differ on CUDA", 90),
-    "b": Section("decompositions", "ways to decompose 64 noises", 35),
-    "c": Section("forward", "NPNet beside a generation with SDXL", 100),
-    "d": Section("training", "a training step beside the published one, and the reader", 115),
-    "e": Section("collection", "collecting by batch size", 45),
+    "a": Section("suite", "the tests that differ on CUDA", 110),
+    "b": Section("decompositions", "ways to decompose 64 noises", 30),
+    "c": Section("forward", "NPNet beside a generation with SDXL", 95),
+    "d": Section("training", "a training step beside the published one, and the reader", 110),
+    "e": Section("collection", "collecting by batch size", 40),
     "f": Section("gradients", "steps through the denoiser, with and without checkpointing", 55),
     "g": Section("evaluation", "drawing and scoring images", 40),
 }

@@ -78,7 +78,7 @@ def run(day: Day) -> None:
     latent, embeds = shapes(day.tiny)
     if not (folder / "index.json").exists():
         write_shards(folder, count, embeds=embeds, latents=latent)
-    with reading(folder, day, batch, workers=2) as data:
+    with reading(folder, day, batch, workers=0) as data:  # which need shared memory
         pairs = next(iter(data.train_dataloader()))
     published = published_step(day, pairs)
     decomposed = decomposition(day, pairs["noise"])
