@@ -30,9 +30,9 @@ class Reporter:
 
     def tell(self) -> None:
         for outcome in OUTCOMES:
-            goal, met = ("0", self.counts["failed"] == 0) if outcome == "failed" else ("", None)
-            met = None if self.day.tiny else met
-            self.day.add(Row(f"tests {outcome}", self.counts[outcome], goal=goal, met=met))
+            self.day.add(Row(f"tests {outcome}", self.counts[outcome]))
+        met = self.counts["failed"] == 0 and self.counts["passed"] > 0
+        self.day.goal("tests failed", self.counts["failed"], "", "0", met)
 
 
 def run(day: Day) -> None:
