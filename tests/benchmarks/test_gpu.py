@@ -27,6 +27,7 @@ def test_a_section_measures_everything_with_tiny_models(name, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_whole_script_and_its_table(tmp_path):
     command = [sys.executable, "benchmarks/gpu.py", "--tiny", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=gpu.ROOT, capture_output=True, text=True)
