@@ -10,13 +10,13 @@ import argparse
 from typing import Any
 
 import torch
-from sdxl import build_sdxl
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.models import build_npnet, build_sdxl
+from benchmarks.published import EMBEDS, LATENT
 from golden_noise.npnet import NPNet
 
-LATENT, EMBEDS = (4, 128, 128), (77, 2048)
 META = torch.device("meta")
 GB = 1e9
 
@@ -35,11 +35,6 @@ def denoiser_tflop(unet: nn.Module) -> float:
         step = torch.ones((), **half)
         unet(torch.empty(1, *LATENT, **half), step, encoder_hidden_states=embeds, added_cond_kwargs=added)
     return counter.get_total_flops() / 1e12
-
-
-def build_npnet() -> NPNet:
-    """The paper's network for SDXL: model=svd_unet+unet recipe=published."""
-    return NPNet(LATENT, EMBEDS, backbone="swin_tiny_patch4_window7_224", backbone_size=224)
 
 
 def kept_for_backward(npnet: NPNet, noises: int = 2) -> float:

@@ -32,19 +32,24 @@ BATCH, SHARD = 64, 512
 BATCHES = 300  # that memory is watched for
 
 
-def make_pairs(start: int, count: int, embeds: bool = False) -> Iterator[NoisePair]:
+def make_pairs(
+    start: int, count: int, embeds: tuple[int, ...] | None = None, latents: tuple[int, ...] = LATENTS
+) -> Iterator[NoisePair]:
+    """Pairs with random numbers of these shapes; without embeddings if they have none."""
     rng = np.random.default_rng(start)
     for index in range(start, start + count):
-        noise = torch.from_numpy(rng.standard_normal(LATENTS, dtype=np.float32))
+        noise = torch.from_numpy(rng.standard_normal(latents, dtype=np.float32))
         golden = noise + 0.1 * noise.roll(1, -1)
-        text = torch.from_numpy(rng.standard_normal(EMBEDS, dtype=np.float32)) if embeds else None
+        text = torch.from_numpy(rng.standard_normal(embeds, dtype=np.float32)) if embeds else None
         yield NoisePair(Prompt(index, f"a photo of object {index}", index), noise, golden, text, {}, True, {})
 
 
-def write_shards(folder: Path, count: int, embeds: bool = False) -> None:
+def write_shards(
+    folder: Path, count: int, embeds: tuple[int, ...] | None = None, latents: tuple[int, ...] = LATENTS
+) -> None:
     writer = ShardWriter(folder, {"pipeline": {"name": "benchmark"}})
     for unit, start in enumerate(range(0, count, SHARD)):
-        writer.write(unit, make_pairs(start, min(SHARD, count - start), embeds))
+        writer.write(unit, make_pairs(start, min(SHARD, count - start), embeds, latents))
 
 
 def write_npz(folder: Path, count: int) -> None:
@@ -252,7 +257,7 @@ def workers_cost(folder: Path, count: int, most: int, repeats: int) -> None:
     me = psutil.Process()
     for name in ("encode", "stored"):
         shards = folder / name
-        write_shards(shards, count, embeds=name == "stored")
+        write_shards(shards, count, embeds=EMBEDS if name == "stored" else None)
         for workers in range(1, most + 1):
             data = data_module(shards, workers, embeddings=name)
             loader = data.train_dataloader()
@@ -280,7 +285,7 @@ def embeddings(folder: Path, count: int, workers: int) -> None:
 
     for name in ("stored", "encode"):
         shards = folder / f"embeds-{name}"
-        write_shards(shards, count, embeds=name == "stored")
+        write_shards(shards, count, embeds=EMBEDS if name == "stored" else None)
         encode = text_encoders() if name == "encode" else None
         data = data_module(shards, workers, embeddings=name, encode=encode, embeds_cache=0)
         loader = data.train_dataloader()

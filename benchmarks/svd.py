@@ -6,6 +6,7 @@ Prints the tables of benchmarks/README.md; compare the ratios, which are measure
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,19 +39,23 @@ DECOMPOSITIONS: dict[str, Callable[[Tensor], Any]] = {
     "both, for raw signs (`decompose_raw`)": decompose_raw,
     "svd, float64": lambda x: torch.linalg.svd(to_matrix(x.double()), full_matrices=False),
 }
-if DEVICE.type == "cuda":  # LAPACK has no choice of drivers in torch
-    DECOMPOSITIONS |= {
-        f"svd, float32, driver {driver}": lambda x, driver=driver: torch.linalg.svd(  # type: ignore[misc]
-            to_matrix(x), full_matrices=False, driver=driver
-        )
-        for driver in ("gesvd", "gesvdj", "gesvda")
-    }
 CONVENTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sum weighted by 1, 2, ... (`fix_signs`)": lambda u: (u.mT * torch.arange(1, u.shape[1] + 1)).sum(-1),
     "sum": lambda u: u.sum(dim=1),
     "sum of cubes": lambda u: u.pow(3).sum(dim=1),
     "largest component": lambda u: u.gather(1, u.abs().argmax(1, keepdim=True)).squeeze(1),
 }
+
+
+def on_cuda() -> dict[str, Callable[[Tensor], Any]]:
+    """Further ways on a GPU: LAPACK has no choice of drivers in torch."""
+    return {
+        f"svd, float32, driver {driver}": partial(_by_driver, driver=driver) for driver in ("gesvd", "gesvdj", "gesvda")
+    }
+
+
+def _by_driver(noise: Tensor, driver: str) -> Any:
+    return torch.linalg.svd(to_matrix(noise), full_matrices=False, driver=driver)
 
 
 def once(call: Callable[[], Any]) -> float:
@@ -77,7 +82,7 @@ def error(noise: Tensor, parts: Any) -> float:
 def decompositions(size: str, batch: int, repeats: int) -> None:
     noise = torch.randn(batch, *LATENTS[size], device=DEVICE)
     base = seconds(lambda: decompose(noise), repeats)
-    for name, call in DECOMPOSITIONS.items():
+    for name, call in (DECOMPOSITIONS | (on_cuda() if DEVICE.type == "cuda" else {})).items():
         taken = seconds(lambda call=call: call(noise), repeats)  # type: ignore[misc]
         cells = f"{taken * 1e3:.1f} ms | {taken / base:.2f} | {error(noise, call(noise)):.0e}"
         print(f"| {batch} x {size} | {name} | {cells} |")

@@ -23,6 +23,12 @@ atexit.register(shutil.rmtree, os.environ["TRACKIO_DIR"], ignore_errors=True)
 pytest_plugins = ("tests.tiny_pipelines", "tests.jobs")
 
 
+def pytest_runtest_setup(item):
+    """`pytest -m gpu` passes over what it cannot run."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(autouse=True)
 def clean_process():
     """Undoes what a test left behind: environment, random states, determinism, process group."""

@@ -79,17 +79,6 @@ def test_offloading_is_diffusers_own(tiny_sdxl, offload, monkeypatch):
     assert calls == [(offload, "cuda:0")]
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("offload", ["none", "model", "sequential"])
-def test_offloaded_pipelines_draw_and_predict(tiny_sdxl, offload):
-    pipeline = SDXLPipeline.load(str(tiny_sdxl), device="cuda", memory={"offload": offload}, **SETTINGS)
-    prompt, noise = pipeline.encode(PROMPTS), draw_noise([0, 1], pipeline.latent_shape)
-    assert pipeline.predict(noise, 801, prompt, 3.0).isfinite().all()
-    assert pipeline.sample(prompt, noise).isfinite().all()
-    again = pipeline.encode(PROMPTS)
-    assert torch.equal(again.embeds, prompt.embeds)
-
-
 @pytest.mark.parametrize(
     ("change", "select_by", "same"),
     [
