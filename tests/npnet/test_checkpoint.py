@@ -193,7 +193,7 @@ def test_options_are_given_along(small):
 
 def test_the_command_converts(small):
     folder, content = small
-    done = run_script(folder, "-m", "golden_noise.npnet.convert", str(folder / "small.pth"), str(folder / "npnet"))
+    done = run_script(folder, "-m", "golden_noise", "convert", str(folder / "small.pth"), str(folder / "npnet"))
     assert done.returncode == 0, done.stderr
     assert "(4, 16, 16)" in done.stdout
     npnet = NPNet.from_pretrained(folder / "npnet")
