@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
+from golden_noise.cli import convert
 from golden_noise.errors import UserError
-from golden_noise.npnet import NPNet, checkpoint, convert
+from golden_noise.npnet import NPNet, checkpoint
 from tests.forked import run_script
 
 SWIN = "swin_tiny_patch4_window7_224"
