@@ -121,8 +121,8 @@ class Measurement:
         for name, group in zip(names, groups, strict=True):
             if self.cache.get([name]) is None:
                 new[name] = _distance(metric, [self._open(method, i) for i in group])
-            if len(new) % KEPT_TOGETHER == 0:
-                self.cache.put(new)
+                if len(new) % KEPT_TOGETHER == 0:
+                    self.cache.put(new)
         self.cache.put(new)
         return np.array([(self.cache.get([name]) or [new[name]])[0] for name in names])
 
