@@ -18,7 +18,7 @@ TOOLS = {
     "app": ("a page in the browser that draws, compares and searches", "golden_noise.app.command"),
     "pairs": ("check, count, import and export folders of noise pairs", "golden_noise.cli.pairs"),
     "sweep": ("tables of many trainings", "golden_noise.sweeps.commands"),
-    "convert": ("write a network as one file, or from one", "golden_noise.npnet.convert"),
+    "convert": ("write a network as one file, or from one", "golden_noise.cli.convert"),
     "config": ("list the configs, and copy one to change it", "golden_noise.cli.configs"),
 }
 

@@ -1,5 +1,6 @@
 """How this process was started: as `python train.py`, `golden-noise train` or `python -m golden_noise train`."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -29,3 +30,12 @@ def again() -> list[str]:
 def _is_package() -> bool:
     path = Path(sys.argv[0])
     return path.stem == PROGRAM or path.parts[-2:] == ("golden_noise", "__main__.py")
+
+
+def share_cores() -> None:
+    """Lets torch's threads sleep while they wait for each other; to be called before torch is imported.
+
+    By default OpenMP's threads spin, on cores that other processes want: on a busy machine two threads then took
+    fourteen times as long as one (benchmarks/README.md).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from golden_noise.app.choices import Limits
 from golden_noise.cli.mistakes import describe
 from golden_noise.errors import UserError
+from golden_noise.invocation import share_cores
 
 #: Nothing calls home, neither the libraries' counters nor their searches for newer versions.
 SILENT = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "DISABLE_TELEMETRY": "1"}
@@ -35,6 +36,7 @@ def serve(options: argparse.Namespace) -> None:
         UserError: the port is taken, or a setting is wrong.
     """
     os.environ.update(SILENT)
+    share_cores()
     from golden_noise.app.settings import Settings  # these take seconds, and --help none of them
 
     settings = Settings.of(options.settings, Limits(options.max_steps, options.max_seeds, options.max_calls))

@@ -21,7 +21,7 @@ from golden_noise.cli.run_folder import SETTINGS, Watch, write_settings
 from golden_noise.cli.run_log import LOG, RunLog
 from golden_noise.cli.validation import check
 from golden_noise.errors import UserError
-from golden_noise.invocation import arguments, words
+from golden_noise.invocation import arguments, share_cores, words
 from golden_noise.sharing.processes import is_first, started_several_times
 
 AFTER_SWEEP: list[Callable[[], object]] = []  # called when a launcher's sweep has ended, well or not
@@ -33,6 +33,7 @@ def run(job: Callable[[DictConfig], object], config_name: str) -> None:
     A mistake becomes one line on stderr and exit code 2.
     With HYDRA_FULL_ERROR=1 it is raised with its traceback instead.
     """
+    share_cores()
     command = Command(job, config_name)
     command.guarded(command.main)
     for step in AFTER_SWEEP:

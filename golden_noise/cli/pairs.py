@@ -1,4 +1,7 @@
-"""Tools for folders of noise pairs: `golden-noise pairs COMMAND`, `--help` for the commands."""
+"""Tools for folders of noise pairs: `golden-noise pairs COMMAND`, `--help` for the commands.
+
+Imports are late, so that `--help` does not wait for torch.
+"""
 
 import argparse
 import sys
@@ -7,21 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
-from hydra.utils import instantiate
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 from tqdm import tqdm
 
-from golden_noise.cli.config import job_config
 from golden_noise.cli.mistakes import run_command
-from golden_noise.collecting.job import pipeline_identity
 from golden_noise.errors import UserError, one_line
-from golden_noise.pairs.index import ShardIndex
-from golden_noise.pairs.page import write_page
-from golden_noise.pairs.published import PublishedSet, export_set, import_set
-from golden_noise.pairs.source import is_url
-from golden_noise.pairs.stats import acceptance_table, failure_table, failures, read_tried, score_tables
-from golden_noise.pairs.verify import problems
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -57,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
+    from golden_noise.pairs.index import ShardIndex
+    from golden_noise.pairs.verify import problems
+
     bad = 0
     for problem in problems(options.folder):
         tqdm.write(problem)  # above the progress bar
@@ -92,6 +88,11 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
+    from hydra.utils import instantiate
+
+    from golden_noise.collecting.job import pipeline_identity
+    from golden_noise.pairs.published import PublishedSet, import_set
+
     bad = 0
 
     def on_bad(error: UserError) -> None:
@@ -121,6 +122,8 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _compose(overrides: Sequence[str]) -> Any:
+    from golden_noise.cli.config import job_config
+
     try:
         return job_config("collect", overrides)
     except (HydraException, OmegaConfBaseException) as error:
@@ -137,6 +140,8 @@ def _names(text: str) -> list[str]:
 
 
 def _target(text: str) -> Path:
+    from golden_noise.pairs.source import is_url
+
     if is_url(text):
         raise argparse.ArgumentTypeError(f"{text} is not a folder: pairs are written to folders")
     return Path(text)
@@ -149,11 +154,18 @@ def _positive(text: str) -> int:
 
 
 def _export(options: argparse.Namespace) -> None:
+    from golden_noise.pairs.published import export_set
+
     count = export_set(options.folder, options.target, options.metrics)
     print(f"{options.target}: {count} pairs")
 
 
 def _stats(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from golden_noise.pairs.page import write_page
+    from golden_noise.pairs.stats import acceptance_table, failure_table, failures, read_tried, score_tables
+
     tried, failed = read_tried(options.folder), failures(options.folder)
     console = Console(width=max(120, Console().width))  # a narrower one, or a pipe, would cut numbers off
     for table in (acceptance_table(tried), *score_tables(tried), *([failure_table(failed)] if failed else [])):

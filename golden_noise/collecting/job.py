@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from golden_noise.pipelines.loading import model_dtype
 from golden_noise.prompts import Prompt
 from golden_noise.prompts.job import announce
 from golden_noise.sharing.fabric import launch
-from golden_noise.sharing.helpers import helpers
+from golden_noise.sharing.helpers import helpers, one_thread
 
 
 def collect_job(config: DictConfig) -> bool:
@@ -46,7 +45,7 @@ def collect_job(config: DictConfig) -> bool:
             raise UserError(mistake)
         sys.exit(2)  # the first process reports it
     shared = helpers(config, sum(map(len, units)), len(units), help_to_collect)
-    with shared if fabric.world_size == 1 else nullcontext():
+    with shared if fabric.world_size == 1 else one_thread(config):
         work(config, units, quiet=not fabric.is_global_zero)
     return fabric.is_global_zero
 

@@ -41,6 +41,8 @@ class Cache:
     def put(self, values: dict[str, float]) -> None:
         """Keep numbers; those that are not finite are dropped, and so measured again."""
         finite = {key: value for key, value in values.items() if key not in self._values and math.isfinite(value)}
+        if not finite:
+            return
         self._values |= finite
         lines = "".join(json.dumps([key, value]) + "\n" for key, value in finite.items())
         self.path.parent.mkdir(parents=True, exist_ok=True)

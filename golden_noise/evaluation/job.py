@@ -34,7 +34,7 @@ from golden_noise.pipelines.lazy import LazyPipeline
 from golden_noise.shapes.metric import check_captions
 from golden_noise.sharing.claims import locked
 from golden_noise.sharing.fabric import launch
-from golden_noise.sharing.helpers import helpers, is_small
+from golden_noise.sharing.helpers import helpers, is_small, one_thread
 from golden_noise.tracking.loggers import begin_run, run_loggers, wandb_run
 from golden_noise.tracking.wandb import log_in, report_weights_used
 
@@ -46,7 +46,7 @@ def evaluate_job(config: DictConfig) -> None:
     fabric = launch(config)
     quiet = not fabric.is_global_zero
     find_loggers = cache(partial(begin_run, config))
-    with sharing(config, help_to_evaluate) if fabric.world_size == 1 else nullcontext():
+    with sharing(config, help_to_evaluate) if fabric.world_size == 1 else one_thread(config):
         evaluate(config, find_loggers=find_loggers, quiet=quiet)
     if quiet:
         return

@@ -25,6 +25,8 @@ from golden_noise.sharing.fabric import shared_batches
 if TYPE_CHECKING:
     from golden_noise.evaluation.sources import ImageSource
 
+KEPT_TOGETHER = 64  # distances, since each writing waits for the disk; a killed run loses fewer
+
 
 class Measurement:
     """Measures the images of a source.
@@ -104,24 +106,25 @@ class Measurement:
         embedding = {name: metric for name, metric in self.metrics.items() if isinstance(metric, EmbedsImages)}
         return {
             space: {
-                method: np.array([self._distance(space, embedding.get(space), method, group) for group in groups])
-                for method in self.source.methods
+                method: self._distances(space, embedding.get(space), method, groups) for method in self.source.methods
             }
             for space in ("pixels", *embedding)
         }
 
-    def _distance(self, space: str, metric: EmbedsImages | None, method: str, group: list[int]) -> float:
-        name = identity.digest("diversity", space, self.identities.get(space), [self._digest(method, i) for i in group])
-        known = self.cache.get([name])
-        if known is None:
-            images = [self._open(method, i) for i in group]
-            if metric is None:
-                distance = pixel_distance(images)
-            else:
-                distance = feature_distance(torch.cat([metric.embed(stack) for stack in _stacks(images)]))
-            self.cache.put({name: distance})
-            return distance
-        return known[0]
+    def _distances(
+        self, space: str, metric: EmbedsImages | None, method: str, groups: Sequence[list[int]]
+    ) -> np.ndarray:
+        """Of each group (P,)."""
+        own = self.identities.get(space)
+        names = [identity.digest("diversity", space, own, [self._digest(method, i) for i in each]) for each in groups]
+        new: dict[str, float] = {}
+        for name, group in zip(names, groups, strict=True):
+            if self.cache.get([name]) is None:
+                new[name] = _distance(metric, [self._open(method, i) for i in group])
+                if len(new) % KEPT_TOGETHER == 0:
+                    self.cache.put(new)
+        self.cache.put(new)
+        return np.array([(self.cache.get([name]) or [new[name]])[0] for name in names])
 
     def _open(self, method: str, position: int) -> Image.Image:
         path = self.source.path(method, position)
@@ -135,6 +138,13 @@ class Measurement:
         path = self.source.path(method, position)
         inside = path.is_relative_to(self.folder)
         return path.relative_to(self.folder).as_posix() if inside else os.path.abspath(path)
+
+
+def _distance(metric: EmbedsImages | None, images: Sequence[Image.Image]) -> float:
+    """How far images of one prompt lie apart, in pixels (None) or as a metric sees them."""
+    if metric is None:
+        return pixel_distance(images)
+    return feature_distance(torch.cat([metric.embed(stack) for stack in _stacks(images)]))
 
 
 def _stacks(images: Sequence[Image.Image]) -> list[Tensor]:

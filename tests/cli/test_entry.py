@@ -92,6 +92,21 @@ print(*({{"torch", "lightning", "diffusers", "transformers", "wandb", "numpy"}} 
     assert done.stderr.splitlines()[-1] == "", done.stderr
 
 
+@pytest.mark.parametrize(("given", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(given, policy, tmp_path):
+    """OpenMP reads the variable once, when torch is loaded."""
+    code = f"""
+import os, sys
+from golden_noise.cli.entry import run
+sys.argv[1:] = ["prompt=a red circle", "paths.outputs={tmp_path}"]
+run(lambda config: print(os.environ["OMP_WAIT_POLICY"], "torch" in sys.modules), "generate")
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+    asked = [sys.executable, "-c", code]
+    done = subprocess.run(asked, cwd=CONF.parent, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == [policy, "False"], done.stderr
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "words"),
     [

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from golden_noise import golden_latents
+from golden_noise.cli.convert import main as convert
 from golden_noise.hub import PACKAGE
 from golden_noise.npnet import NPNet
-from golden_noise.npnet.convert import main as convert
 from tests.comfyui.workflow import Workflow
 
 pytestmark = pytest.mark.comfy

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, bootstrap, sem, ttest_1samp, ttest_rel, wilcoxon
 
-from golden_noise.evaluation.statistics import PairedSample, holm, pairs_needed, wilson_interval
+from golden_noise.evaluation.statistics import PairedSample, holm, pairs_needed, signed_rank_test, wilson_interval
 
 graded_pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30)
 
@@ -348,3 +348,14 @@ def test_units_that_do_not_differ_have_no_spread(labels):
     assert found.low == found.high == pytest.approx(1 / 3)
     assert found.effect_size is None and found.pairs_needed is None
     assert found.win_low < 2 / 3 < found.win_high
+
+
+@pytest.mark.parametrize("changes", [[1.0], [-1, 1, 1], [2, -2, 1, 3, 3, -1], [1] * 13, [1, -2, 3], [1, 1, -1] * 9])
+def test_the_signed_rank_test_is_scipys(changes):
+    """With ties too, of which SciPy tries all signs one by one."""
+    changes = np.array(changes, dtype=float)
+    assert signed_rank_test(changes) == pytest.approx(float(wilcoxon(changes).pvalue), rel=1e-12)
+
+
+def test_no_change_is_no_difference():
+    assert signed_rank_test(np.zeros(0)) == 1

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
+from golden_noise.cli import convert
 from golden_noise.errors import UserError
-from golden_noise.npnet import NPNet, checkpoint, convert
+from golden_noise.npnet import NPNet, checkpoint
 from tests.forked import run_script
 
 SWIN = "swin_tiny_patch4_window7_224"
@@ -193,7 +194,7 @@ def test_options_are_given_along(small):
 
 def test_the_command_converts(small):
     folder, content = small
-    done = run_script(folder, "-m", "golden_noise.npnet.convert", str(folder / "small.pth"), str(folder / "npnet"))
+    done = run_script(folder, "-m", "golden_noise", "convert", str(folder / "small.pth"), str(folder / "npnet"))
     assert done.returncode == 0, done.stderr
     assert "(4, 16, 16)" in done.stdout
     npnet = NPNet.from_pretrained(folder / "npnet")

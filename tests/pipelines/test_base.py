@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from golden_noise.pipelines.prompt_embedding import PromptEmbedding
+from golden_noise.pipelines.sdxl import SDXLPipeline
 
 
 def embedding(count=3, **parts):
@@ -45,3 +46,13 @@ def test_masks_keep_their_integers():
     assert dtypes.pop("mask") == dtypes.pop("mask_2") == torch.int64
     assert set(dtypes.values()) == {torch.bfloat16}
     assert half.texts == ("a", "b", "c")
+
+
+def test_device_and_dtype_are_those_of_the_moment(tiny_sdxl):
+    """They are asked once, and again where the weights have changed."""
+    pipeline = SDXLPipeline.load(str(tiny_sdxl), "cpu", "float32", height=24, width=16, steps=2, guidance=1.0)
+    assert (pipeline.device.type, pipeline.dtype) == ("cpu", torch.float32)
+    pipeline.pipe.to(torch.float64)
+    assert pipeline.dtype == pipeline.denoiser.dtype == torch.float64
+    pipeline.pipe.to("meta")
+    assert pipeline.device.type == "meta"

@@ -11,12 +11,9 @@ ones are. OUT ends in `.pth` or `.pt` for the form of the paper's authors. Anyth
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from golden_noise.errors import UserError
-from golden_noise.npnet import checkpoint
-from golden_noise.npnet.core.adapters import Adapters
-from golden_noise.npnet.core.load import assemble
-from golden_noise.npnet.writing import write
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,17 +32,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     told = {"attention": options.attention and options.attention == "true", "target": options.predicts}
     try:
         known = {name: value for name, value in told.items() if value is not None}
-        saved = checkpoint.read(options.source, "IN", **known)
-        network = assemble(saved)  # refuses what could not be loaded again
-        write(saved, options.target)
+        print(f"{options.target}: {_convert(options.source, options.target, known)}")
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _convert(source: str, target: str, known: dict[str, Any]) -> str:
+    """Write a network in another form, and say what it is.
+
+    Args:
+        known: what a file of the authors' training code does not say.
+    """
+    from golden_noise.npnet import checkpoint  # late, so that --help does not wait for torch
+    from golden_noise.npnet.core.adapters import Adapters
+    from golden_noise.npnet.core.load import assemble
+    from golden_noise.npnet.writing import write
+
+    saved = checkpoint.read(source, "IN", **known)
+    network = assemble(saved)  # refuses what could not be loaded again
+    write(saved, target)
     if isinstance(network, Adapters):
-        print(f"{options.target}: adapters of rank {network.config['rank']} for a denoiser")
-    else:
-        print(f"{options.target}: noise {network.latent_shape}, prompts {network.embeds_shape}")
-
-
-if __name__ == "__main__":
-    main()
+        return f"adapters of rank {network.config['rank']} for a denoiser"
+    return f"noise {network.latent_shape}, prompts {network.embeds_shape}"
