@@ -8,7 +8,7 @@ INSTALLED := .venv/installed
 WITH_COMFY := .venv/with-comfy
 ENGINE := .cache/comfyui/main.py
 
-.PHONY: help demo test comfy browser package docs coverage check bench
+.PHONY: help demo test comfy browser slurm package docs coverage check bench
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -24,6 +24,9 @@ comfy: $(WITH_COMFY) $(ENGINE) ## the ComfyUI node pack, in a real ComfyUI
 
 browser: $(INSTALLED) ## the app and the report, in Chromium
 	.venv/bin/python -m pytest -m browser --durations=5
+
+slurm: $(INSTALLED) ## the files of docs/cluster, on a SLURM of one node
+	.venv/bin/python -m pytest -m slurm --durations=0
 
 package: $(INSTALLED) ## the wheel in dist/, and its tests: installed elsewhere, without this clone
 	rm -rf dist

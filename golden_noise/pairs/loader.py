@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from golden_noise.errors import UserError
 from golden_noise.pairs.dataset import Batch, Batches
 from golden_noise.pairs.order import Order, Split, deal, epoch_order, steps_per_rank, stored_order
+from golden_noise.pairs.workers import outlive_sigterm
 
 
 class NoisePairLoader:
@@ -79,6 +80,7 @@ class NoisePairLoader:
                 batch_size=None,
                 sampler=self._items,
                 generator=torch.Generator(),  # else every epoch draws a number from the global one
+                worker_init_fn=outlive_sigterm,
                 **self._options,
             )
         for (_, pairs), batch in zip(steps, self._loader, strict=True):

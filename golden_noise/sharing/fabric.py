@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from golden_noise.errors import UserError, first_line
 from golden_noise.sharing.claims import Claims
+from golden_noise.sharing.environments import environments
 from golden_noise.sharing.processes import announcing_a_wait
 
 
@@ -33,7 +34,7 @@ def launch(config: DictConfig) -> Fabric:
         logging.getLogger(name).setLevel(logging.WARNING)
     alone = config.fabric.devices == config.fabric.num_nodes == 1  # whatever started this process
     try:
-        fabric: Fabric = instantiate(config.fabric, plugins=[LightningEnvironment()] if alone else None)
+        fabric: Fabric = instantiate(config.fabric, plugins=[LightningEnvironment()] if alone else environments())
         with announcing_a_wait("fabric.devices=1 fabric.num_nodes=1"):
             fabric.launch()
     except (ValueError, InstantiationException) as error:

@@ -13,8 +13,20 @@ PATIENCE = 5.0  # seconds until a wait is announced
 
 def started_several_times() -> bool:
     """Whether torchrun or SLURM start this command as several processes."""
-    torchrun = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE") != "1"
-    return torchrun or os.environ.get("SLURM_NTASKS", "1") != "1"
+    return (_torchrun() and os.environ.get("WORLD_SIZE") != "1") or slurm_tasks()
+
+
+def slurm_tasks() -> bool:
+    """Whether SLURM starts this command as several tasks, without torchrun in between.
+
+    In a single task, and in SLURM's interactive shells, Lightning starts the processes.
+    """
+    if _torchrun():
+        return False
+    if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+        in_shell = "SLURM_PTY_PORT" in os.environ
+        return not in_shell and os.environ.get("SLURM_STEP_NUM_TASKS", "1") != "1"
+    return os.environ.get("SLURM_NTASKS", "1") != "1"
 
 
 def per_machine(default: int | str) -> int | str:
@@ -27,11 +39,16 @@ def machines() -> int:
     return _count("GROUP_WORLD_SIZE", "SLURM_NNODES") or 1
 
 
+def _torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def _count(torchrun: str, slurm: str) -> int | None:
-    """A number that torchrun or SLURM set; not SLURM's in its interactive shell, where Lightning starts processes."""
-    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
-    name = torchrun if os.environ.get(torchrun) or interactive else slurm
+    """A number that torchrun or SLURM set, where they start the processes."""
+    name = slurm if slurm_tasks() else torchrun
     if not (text := os.environ.get(name)):
+        if name == "SLURM_NTASKS_PER_NODE":  # Lightning needs it
+            raise UserError("SLURM starts several tasks, but does not say how many on a node: add --ntasks-per-node=N")
         return None
     if not text.isdecimal() or not int(text):
         raise UserError(f"the environment's {name}={text} is not a number of processes: unset it, or set it to one")
@@ -55,9 +72,8 @@ def announcing_a_wait(one_process: str) -> Iterator[threading.Timer]:
     Args:
         one_process: the settings for a job in one process.
     """
-    expected = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS")
-    slurm = "SLURM_NTASKS" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
-    cause, command = ("SLURM_NTASKS", "srun") if slurm else ("the environment", "torchrun")
+    cause, command = ("SLURM_NTASKS", "srun") if slurm_tasks() else ("the environment", "torchrun")
+    expected = os.environ.get("SLURM_NTASKS" if slurm_tasks() else "WORLD_SIZE")
     text = (
         f"waiting for {f'all {expected}' if expected else 'the other'} processes of this job, as {cause} says:"
         f" start them with {command}, or give {one_process} for one process"

@@ -1,5 +1,7 @@
 """Checkpoints of a training: written whole or not at all, every few minutes, and checked before they are used."""
 
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from golden_noise.errors import UserError
 from golden_noise.files import atomic_file
@@ -37,7 +40,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class SaveLast(Checkpoint):
     """Writes `last.ckpt`, from which a killed training resumes, at the end of every epoch and every few minutes.
 
-    Within an epoch it is written only right after an optimizer step: accumulated gradients are not saved.
+    Also when SIGTERM ends the training, as at the end of a cluster's time limit. Within an epoch it is written only
+    right after an optimizer step: accumulated gradients are not saved.
 
     Args:
         dirpath: folder of the checkpoints.
@@ -49,6 +53,7 @@ class SaveLast(Checkpoint):
         self.minutes = minutes
         self._saved_at = 0.0
         self._position: dict[str, int] | None = None
+        self._terminated = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock, and moves the loader to the checkpoint's position.
@@ -60,15 +65,23 @@ class SaveLast(Checkpoint):
             loader.load_state_dict(self._position)
         self._position = None
         self._saved_at = time.monotonic()
+        self._terminated = False
+        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
+            # Lightning's handler broadcasts at once on every rank that has the signal, and at the end of SLURM's time
+            # all have: one that waits for the others' gradients would wait for ever. Lightning removes ours at the end.
+            signal.signal(signal.SIGTERM, self._note if trainer.is_global_zero else signal.SIG_IGN)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves if it is time; after the last batch the end of the epoch saves, including its validation."""
+        """Saves if it is time or SIGTERM came; after the last batch the epoch's end saves, including its validation."""
         waiting = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
-        if self.minutes is None or waiting or trainer.is_last_batch:
+        if waiting or trainer.is_last_batch:
             return
-        if trainer.world_size > 1 and batch_idx % LOOK:
+        if self._ends(trainer):
+            self._save(trainer)
+            raise SIGTERMException
+        if self.minutes is None or (trainer.world_size > 1 and batch_idx % LOOK):
             return
         due = time.monotonic() - self._saved_at >= 60 * self.minutes
         if trainer.strategy.broadcast(due):
@@ -87,6 +100,17 @@ class SaveLast(Checkpoint):
             state = checkpoint.get("callbacks", {}).get(callback.state_key)
             if isinstance(callback, ModelCheckpoint) and state:
                 move_paths(state, str(callback.dirpath))
+
+    def _note(self, *_: object) -> None:
+        self._terminated = True
+
+    def _ends(self, trainer: Trainer) -> bool:
+        """Whether SIGTERM ends the training, on all ranks after the same step: the first rank says."""
+        if trainer.world_size == 1:
+            return trainer.received_sigterm
+        ends = torch.tensor(int(self._terminated), device=trainer.strategy.root_device)
+        torch.distributed.broadcast(ends, src=0)
+        return bool(ends)
 
     def _save(self, trainer: Trainer) -> None:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]

@@ -39,6 +39,7 @@ from golden_noise.pipelines.loading import model_dtype
 from golden_noise.prompts import Prompt
 from golden_noise.prompts.job import of_another_pipeline
 from golden_noise.sharing.claims import alone
+from golden_noise.sharing.environments import environments
 from golden_noise.sharing.processes import announcing_a_wait, is_first
 from golden_noise.tracking import record
 from golden_noise.tracking.loggers import build_loggers, log_config, run_loggers, wandb_run
@@ -97,7 +98,7 @@ def train_alone(config: DictConfig, folder: Path) -> None:
         raise UserError(f"{folder} holds a network, but no checkpoint {checkpoints / LAST} to resume from: {ADVICE}")
     loggers = build_loggers(config)
     callbacks = build_callbacks(config, data, pipeline, logs=bool(loggers))
-    plugins = [AtomicCheckpointIO(), *instantiate(config.trainer.get("plugins") or [])]
+    plugins = [AtomicCheckpointIO(), *environments(), *instantiate(config.trainer.get("plugins") or [])]
     trainer: Trainer = instantiate(config.trainer, logger=loggers, callbacks=callbacks, plugins=plugins)
     # Before the Trainer does the same for all ranks, so that a run is not logged where the pairs do not fit.
     rank_zero_only(data.prepare_data)()

@@ -2,6 +2,7 @@
 
 import pytest
 from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from golden_noise.cli.validation import check
 from golden_noise.errors import UserError
@@ -122,7 +123,7 @@ def test_a_schedule_that_cannot_be_inverted_is_refused_where_a_search_inverts(co
     ("environment", "options"),
     [
         ({"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2"}, []),
-        ({"SLURM_NTASKS": "8"}, []),
+        ({"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4"}, []),
         ({}, ["trainer.num_nodes=2"]),
     ],
 )
@@ -135,6 +136,9 @@ def test_processes_that_are_started_from_outside_need_a_name(compose_job, monkey
         check(compose_job("train", *options, "name='${now:%H-%M-%S}'"))
 
 
+SLURM = {"SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2"}
+
+
 @pytest.mark.parametrize(
     ("environment", "options", "devices", "num_nodes"),
     [
@@ -145,9 +149,12 @@ def test_processes_that_are_started_from_outside_need_a_name(compose_job, monkey
         ({}, ["trainer=ddp_cpu"], 2, 1),
         ({}, ["trainer=ddp_cpu", "devices=3"], 3, 1),
         ({"LOCAL_WORLD_SIZE": "8", "GROUP_WORLD_SIZE": "2"}, ["trainer=ddp"], 8, 2),
-        ({"SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2"}, ["trainer=ddp"], 4, 2),
-        ({"SLURM_NTASKS_PER_NODE": "4"}, [], 4, 1),
-        ({"SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "interactive"}, [], 1, 1),
+        (SLURM | {"SLURM_NTASKS": "8"}, ["trainer=ddp"], 4, 2),
+        ({"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4"}, [], 4, 1),
+        (SLURM | {"SLURM_NTASKS": "1"}, ["trainer=ddp"], "auto", 1),  # Lightning starts them
+        (SLURM | {"SLURM_NTASKS": "8", "SLURM_JOB_NAME": "interactive"}, [], 1, 1),
+        (SLURM | {"SLURM_NTASKS": "8", "SLURM_JOB_NAME": "interactive", "SLURM_STEP_NUM_TASKS": "8"}, [], 4, 2),
+        (SLURM | {"SLURM_JOB_NAME": "bash", "SLURM_STEP_NUM_TASKS": "8", "SLURM_PTY_PORT": "7"}, ["devices=3"], 3, 1),
     ],
 )
 def test_as_many_processes_train_as_are_started(compose_job, monkeypatch, environment, options, devices, num_nodes):
@@ -173,6 +180,12 @@ def test_devices_that_are_not_what_torchrun_starts_are_refused(compose_job, monk
     check(compose_job("train", "trainer=ddp"))
     with pytest.raises(UserError, match="devices=3, but torchrun or SLURM start 2 processes here"):
         check(compose_job("train", "trainer=ddp", "devices=3"))
+
+
+def test_slurms_tasks_need_their_number_on_a_node(compose_job, monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    with pytest.raises(InterpolationResolutionError, match="add --ntasks-per-node=N"):
+        check(compose_job("train", "trainer=ddp"))
 
 
 def test_wandbs_own_variables_count_unless_the_command_line_says_otherwise(compose_job, monkeypatch):

@@ -1,7 +1,9 @@
 import contextlib
 import hashlib
+import multiprocessing
 import os
 import pickle
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -189,3 +191,28 @@ def test_a_shard_is_opened_once_an_epoch(tmp_path, monkeypatch):
         opened.clear()
         list(stream)
         assert sorted(opened) == ["pairs-000000.tar", "pairs-000001.tar"]
+
+
+def test_workers_end_with_the_training_not_with_what_signals_them(tmp_path):
+    """SLURM sends SIGTERM to every process of a job."""
+    collect(tmp_path, [9, 4, 12, 6])
+    whole = batch_keys(loader(tmp_path))
+    batches = iter(loader(tmp_path, num_workers=2))
+    seen = [next(batches)["key"], next(batches)["key"]]  # of both workers, which have started
+    workers = multiprocessing.active_children()
+    for worker in workers:  # not from this process, which may end them
+        subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+    assert [*seen, *batch_keys(batches)] == whole and len(whole) > 5
+    assert len(workers) == 2 and all(worker.exitcode in (None, 0) for worker in workers)
+
+
+def test_a_training_ends_its_workers(tmp_path):
+    collect(tmp_path, [9, 4, 12, 6])
+    batches = iter(loader(tmp_path, num_workers=1))
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    worker.terminate()
+    worker.join(20)
+    assert worker.exitcode == 0
+    with pytest.raises(RuntimeError, match="exited unexpectedly"):
+        list(batches)

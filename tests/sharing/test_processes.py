@@ -90,6 +90,9 @@ def test_one_process_is_the_first(monkeypatch, environment, first):
 @pytest.mark.parametrize("name", ["LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "SLURM_NTASKS_PER_NODE", "SLURM_NNODES"])
 @pytest.mark.parametrize("text", ["abc", "1-2", "0"])
 def test_a_count_that_is_no_number_is_named(compose_job, monkeypatch, name, text):
+    if name.startswith("SLURM"):
+        monkeypatch.setenv("SLURM_NTASKS", "4")
+        monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "4")
     monkeypatch.setenv(name, text)
     for job, group in {"train": "trainer", "collect": "fabric"}.items():
         with pytest.raises(InterpolationResolutionError, match=f"environment's {name}={text} is not a number"):
