@@ -20,7 +20,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
 atexit.register(shutil.rmtree, os.environ["TRACKIO_DIR"], ignore_errors=True)
-pytest_plugins = ("tests.tiny_pipelines", "tests.jobs")
+pytest_plugins = ("tests.tiny_pipelines", "tests.jobs", "tests.object_storage")
 
 
 def pytest_runtest_setup(item):

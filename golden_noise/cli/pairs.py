@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="check every shard against the index",
         description="Reads every shard of FOLDER to its end and names each bad file in one line. Exit code 1 if any.",
     )
-    verify.add_argument("folder", type=Path, metavar="FOLDER")
+    verify.add_argument("folder", type=_folder, metavar="FOLDER")
     verify.set_defaults(run=_verify)
     _add_import(commands.add_parser("import", help="make shards of a published set of .npz files"))
     export = commands.add_parser(
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="make a published set of .npz files from shards",
         description="Writes the accepted pairs of FOLDER as INDEX_SEED.npz files and pairs.jsonl to TARGET.",
     )
-    export.add_argument("folder", type=Path, metavar="FOLDER")
+    export.add_argument("folder", type=_folder, metavar="FOLDER")
     export.add_argument("target", type=_target, metavar="TARGET")
     export.add_argument("--metrics", type=_names, default=[], metavar="A,B", help="which scores, in this order")
     export.set_defaults(run=_export)
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="acceptance and scores of a folder",
         description="Acceptance per task, means and quantiles of every metric's scores and gains, and what failed.",
     )
-    stats.add_argument("folder", type=Path, metavar="FOLDER")
+    stats.add_argument("folder", type=_folder, metavar="FOLDER")
     stats.add_argument("--html", type=Path, metavar="FILE", help="also write a page with histograms")
     stats.set_defaults(run=_stats)
     run_command(parser, arguments)
@@ -137,6 +137,12 @@ def _shift(text: str) -> tuple[str, int]:
 
 def _names(text: str) -> list[str]:
     return text.split(",")
+
+
+def _folder(text: str) -> Path:
+    if is_url(text):
+        raise argparse.ArgumentTypeError(f"{text} is not a folder: copy it into one, as `aws s3 sync` does")
+    return Path(text)
 
 
 def _target(text: str) -> Path:

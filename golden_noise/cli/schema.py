@@ -313,6 +313,7 @@ class Collect(Job):
 
     mode: Literal["resume", "extend", "retry", "overwrite"]
     data_dir: Text
+    upload: Text | None
     prompts: Prompts
     collection: Collection
     fabric: Fabric

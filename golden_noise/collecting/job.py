@@ -14,7 +14,7 @@ from golden_noise.collecting.collector import Collector
 from golden_noise.collecting.selection import Selection
 from golden_noise.errors import UserError
 from golden_noise.metrics.limits import prompts_cut
-from golden_noise.pairs import Failure, NoisePair, Result, ShardIndex, ShardWriter, prepare, prompts_digest
+from golden_noise.pairs import Failure, NoisePair, Result, ShardIndex, ShardWriter, Upload, prepare, prompts_digest
 from golden_noise.pairs.source import is_url
 from golden_noise.pipelines.loading import model_dtype
 from golden_noise.prompts import Prompt
@@ -32,12 +32,12 @@ def collect_job(config: DictConfig) -> bool:
     Raises:
         UserError: the folder's pairs do not fit `config.mode`, cannot be written, or too many prompts fail.
     """
-    folder, units = target(config), work_units(config)
+    folder, upload, units = target(config), upload_of(config), work_units(config)
     fabric = launch(config)
     mistake = None
     if fabric.is_global_zero:
         try:
-            prepare(folder, provenance(config), units, config.mode)
+            prepare(folder, provenance(config), units, config.mode, upload)
         except UserError as error:
             mistake = str(error)
     if mistake := fabric.broadcast(mistake):
@@ -57,7 +57,7 @@ def collect(config: DictConfig) -> None:
         UserError: the folder holds other pairs, cannot be written, or too many prompts fail.
     """
     folder, units = target(config), work_units(config)
-    prepare(folder, provenance(config), units)
+    prepare(folder, provenance(config), units, upload=upload_of(config))
     with helpers(config, sum(map(len, units)), len(units), help_to_collect):
         work(config, units)
 
@@ -74,6 +74,12 @@ def target(config: DictConfig) -> Path:
     return Path(config.data_dir)
 
 
+def upload_of(config: DictConfig) -> Upload | None:
+    """Where finished shards are uploaded to. A training that collects uploads nothing."""
+    url = config.get("upload")
+    return Upload(target(config), url) if url else None
+
+
 def work_units(config: DictConfig) -> list[Sequence[Prompt]]:
     """The prompts of every unit of work, a shard's worth each."""
     prompts: list[Prompt] = instantiate(config.prompts)
@@ -87,13 +93,16 @@ def work(config: DictConfig, units: Sequence[Sequence[Prompt]], quiet: bool = Fa
     Args:
         quiet: print nothing, as all processes of a job but the first.
     """
-    writer = ShardWriter(config.data_dir, provenance(config))
+    writer = ShardWriter(config.data_dir, provenance(config), upload_of(config))
     digests, prompts = [prompts_digest(unit) for unit in units], [prompt for unit in units for prompt in unit]
     if not quiet:
         announce(prompts, config.prompts)
     with CollectionProgress(len(prompts), quiet) as bar, writer.taking(digests, bar.wait) as taken:
         collector = None
         for unit in taken:
+            if shard := writer.collected(unit, digests[unit]):  # but not uploaded
+                writer.finish(shard)
+                continue
             if collector is None:
                 collector = load_collector(config, len(prompts))
                 bar.note(prompts_cut(collector.metrics, [prompt.text for prompt in prompts]))
@@ -101,7 +110,7 @@ def work(config: DictConfig, units: Sequence[Sequence[Prompt]], quiet: bool = Fa
             writer.write(unit, bar.counted(collector.results(units[unit])), digests[unit])
         bar.look(writer.index)
     if not quiet:
-        print(summary(writer.index))
+        print(summary(writer.index) + (f", uploaded to {config.upload}" if writer.upload else ""))
 
 
 def load_collector(config: DictConfig, count: int) -> Collector:

@@ -6,6 +6,7 @@ from golden_noise.pairs.index import ShardIndex
 from golden_noise.pairs.modes import prepare
 from golden_noise.pairs.pair import Failure, NoisePair, Result, prompt_hash, prompts_digest
 from golden_noise.pairs.reader import read_shard
+from golden_noise.pairs.upload import Upload
 from golden_noise.pairs.writer import ShardWriter, shard_name, write_shard
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "ShardEntry",
     "ShardIndex",
     "ShardWriter",
+    "Upload",
     "prepare",
     "prompt_hash",
     "prompts_digest",

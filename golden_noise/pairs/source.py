@@ -7,25 +7,26 @@ import contextlib
 import hashlib
 import os
 import re
-import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
-import fsspec
 from braceexpand import braceexpand
 from filelock import FileLock
+from tqdm import tqdm
 
-from golden_noise.errors import UserError, first_line, one_line
+from golden_noise.errors import UserError, one_line
 from golden_noise.files import atomic_file
 from golden_noise.identity import file_digest
+from golden_noise.pairs import transfer
 from golden_noise.pairs.entry import ShardEntry
 from golden_noise.pairs.index import INDEX_NAME, ShardIndex
 from golden_noise.pairs.pair import REDO
 
-_SHARD = re.compile(r"pairs-[0-9]{6}\.tar")
-_CHUNK = 1 << 20
+SHARD = re.compile(r"pairs-[0-9]{6}\.tar")
+_FETCHES = 2  # of a shard that is not the recorded one: a proxy may have spoilt the first
 
 
 class ShardSource:
@@ -66,7 +67,7 @@ class ShardSource:
         """
         if self.is_url:
             url = self.url(INDEX_NAME)
-            index = ShardIndex.parse(b"".join(_chunks(url)), self.folder, url)
+            index = ShardIndex.parse(transfer.read(url), self.folder, url)
         else:
             index = ShardIndex.load(self.folder)
         if self.names is not None:
@@ -121,15 +122,13 @@ class ShardSource:
 
     def _fetch(self, shard: ShardEntry, file: BinaryIO) -> None:
         url = self.url(shard.name)
-        digest, size = hashlib.sha256(), 0
-        for chunk in _chunks(url):
-            digest.update(chunk)
-            size += len(chunk)
-            if size <= shard.bytes:
-                file.write(chunk)
-        file.flush()
-        if problem := _difference(shard, size, digest.hexdigest()):
-            raise damaged(url, problem)
+        for left in reversed(range(_FETCHES)):
+            problem = _fetch_once(shard, url, file)
+            if problem is None:
+                return
+            if left:
+                tqdm.write(f"{url} was not fetched as recorded ({problem}): fetching it again", file=sys.stderr)
+        raise damaged(url, problem)
 
     @contextlib.contextmanager
     def _alone(self, path: Path) -> Iterator[None]:
@@ -148,7 +147,7 @@ def _parse(text: str) -> tuple[str, list[str] | None, str]:
         names = [text] if os.path.isdir(text) else list(braceexpand(text))
     except ValueError as error:
         raise UserError(f"{text} cannot be expanded: {error}") from error
-    matches = [(name, _SHARD.search(name)) for name in names]
+    matches = [(name, SHARD.search(name)) for name in names]
     if not any(match for _, match in matches):
         if text.startswith("pipe:"):
             raise UserError(f"{text} names no shard: write it like pipe:cat FOLDER/pairs-{{000000..000099}}.tar")
@@ -165,30 +164,18 @@ def is_url(text: str) -> bool:
     return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text))
 
 
-def _chunks(url: str) -> Iterator[bytes]:
-    """A URL's bytes, or what a command after `pipe:` writes.
-
-    Raises:
-        UserError: it cannot be read to its end.
-    """
-    try:
-        with _output(url) if url.startswith("pipe:") else fsspec.open(url, block_size=0) as stream:  # 0: as a stream
-            while chunk := stream.read(_CHUNK):
-                yield chunk
-    except ImportError as error:
-        raise UserError(f"{url} needs a package that is not installed ({first_line(error)})") from error
-    except Exception as error:  # fsspec's file systems raise different errors
-        cause = error.__cause__ or error  # fsspec raises FileNotFoundError even if no server answers
-        raise UserError(f"{url} cannot be fetched ({type(cause).__name__}: {one_line(cause)})") from error
-
-
-@contextlib.contextmanager
-def _output(url: str) -> Iterator[IO[bytes]]:
-    with subprocess.Popen(url.removeprefix("pipe:"), shell=True, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        yield process.stdout
-    if process.returncode:
-        raise OSError(f"its command ended with exit code {process.returncode}")
+def _fetch_once(shard: ShardEntry, url: str, file: BinaryIO) -> str | None:
+    """Fill a file with what is behind a URL; how that differs from the recorded shard."""
+    file.seek(0)
+    file.truncate()
+    digest, size = hashlib.sha256(), 0
+    for chunk in transfer.chunks(url):
+        digest.update(chunk)
+        size += len(chunk)
+        if size <= shard.bytes:
+            file.write(chunk)
+    file.flush()
+    return _difference(shard, size, digest.hexdigest())
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from golden_noise.identity import file_digest
 from golden_noise.pairs.entry import ShardEntry, pack
 from golden_noise.pairs.index import ShardIndex, writing
 from golden_noise.pairs.pair import Failure, Result, prompt_hash
+from golden_noise.pairs.upload import Upload
 from golden_noise.sharing.claims import Claims
 
 
@@ -30,20 +31,26 @@ class ShardWriter:
     Args:
         folder: created if missing.
         config: resolved configuration, JSON values only; must equal that of the pairs already in the folder.
+        upload: where every shard is uploaded to; only then is its unit finished.
 
     Raises:
         UserError: if the folder cannot be written or its pairs were made by another configuration.
     """
 
-    def __init__(self, folder: str | Path, config: Mapping[str, Any]):
-        self.folder, self.config = Path(folder), config
+    def __init__(self, folder: str | Path, config: Mapping[str, Any], upload: Upload | None = None):
+        self.folder, self.config, self.upload = Path(folder), config, upload
         self.index = ShardIndex.open(self.folder, config)
         self.claims = Claims(self.folder, "pairs")
 
     def is_finished(self, unit: int, prompts_sha256: str = "") -> bool:
-        """Whether the unit's shard was recorded, of the prompts with this digest, and is still there with its size."""
+        """Whether the unit's shard is there, and uploaded if it should be."""
+        shard = self.collected(unit, prompts_sha256)
+        return shard is not None and (self.upload is None or self.upload.has(shard))
+
+    def collected(self, unit: int, prompts_sha256: str = "") -> ShardEntry | None:
+        """The unit's shard, if it was recorded, of the prompts with this digest, and is still there with its size."""
         shard = self.index.find(shard_name(unit))
-        return shard is not None and _is_of(shard, prompts_sha256) and shard.is_intact(self.folder)
+        return shard if shard and _is_of(shard, prompts_sha256) and shard.is_intact(self.folder) else None
 
     @contextlib.contextmanager
     def taking(self, digests: Sequence[str], waiting: Callable[[], object] = lambda: None) -> Iterator[Iterator[int]]:
@@ -56,7 +63,7 @@ class ShardWriter:
             waiting: called when there is nothing left to do but to wait for other processes.
 
         Raises:
-            UserError: the folder cannot be written, or another process deletes its pairs.
+            UserError: the folder cannot be written or uploaded, or another process deletes its pairs.
         """
         with contextlib.ExitStack() as stack:
             with writing(self.folder):
@@ -69,10 +76,14 @@ class ShardWriter:
             )
             self.claims.sweep()
             self.index.tidy()
+            if self.upload:
+                self.upload.publish()
 
     def _unfinished(self, digests: Sequence[str]) -> list[int]:
         """What `is_finished` denies, by one listing of the folder."""
         intact = self.index.intact()
+        if self.upload:
+            intact &= self.upload.names(self.index.shards)
         finished = {
             shard.unit
             for shard in self.index.shards
@@ -84,12 +95,18 @@ class ShardWriter:
         """Write one shard and record it, with the `prompts_digest` of its prompts; the same pairs give the same bytes.
 
         Raises:
-            UserError: if the file cannot be written or a pair holds values that float16 cannot.
+            UserError: if the file cannot be written or uploaded, or a pair holds values that float16 cannot.
         """
         entry = write_shard(self.folder, unit, results, prompts_sha256)
         self.index.add(entry)
-        self.claims.finish(unit)
+        self.finish(entry)
         return entry
+
+    def finish(self, shard: ShardEntry) -> None:
+        """Finish the unit of a shard that is recorded: all that may be left to do is to upload it."""
+        if self.upload:
+            self.upload.add(shard)
+        self.claims.finish(shard.unit)
 
 
 def _is_of(shard: ShardEntry, prompts_sha256: str) -> bool:

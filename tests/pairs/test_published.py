@@ -313,6 +313,13 @@ def test_the_command_encodes_with_the_pipeline(tmp_path, tiny_sdxl, capsys):
         assert exit.value.code == 2 and capsys.readouterr().err.splitlines()[-1].startswith("error: ")
 
 
+def test_urls_are_not_read_by_tools_for_folders(capsys):
+    for command in (["verify"], ["stats"], ["export", "target"]):
+        with pytest.raises(SystemExit):
+            main([command[0], "s3://bucket/pairs", *command[1:]])
+        assert "s3://bucket/pairs is not a folder: copy it into one" in capsys.readouterr().err
+
+
 def test_urls_are_not_written_to(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for command in ("import", "export"):
