@@ -48,7 +48,7 @@ check: $(INSTALLED) ## lint, format, types, and which room imports which
 	.venv/bin/lint-imports --no-cache
 
 bench: $(INSTALLED) ## speed on this CPU, against the stored ratios; fails if something became slower
-	.venv/bin/python benchmarks/reference.py
+	OMP_WAIT_POLICY=PASSIVE .venv/bin/python benchmarks/reference.py
 
 # "installing" marks an unfinished installation: the next run then starts over, since pip cannot tell half a package
 # from a whole one.

@@ -1,5 +1,6 @@
 """Speed on a CPU: ours beside the published network, and the commands, as ratios that other machines can compare.
 
+    export OMP_WAIT_POLICY=PASSIVE             # as the jobs set it: two threads do not spin while they wait
     python benchmarks/reference.py             # measures, and says what is slower than benchmarks/ratios.json
     python benchmarks/reference.py --store     # replaces that file
     python benchmarks/reference.py --only step,start --turns 3
