@@ -140,6 +140,8 @@ def _names(text: str) -> list[str]:
 
 
 def _folder(text: str) -> Path:
+    from golden_noise.pairs.source import is_url
+
     if is_url(text):
         raise argparse.ArgumentTypeError(f"{text} is not a folder: copy it into one, as `aws s3 sync` does")
     return Path(text)
