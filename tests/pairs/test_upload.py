@@ -154,6 +154,7 @@ def test_another_shard_of_the_same_name_replaces_the_old_one(remote, tmp_path):
     """As mode=retry and mode=extend do, which collect a unit again."""
     writer = collect_uploaded(tmp_path / "pairs")
     writer.write(1, [make_pair(number) for number in range(50, 55)])
+    writer.index.tidy()
     assert remote.equals(tmp_path / "pairs")
     assert min(remote.states[7:]) == 2  # without the one that is replaced
 
