@@ -40,7 +40,9 @@ def expected(pairs):
 
 @pytest.mark.parametrize("name", ["index", "pairs-000001"])
 @pytest.mark.parametrize("kind", ["refuse", "cut", "truncate", "stall", "slow_down"])
-def test_what_a_fault_spoils_is_tried_again(pairs, s3, tmp_path, capsys, kind, name):
+def test_what_a_fault_spoils_is_tried_again(pairs, s3, impatient, tmp_path, capsys, kind, name):
+    if kind == "stall":
+        impatient()
     s3.faults = [Fault(kind, f"GET .*{name}", 1 if kind == "stall" else 3)]
     assert fetched(tmp_path / "cache") == expected(pairs)
     assert not s3.faults[0].times

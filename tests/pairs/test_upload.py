@@ -102,7 +102,9 @@ def test_when_shards_come_fast_the_index_follows_at_intervals(remote, s3, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["refuse", "slow_down", "stall", "cut"])
-def test_what_a_fault_spoils_is_uploaded_again(remote, s3, tmp_path, capsys, kind):
+def test_what_a_fault_spoils_is_uploaded_again(remote, s3, impatient, tmp_path, capsys, kind):
+    if kind == "stall":
+        impatient()
     s3.faults = [Fault(kind, f"PUT .*{name}", 2) for name in ("collection", "000001", "index")]
     collect_uploaded(tmp_path / "pairs")
     assert remote.equals(tmp_path / "pairs")
