@@ -149,6 +149,7 @@ def test_a_chain_goes_on_from_the_last_result(sdxl, prompt):
     ],
 )
 def test_a_network_that_does_not_fit_predicts_nothing(sdxl, prompt, tmp_path, shapes, words):
-    NPNet(*shapes).save_pretrained(tmp_path / "npnet")
+    folder = tmp_path / f"npnet of {shapes}"  # networks are kept by folder, and pytest may use tmp_path again
+    NPNet(*shapes).save_pretrained(folder)
     with pytest.raises(UserError, match=words):
-        Predicted(str(tmp_path / "npnet")).search(NOISE, prompt, sdxl)
+        Predicted(str(folder)).search(NOISE, prompt, sdxl)
