@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from golden_noise.errors import UserError
-from golden_noise.files import atomic_file
+from golden_noise.files import atomic_file, is_machines, naming
 
 TEXT = "golden-noise"  # key of a PNG's own text
 PARAMETERS, SOFTWARE = "parameters", "Software"  # keys of texts that other programs read
@@ -109,10 +109,12 @@ def exif_of(text: Mapping[str, str]) -> bytes:
 def about(path: Path) -> dict[str, Any]:
     """The metadata of an image of this project; empty for any other file, or none."""
     try:
-        with Image.open(path) as image:
+        with naming(path), Image.open(path) as image:
             text = image.info.get(TEXT, "{}") if image.format == "PNG" else _history(image)
         metadata = json.loads(text)
-    except (OSError, ValueError, SyntaxError, struct.error):  # the last two of damaged EXIF data
+    except (OSError, ValueError, SyntaxError, struct.error) as error:  # the last two of damaged EXIF data
+        if is_machines(error):
+            raise
         return {}
     return metadata if isinstance(metadata, dict) else {}
 

@@ -167,7 +167,7 @@ def _serve_one(connection: socket.socket, stand_in: str) -> None:
         for descriptor, number in zip(apart, numbers, strict=True):
             os.dup2(descriptor, number)
             os.close(descriptor)
-        _end_like_python(arguments, environment, folder, stand_in)
+        end_like_python(arguments, environment, folder, stand_in)
     for descriptor in received:
         os.close(descriptor)
     ended = os.pidfd_open(child)
@@ -182,7 +182,7 @@ def _serve_one(connection: socket.socket, stand_in: str) -> None:
     connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(4, "big", signed=True))
 
 
-def _end_like_python(*script: Any) -> None:
+def end_like_python(*script: Any) -> None:
     """Run a script and end this process as the interpreter ends."""
     multiprocessing.current_process().daemon = False  # which may have children
     code: object = 0

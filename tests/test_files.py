@@ -1,5 +1,7 @@
 """What a kill leaves of a file or folder that is being written: nothing, or what was there before."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,32 @@ def test_a_folder_is_whole_or_as_it_was(tmp_path):
     fill("f")
     assert [path.name for path in target.iterdir()] == ["f"]
     assert [path.name for path in target.parent.iterdir()] == ["weights"]
+
+
+def test_a_folder_keeps_the_older_one_until_the_new_one_has_its_name(tmp_path):
+    target, aside = tmp_path / "weights", tmp_path / ".weights.old"
+    target.mkdir()
+    (target / "old").touch()
+    with pytest.raises(FileNotFoundError), atomic_folder(target) as folder:
+        folder.rmdir()  # so that it cannot take the name
+    assert [path.name for path in target.iterdir()] == ["old"]
+    target.rename(aside)  # as a kill between the two leaves it
+    with pytest.raises(Killed), atomic_folder(target):
+        raise Killed
+    assert [path.name for path in target.iterdir()] == ["old"]
+    with atomic_folder(target) as folder:
+        (folder / "new").touch()
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_an_error_of_the_disk_names_the_file_and_leaves_its_space(tmp_path, number):
+    with pytest.raises(OSError, match=os.strerror(number)) as raised, atomic_file(tmp_path / "ü.bin") as file:
+        file.write(b"half")
+        raise OSError(number, os.strerror(number))
+    assert raised.value.filename == str(tmp_path / "ü.bin")
+    assert not list(tmp_path.iterdir())
 
 
 def test_text_is_written_in_utf_8(tmp_path):

@@ -1,10 +1,11 @@
 """The user's mistakes behind exceptions of libraries, in one line each."""
 
 import errno
+import os
 import re
 import sys
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
@@ -13,6 +14,14 @@ from yaml import MarkedYAMLError
 from golden_noise.cli.config import suggestion
 from golden_noise.errors import UserError, one_line
 from golden_noise.extras import lacking
+from golden_noise.files import DISK_ERRORS
+
+# What libraries in Rust and C++ say where Python raises an OSError and a MemoryError.
+IN_RUST = re.compile(r"\(os error (\d+)\)")
+NO_MEMORY = re.compile(
+    "(can't|Cannot|not enough|unable to) (allocate )?(memory|mmap)|bad_alloc|can't start new thread"
+    "|could not create a primitive$"  # oneDNN's, without room for its code
+)
 
 
 def describe(error: Exception, job: str, given: Sequence[str] = ()) -> str | None:
@@ -33,6 +42,8 @@ def describe(error: Exception, job: str, given: Sequence[str] = ()) -> str | Non
         if isinstance(cause, ModuleNotFoundError) and (lacked := lacking(cause, job)):
             return lacked
         cause = cause.__cause__
+    if what := _failure(error):
+        return what
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         text = str(error).split("Config search path")[0].split("full_key")[0]
         if "Could not find 'hydra/sweeper/optuna'" in text:
@@ -53,8 +64,6 @@ def describe(error: Exception, job: str, given: Sequence[str] = ()) -> str | Non
         return f"{mark.name}, line {mark.line + 1}: {error.problem or 'this is not YAML'}"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.strerror}: {error.filename}"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # often without a file name
-        return f"{error.strerror}: free some space or choose another folder with paths.outputs=FOLDER"
     return None
 
 
@@ -70,6 +79,40 @@ def run_command(parser: ArgumentParser, arguments: Sequence[str] | None) -> None
         mistake = f"{error.strerror or error}: {error.filename}"
     print(f"error: {mistake}", file=sys.stderr)
     sys.exit(2)
+
+
+def _failure(error: Exception) -> str | None:
+    """What the machine lacks, if an error comes from that, however many errors of libraries are around it."""
+    chain = list(_chain(error))
+    for each in chain:
+        if (number := _number(each)) in DISK_ERRORS:
+            where = f": {name}" if (name := getattr(each, "filename", None)) else ""
+            mend = "free some space" if number in (errno.ENOSPC, errno.EDQUOT) else "mend the disk"
+            return (
+                f"{os.strerror(number)}{where}: {mend} and rerun the same command, or choose another folder with "
+                "paths.outputs=FOLDER"
+            )
+    for each in reversed(chain):
+        if isinstance(each, MemoryError) or _number(each) == errno.ENOMEM or NO_MEMORY.search(str(each)):
+            return (
+                f"too little memory ({one_line(each, 100) or 'MemoryError'}): close other programs and rerun the same "
+                "command, or take a smaller collection.batch_size, data.batch_size or evaluation.batch_size"
+            )
+    return None
+
+
+def _number(error: BaseException) -> int:
+    """The number of an error of the system, also in the words of safetensors; 0: it is none."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    return int(match[1]) if (match := IN_RUST.search(str(error))) else 0
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _raised_in(error: Exception) -> str:

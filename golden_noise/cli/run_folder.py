@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from golden_noise.cli.run_log import LOG
-from golden_noise.sharing.claims import is_lock, try_lock
+from golden_noise.files import write_atomically
+from golden_noise.sharing.claims import is_lock, locked, try_lock
 from golden_noise.sharing.processes import is_first
 
 SETTINGS = ".hydra"
@@ -37,10 +38,11 @@ class RunFolder:
 
     def tidy(self) -> None:
         """Remove what this process began, if nothing came of it. What was there before stays."""
-        try:
-            made = {path.name for path in self.folder.iterdir()} - self.before
-        except OSError:
-            return  # another process of this job has removed it
+        with contextlib.suppress(OSError):  # another process of this job has removed it, or the disk fails
+            self._tidy()
+
+    def _tidy(self) -> None:
+        made = {path.name for path in self.folder.iterdir()} - self.before
         if self._use is not None:
             if not try_lock(self._use):
                 return  # another process uses it
@@ -50,9 +52,8 @@ class RunFolder:
             for name in made:
                 path = self.folder / name
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # not empty, or another process was faster
-            for folder in self.new:
-                folder.rmdir()
+        for folder in self.new:
+            folder.rmdir()  # ends at one that is not empty
 
 
 class Watch(Callback):
@@ -70,5 +71,6 @@ def write_settings(config: DictConfig, folder: Path) -> None:
     """Write the files that Hydra would write before the config is checked."""
     (folder / SETTINGS).mkdir(exist_ok=True)
     hydra: Any = HydraConfig.get()
-    for name, content in {"config": config, "hydra": {"hydra": hydra}, "overrides": hydra.overrides.task}.items():
-        OmegaConf.save(content, folder / SETTINGS / f"{name}.yaml")
+    with locked(folder):  # the same command may have been started twice
+        for name, content in {"config": config, "hydra": {"hydra": hydra}, "overrides": hydra.overrides.task}.items():
+            write_atomically(folder / SETTINGS / f"{name}.yaml", OmegaConf.to_yaml(content))

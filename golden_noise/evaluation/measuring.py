@@ -18,6 +18,7 @@ from golden_noise.errors import UserError
 from golden_noise.evaluation.cache import Cache
 from golden_noise.evaluation.diversity import feature_distance, pixel_distance, seed_groups
 from golden_noise.evaluation.scores import Scores
+from golden_noise.files import is_machines
 from golden_noise.images import from_pil, read_image
 from golden_noise.metrics.base import EmbedsImages, Metric
 from golden_noise.sharing.fabric import shared_batches
@@ -131,6 +132,8 @@ class Measurement:
         try:
             return read_image(path)
         except (OSError, SyntaxError, ValueError) as error:
+            if is_machines(error):
+                raise
             raise UserError(f"cannot read {path} ({error}): delete it and rerun the same command") from error
 
     def _shown_path(self, method: str, position: int) -> str:

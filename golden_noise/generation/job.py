@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from golden_noise.files import write_atomically
 from golden_noise.generation.candidates import SCORES, Origin, candidate, write_table
 from golden_noise.generation.methods import Methods, predicting, searching
 from golden_noise.generation.names import CANDIDATES, GOLDEN, SEARCH
@@ -48,11 +49,12 @@ def generate(config: DictConfig) -> None:
                 "note: GenEval's evaluator needs the prompts of prompts=geneval, which say what to find",
                 file=sys.stderr,
             )
-        OmegaConf.save(config, images.folder / "config.yaml", resolve=True)
+        with locked(images.folder):  # the same command may have been started twice
+            write_atomically(images.folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
     with one_thread(config):
         draw(images, config.batch_size, quiet=not first)
     if first:
-        with locked(images.folder):  # the same command may have been started twice
+        with locked(images.folder):
             images.write_metadata()
             images.write_sheet()
             write_scores(config, images)

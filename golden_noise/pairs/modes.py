@@ -60,9 +60,13 @@ def delete_pairs(folder: Path, upload: Upload | None = None) -> None:
 
 
 def _is_imported(folder: Path) -> bool:
+    path = folder / INDEX_NAME
+    if not path.exists():
+        return False
+    content = path.read_bytes()  # an index that cannot be read now may be of imported pairs
     try:
-        return "published" in ShardIndex.load(folder).config
-    except UserError:  # there is no index, or a damaged one
+        return "published" in ShardIndex.parse(content, folder, path).config
+    except UserError:
         return False
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from golden_noise.errors import UserError, one_line
+from golden_noise.files import is_machines
 from golden_noise.prompts import Prompt
 
 _FIELDS = {"index": int, "prompt": str, "seed": int, "tags": dict, "accepted": bool, "scores": dict, "search": dict}
@@ -163,7 +164,11 @@ Result = NoisePair | Failure  # what becomes of a prompt
 
 
 def malformed(sample: Mapping[str, Any], problem: object) -> UserError:
-    """The error for a damaged sample."""
+    """The error for a damaged sample, or for one that cannot be read now."""
+    if is_machines(problem):
+        return UserError(
+            f"{sample.get('__url__', 'shard')} cannot be read ({one_line(problem)}): rerun the same command once it can"
+        )
     return UserError(
         f"{sample.get('__url__', 'shard')}: sample {sample.get('__key__')} is malformed ({one_line(problem)}):"
         f" delete the shard and {REDO}"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from golden_noise.pairs.entry import ShardEntry
 from golden_noise.pairs.pair import check_finite, decode_array, malformed, npy_header, parse_meta, prompt_hash
-from golden_noise.pairs.source import ShardSource, damaged
+from golden_noise.pairs.source import ShardSource, damaged, stamp
 
 RawSample = dict[str, Any]
 _MEMBERS = ("json", "noise.npy", "golden.npy", "embeds.npy", "pooled.npy", "guided.npy")
@@ -42,7 +42,7 @@ def read_shard(folder: Path, entry: ShardEntry, rejected: bool = False) -> Itera
                     number += 1
                 elif not rejected:
                     continue
-                yield sample | {name: os.pread(file.fileno(), size, start) for name, (start, size) in members.items()}
+                yield sample | {name: _pread(file, size, start) for name, (start, size) in members.items()}
         except Exception as error:  # whatever a damaged or hostile tar makes the parser raise
             raise damaged(path, error) from error
 
@@ -99,6 +99,7 @@ class OpenShard:
 
     def __init__(self, file: BinaryIO, entry: ShardEntry, name: str, members: NDArray[np.int64] | None = None):
         self.file, self.entry, self.name = file, entry, name
+        self._stamp = stamp(file.fileno())
         try:
             self.members = locate(file, entry) if members is None else members
         except Exception as error:  # whatever a damaged or hostile tar makes the parser raise
@@ -122,6 +123,8 @@ class OpenShard:
                 raise ValueError("its prompt is not the one in index.json")
             for name, array in out.items():
                 self._read_array(row, name, array)
+            if stamp(self.file.fileno()) != self._stamp:
+                raise ValueError("the file was changed while it was read")
         except Exception as error:  # numpy's and json's parsers raise a dozen kinds on damaged bytes
             sample = {"__url__": self.name, "__key__": key or f"number {row}"}
             raise malformed(sample, error) from error
@@ -137,7 +140,7 @@ class OpenShard:
 
     def _bytes(self, row: int, member: str) -> bytes:
         offset, size = self.members[row, _MEMBERS.index(member)].tolist()
-        data = os.pread(self.file.fileno(), size, offset)
+        data = _pread(self.file, size, offset)
         if len(data) != size:
             raise ValueError(f"{member} is truncated")
         return data
@@ -158,6 +161,14 @@ class OpenShard:
         if array.shape != out.shape:
             raise ValueError(f"{name} is {format_shape(array.shape)}, not {format_shape(out.shape)}")
         out[...] = array
+
+
+def _pread(file: BinaryIO, size: int, offset: int) -> bytes:
+    """The bytes at an offset, fewer only at the end of the file: `os.pread` may stop anywhere."""
+    data = b""
+    while len(data) < size and (more := os.pread(file.fileno(), size - len(data), offset + len(data))):
+        data += more
+    return data
 
 
 def format_shape(shape: Sequence[int]) -> str:

@@ -10,6 +10,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,8 +19,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from golden_noise.errors import UserError, one_line
-from golden_noise.files import atomic_file
-from golden_noise.identity import file_digest
+from golden_noise.files import atomic_file, is_machines
 from golden_noise.pairs import transfer
 from golden_noise.pairs.entry import ShardEntry
 from golden_noise.pairs.index import INDEX_NAME, ShardIndex
@@ -50,7 +50,7 @@ class ShardSource:
         self.is_url = is_url(self.before)
         self.folder = Path(self.before)  # only of shards that have no URL
         self.cache = Path(cache) if cache is not None else None
-        self._verified: dict[Path, tuple[int, int]] = {}
+        self._verified: dict[Path, tuple[int, int, int]] = {}
 
     def __str__(self) -> str:
         return self.before.rstrip("/")
@@ -95,29 +95,35 @@ class ShardSource:
             return file
         path = self.cache / f"{Path(shard.name).stem}-{shard.sha256[:16]}.tar"
         with self._alone(path):
-            if not path.exists() or self._problem(path, shard):
-                with atomic_file(path) as file:
-                    self._fetch(shard, file)
-                self._verified[path] = _stamp(path)
-            return path.open("rb")
+            if path.exists():
+                with contextlib.suppress(UserError):
+                    return self._open_local(path, shard)
+            with atomic_file(path) as file:
+                self._fetch(shard, file)
+            self._verified[path] = stamp(path)
+            return self._open_local(path, shard)
 
     def _open_local(self, path: Path, shard: ShardEntry) -> BinaryIO:
-        try:
-            problem = self._problem(path, shard)
-            if problem is None:
-                return path.open("rb")
-        except OSError as error:
-            raise UserError(f"shard {path} cannot be read ({error.strerror or error})") from error
-        raise damaged(path, problem)
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(path.open("rb"))
+                problem = self._problem(file, path, shard)
+            except OSError as error:
+                raise UserError(f"shard {path} cannot be read ({error.strerror or error})") from error
+            if problem:
+                raise damaged(path, problem)
+            stack.pop_all()  # stays open
+            return file
 
-    def _problem(self, path: Path, shard: ShardEntry) -> str | None:
-        """How a file differs from the recorded one."""
-        stamp = _stamp(path)
-        if self._verified.get(path) == stamp:
+    def _problem(self, file: BufferedReader, path: Path, shard: ShardEntry) -> str | None:
+        """How the open file of a path differs from the recorded one."""
+        before = stamp(file.fileno())
+        if self._verified.get(path) == before:
             return None
-        problem = _difference(shard, stamp[0], file_digest(path) if stamp[0] == shard.bytes else "")
+        digest = hashlib.file_digest(file, "sha256").hexdigest() if before[0] == shard.bytes else ""
+        problem = _difference(shard, before[0], digest)
         if problem is None:
-            self._verified[path] = stamp
+            self._verified[path] = before
         return problem
 
     def _fetch(self, shard: ShardEntry, file: BinaryIO) -> None:
@@ -178,9 +184,10 @@ def _fetch_once(shard: ShardEntry, url: str, file: BinaryIO) -> str | None:
     return _difference(shard, size, digest.hexdigest())
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
+def stamp(file: Path | int) -> tuple[int, int, int]:
+    """What of a file, by its path or number, differs after any change: its size, time and identity."""
+    status = os.stat(file)
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _difference(shard: ShardEntry, size: int, sha256: str) -> str | None:
@@ -190,5 +197,7 @@ def _difference(shard: ShardEntry, size: int, sha256: str) -> str | None:
 
 
 def damaged(url: object, problem: object) -> UserError:
-    """The error for a bad shard."""
+    """The error for a bad shard, or for one that cannot be read now."""
+    if is_machines(problem):
+        return UserError(f"shard {url} cannot be read ({one_line(problem)}): rerun the same command once it can")
     return UserError(f"shard {url} is damaged ({one_line(problem)}): delete it and {REDO}")

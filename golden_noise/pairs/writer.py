@@ -135,7 +135,7 @@ def write_shard(folder: Path, unit: int, results: Iterable[Result], prompts_sha2
     except _NotWriting as error:
         raise error.args[0] from None
     except OSError as error:
-        raise UserError(f"making {path} failed: {error}") from error
+        raise UserError(f"making {path} failed: {error.strerror or error}") from error
     return ShardEntry(path.name, len(prompts), rejected, size, sha256, pack(prompts), prompts_sha256, failures)
 
 

@@ -31,7 +31,7 @@ _LOCKED: WeakSet[IO[str]] = WeakSet()  # by this process
 def _leave_locks_to_the_parent() -> None:
     """Close a forked process's copies: a DataLoader's worker would hold a killed training's locks until it notices."""
     for file in _LOCKED:
-        file.close()
+        _close(file)
 
 
 os.register_at_fork(after_in_child=_leave_locks_to_the_parent)
@@ -63,7 +63,7 @@ class Claims:
 
     def __exit__(self, *_: object) -> None:
         for file in self._held.values():
-            file.close()
+            _close(file)
         self._held.clear()
         self._presence.close()
 
@@ -112,7 +112,7 @@ class Claims:
         """Claim a unit; False if another process has it."""
         file = self._path(unit).open("w")
         if not try_lock(file):
-            file.close()
+            _close(file)
             return False
         self._held[unit] = file
         return True
@@ -121,7 +121,7 @@ class Claims:
         """Give back a finished unit. A process that waited for its claim looks again whether it is finished."""
         if unit in self._held:
             self._path(unit).unlink(missing_ok=True)
-            self._held.pop(unit).close()
+            _close(self._held.pop(unit))
 
     def sweep(self) -> None:
         """Delete the files of killed processes' claims, once all units are finished."""
@@ -155,10 +155,19 @@ def locked(folder: Path) -> FileLock:
 
 @contextlib.contextmanager
 def _lock(path: Path, operation: int) -> Iterator[None]:
-    with path.open("w") as file:
+    file = path.open("w")
+    try:
         if not try_lock(file, operation):
             raise UserError(f"another process works in {path.parent}: wait for it or stop it")
         yield
+    finally:
+        _close(file)
+
+
+def _close(file: IO[str]) -> None:
+    """Close a lock's file, into which nothing was written: an error of its disk means nothing."""
+    with contextlib.suppress(OSError):
+        file.close()
 
 
 def try_lock(file: IO[str], operation: int = fcntl.LOCK_EX) -> bool:

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from PIL.Image import Image
 
 from golden_noise.errors import UserError
+from golden_noise.files import write_atomically
 from golden_noise.tracking.run_logger import RunLogger, flat, numbers, remembered, thumbnail
 
 RUN = ".mlflow"  # holds the id of the run that a folder was logged to
@@ -53,7 +54,7 @@ class MLflow(RunLogger, MLFlowLogger):
             if error.error_code == "RESOURCE_DOES_NOT_EXIST" and self._remembered.exists():
                 raise UserError(f"{error}, which {self._remembered} names: delete that file for a new one") from error
             raise
-        self._remembered.write_text(str(run), "utf-8")
+        write_atomically(self._remembered, str(run))
         client.update_run(run, "RUNNING")
         known = client.get_run(run).data.params
         settings = {REFUSED.sub("_", key): value for key, value in flat(params).items()}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from golden_noise.files import write_atomically
+from golden_noise.files import is_machines, naming, write_atomically
 
 RECORD = "run.json"
 
@@ -19,8 +19,11 @@ def write(folder: Path, record: dict[str, Any], name: str = RECORD) -> None:
 def read(folder: Path, name: str = RECORD) -> dict[str, Any] | None:
     """The record of a run, or None if it is missing or damaged."""
     try:
-        record = json.loads((folder / name).read_text("utf-8"))
-    except (OSError, ValueError):
+        with naming(folder / name):
+            record = json.loads((folder / name).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        if is_machines(error):
+            raise
         return None
     return record if isinstance(record, dict) else None
 

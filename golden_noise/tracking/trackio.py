@@ -8,6 +8,7 @@ from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 from PIL.Image import Image
 
+from golden_noise.files import write_atomically
 from golden_noise.tracking.run_logger import RunLogger, numbers, remembered, thumbnail
 
 RUN = ".trackio"  # holds the id of the run that a folder was logged to
@@ -50,7 +51,7 @@ class Trackio(RunLogger, Logger):
             self._run = trackio.init(**self._options, resume="allow" if before else "never")
             if before and self._run.id != before:
                 self._run = trackio.init(**self._options, resume="never")
-            self._remembered.write_text(self._run.id, "utf-8")
+            write_atomically(self._remembered, self._run.id)
         return self._run
 
     @rank_zero_only

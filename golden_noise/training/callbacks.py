@@ -14,6 +14,7 @@ from torch import Tensor
 
 from golden_noise.errors import UserError
 from golden_noise.files import atomic_folder
+from golden_noise.images import save_png
 from golden_noise.invocation import command
 from golden_noise.npnet import AnyNPNet
 from golden_noise.tracking.loggers import run_loggers
@@ -115,7 +116,7 @@ class SampleGrid(Callback):
             return
         grid = make_image_grid(numpy_to_pil(pairs.permute(0, 2, 3, 1).numpy()), rows=len(golden), cols=2)
         self.dirpath.mkdir(parents=True, exist_ok=True)
-        grid.save(self.dirpath / f"epoch={trainer.current_epoch:04d}.png")
+        save_png(grid, self.dirpath / f"epoch={trainer.current_epoch:04d}.png")
         step = trainer.global_step - 1  # where Lightning puts the metrics of this validation
         for logger in run_loggers(trainer.loggers):
             logger.log_grid("samples", grid, step, "standard | golden")

@@ -7,6 +7,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from omegaconf import DictConfig, OmegaConf
 
 from golden_noise.evaluation.verdict import change, compared, name, plain, verdict
+from golden_noise.files import write_atomically
 from golden_noise.generation.names import NPNET, STANDARD
 from golden_noise.hub import BUNDLED
 from golden_noise.identity import PAIRS
@@ -39,7 +40,7 @@ def write_card(
         base_model=source if public else None,
     )
     text = "\n\n".join([_use(config), _training(npnet, config, search), _results(summary)])
-    ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}\n").save(folder / "README.md")
+    write_atomically(folder / "README.md", str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}\n")))
 
 
 def _use(config: DictConfig) -> str:

@@ -14,7 +14,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from golden_noise.errors import UserError
-from golden_noise.files import atomic_file
+from golden_noise.files import atomic_file, is_machines
 from golden_noise.pairs.loader import NoisePairLoader
 from golden_noise.pairs.streaming import StreamingDataModule
 
@@ -201,6 +201,7 @@ def load(path: Path, advice: str) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         if damaged is None and {"state_dict", "loops", "optimizer_states"} <= checkpoint.keys():
             return checkpoint
-    except Exception:  # damaged and foreign files raise anything
-        pass
+    except Exception as error:  # damaged and foreign files raise anything
+        if is_machines(error):
+            raise
     raise UserError(f"{path} is damaged or not a checkpoint: {advice}")

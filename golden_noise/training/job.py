@@ -23,6 +23,7 @@ from golden_noise.collecting.report import folder_artifact
 from golden_noise.device import device_type
 from golden_noise.errors import UserError
 from golden_noise.evaluation.job import check_prompts, evaluate, sharing
+from golden_noise.files import write_atomically
 from golden_noise.generation.candidates import Origin
 from golden_noise.generation.network import load_npnet, trained_folder
 from golden_noise.generation.provenance import weights_digest
@@ -134,7 +135,7 @@ def begin(config: DictConfig, folder: Path, data: StreamingDataModule, trainer: 
     new = run_identity(config, learnt_from(data))
     if (old := made_by(folder)) is not None:
         identity.check(folder, old, new, ADVICE)
-    OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    write_atomically(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
     if not trainer.fast_dev_run:  # type: ignore[attr-defined]
         record.write(folder, new, IDENTITY)
 
@@ -230,8 +231,8 @@ def finish(
     if not best.is_dir():
         raise UserError(f"nothing was trained in {folder}: check trainer.max_epochs={config.trainer.max_epochs}")
     # Published with the weights, so without this machine's paths.
-    settings = (folder / "config.yaml").read_text().replace(f"{Path.cwd()}/", "")
-    (best / "training.yaml").write_text(settings)
+    settings = (folder / "config.yaml").read_text("utf-8").replace(f"{Path.cwd()}/", "")
+    write_atomically(best / "training.yaml", settings)
     network = config.model.npnet._target_
     source = str(best) if network.startswith("golden_noise.npnet.") else f"{network}:{best}"
     npnet = load_npnet(config, source, pipeline)

@@ -14,6 +14,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import Trainer
 from omegaconf import OmegaConf
+from safetensors import SafetensorError
 
 from golden_noise.cli.conf import CONF, choices
 from golden_noise.cli.jobs import main
@@ -294,6 +295,33 @@ def test_a_programming_error_keeps_its_traceback_and_its_log(tmp_path):
 def test_a_full_disk_costs_one_line():
     """Pillow and others raise it without a file's name."""
     assert "No space left" in describe(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "train")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.EDQUOT])
+def test_a_disk_that_fails_behind_a_library_costs_one_line(number):
+    try:
+        try:
+            raise OSError(number, os.strerror(number), "ü.ckpt")
+        finally:
+            raise RuntimeError("unexpected pos 64 vs 0")  # as torch's writer does
+    except RuntimeError as error:
+        line = describe(error, "train")
+    assert line.startswith(f"{os.strerror(number)}: ü.ckpt: ") and "rerun the same command" in line
+    saving = SafetensorError(f'Error while serializing: I/O error: words (os error {number}) at path "ü.safetensors"')
+    assert describe(saving, "train").startswith(f"{os.strerror(number)}: ")
+
+
+def test_too_little_memory_costs_one_line():
+    no_fork = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    for error in (MemoryError(), no_fork, RuntimeError("can't start new thread")):
+        wrapped = InstantiationException("Error in call to target")
+        wrapped.__cause__ = error
+        for each in (error, wrapped):
+            line = describe(each, "collect")
+            assert line.startswith("too little memory") and "\n" not in line
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert describe(raised.value, "train").startswith("too little memory")
 
 
 @pytest.mark.parametrize("options", [{"fast_dev_run": -1}, {"precision": "x"}])

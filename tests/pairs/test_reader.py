@@ -1,6 +1,8 @@
+import errno
 import os
 import random
 import tarfile
+import time
 from io import BytesIO
 from pathlib import Path
 
@@ -213,3 +215,52 @@ def test_another_number_of_samples_than_recorded_is_refused(tmp_path, samples):
     for read in (read_places, read_samples):
         with pytest.raises(UserError, match=r"pairs-000000\.tar is damaged"):
             read(tmp_path)
+
+
+def test_a_read_that_stops_early_is_continued(tmp_path, monkeypatch):
+    """Any read may, as some network file systems show."""
+    collect(tmp_path, [2])
+    whole, samples = read_places(tmp_path), read_samples(tmp_path)
+    pread, preadv = os.pread, os.preadv
+    monkeypatch.setattr(os, "pread", lambda file, size, offset: pread(file, max(1, size // 3), offset))
+    monkeypatch.setattr(os, "preadv", lambda file, parts, offset: preadv(file, parts[:1], offset))
+    for want, have in ((whole, read_places(tmp_path)), (samples, read_samples(tmp_path))):
+        assert [key for key, _ in want] == [key for key, _ in have]
+        for (_, arrays), (_, others) in zip(want, have, strict=True):
+            assert all(np.array_equal(arrays[name], others[name]) for name in arrays)
+
+
+def test_a_shard_that_is_overwritten_while_it_is_read_is_refused(tmp_path):
+    """Of one that is replaced by another file, the old content is read on."""
+    collect(tmp_path, [2])
+    entry = ShardIndex.load(tmp_path).shards[0]
+    path = tmp_path / entry.name
+    good = path.read_bytes()
+    out = {name: np.empty(shape, np.float16) for name, shape in SHAPES.items()}
+    shard = OpenShard(ShardSource(tmp_path).open(entry), entry, str(path))
+    (tmp_path / "other").write_bytes(bytes(len(good)))
+    (tmp_path / "other").replace(path)
+    assert shard.read(0, out)[0] == make_pair(0).key
+    path.write_bytes(good)
+    shard = OpenShard(ShardSource(tmp_path).open(entry), entry, str(path))
+    time.sleep(0.02)  # the system's clock for files ticks every few milliseconds
+    path.write_bytes(good)  # other noise would look as good
+    with pytest.raises(UserError, match="was changed while it was read"):
+        shard.read(0, out)
+
+
+def test_a_shard_that_cannot_be_read_now_is_not_called_damaged(tmp_path, monkeypatch):
+    """Its line would say: delete it."""
+    collect(tmp_path, [2])
+    entry = ShardIndex.load(tmp_path).shards[0]
+    shard = OpenShard(ShardSource(tmp_path).open(entry), entry, str(tmp_path / entry.name))
+
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pread", fail)
+    out = {name: np.empty(shape, np.float16) for name, shape in SHAPES.items()}
+    for read in (lambda: shard.read(0, out), lambda: shard.shapes(0), lambda: list(read_shard(tmp_path, entry))):
+        with pytest.raises(UserError, match=rf"{entry.name} cannot be read \(.*Input/output error\)") as raised:
+            read()
+        assert "delete" not in str(raised.value)
