@@ -117,7 +117,7 @@ def drawn(config, npnet):
 def test_every_setting_decides_about_pairs_but_the_documented_ones():
     options = [*SDXL, "metric=pickscore", "collection.select_by=pickscore", "search=zigzag"]
     found = unnoticed(composed("collect", *options), provenance)
-    free = ["mode", "fabric", "seed", "collection.batch_size", "collection.failures_in_a_row"]
+    free = ["mode", "fabric", "seed", "collection.batch_size", "collection.failures_in_a_row", "upload"]
     free += ["pipeline.pooled_shape"]  # of NPNets
     free += ["reward"]  # of searches that interpolate it
     assert not_free(found, [*ANYWHERE, *free]) == [] and not MEMORY & {*found}

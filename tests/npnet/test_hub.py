@@ -15,7 +15,8 @@ COMMIT = "0" * 40
 SCRIPT = """
 import torch
 from golden_noise.errors import UserError
-from golden_noise.npnet import NPNet, checkpoint, convert
+from golden_noise.cli import convert
+from golden_noise.npnet import NPNet, checkpoint
 
 npnet = NPNet((4, 8, 8), (5, 12)).eval()
 torch.nn.init.normal_(npnet.svd_branch.mlp4[-1].weight)

@@ -8,9 +8,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from golden_noise.cli import convert
 from golden_noise.errors import UserError
 from golden_noise.hub import PACKAGE
-from golden_noise.npnet import DenoiserNPNet, LowFrequencyNPNet, NPNet, checkpoint, convert
+from golden_noise.npnet import DenoiserNPNet, LowFrequencyNPNet, NPNet, checkpoint
 from golden_noise.npnet.core.load import load
 from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.pipelines.stable_diffusion import SDPipeline

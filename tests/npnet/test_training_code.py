@@ -8,8 +8,9 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
+from golden_noise.cli import convert
 from golden_noise.errors import UserError
-from golden_noise.npnet import NPNet, checkpoint, convert
+from golden_noise.npnet import NPNet, checkpoint
 
 SIDE, TOKENS, WIDTH = 128, 77, 3
 SWIN = "swin_tiny_patch4_window7_224"
