@@ -330,11 +330,12 @@ def _collect(plain, largest_file=None):
     ("kills", "ranks"),
     [
         (5, 1),
-        pytest.param(4, 2, marks=pytest.mark.slow),
-        pytest.param(60, 1, marks=pytest.mark.slow),
-        pytest.param(60, 2, marks=pytest.mark.slow),
+        (4, 2),
+        (60, 1),
+        (60, 2),
     ],
 )
+@pytest.mark.slow  # tests/chaos has a faster one
 def test_killed_at_random_moments_the_set_comes_out_the_same(processes, plain_job, tmp_path, kills, ranks):
     """Each set is collected by processes that are killed until one comes to the end of it; then the next set."""
     start = time.perf_counter()

@@ -124,7 +124,7 @@ def test_storage_that_stays_away_is_one_line_and_nothing_is_collected_twice(remo
 
 
 @pytest.mark.parametrize("kind", ["kill", "kill_after"])
-@pytest.mark.parametrize("request_number", [3, 5, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 4, 6, 7))])
+@pytest.mark.parametrize("request_number", [5, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 3, 4, 6, 7))])
 def test_killed_at_any_request_it_is_resumed(remote, s3, tmp_path, kind, request_number):
     """The process is killed before or after its Nth change, in one that follows it as well."""
     for number in (request_number, 1):

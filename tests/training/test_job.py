@@ -207,6 +207,7 @@ def test_the_last_is_the_best_of_a_training_without_validation(compose_job, tmp_
     assert (tmp_path / "run/run.json").is_file()
 
 
+@pytest.mark.slow  # tests/cluster has one that restarts, too
 def test_torchrun_trains_on_as_many_processes_as_it_starts(tiny_sdxl, tmp_path):
     """As documented: nothing but the trainer is said, and neither are loggers needed."""
     script, *arguments = command(tiny_sdxl, tmp_path, "trainer=ddp", "trainer.accelerator=cpu")
@@ -244,6 +245,7 @@ def last_weights(folder):
     return torch.load(folder / "outputs/train/run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
 
 
+@pytest.mark.slow  # tests/cluster has a faster one
 def test_a_training_killed_at_any_moment_goes_on_to_the_same_weights(tiny_sdxl, compose_job, tmp_path):
     """It writes a checkpoint after every batch, so that most kills fall into one."""
     options = ["prompts.count=200", "recipe.epochs=3", "callbacks.last.minutes=0"]
