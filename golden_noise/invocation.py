@@ -35,7 +35,7 @@ def _is_package() -> bool:
 def share_cores() -> None:
     """Lets torch's threads sleep while they wait for each other; to be called before torch is imported.
 
-    By default OpenMP's threads spin, on cores that other processes want: on a busy machine two threads then took
-    fourteen times as long as one (benchmarks/README.md).
+    By default OpenMP's threads spin, on cores that other processes want: beside one busy process per core, two threads
+    then took four times as long (benchmarks/gains.py).
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -16,6 +16,16 @@ from wandb.proto.wandb_internal_pb2 import Record
 from golden_noise.cli.config import job_config
 from tests.forked import CONTEXT
 
+# Of a training that takes a second; add prompts, the size of shards and epochs.
+SMALL_TRAINING = [
+    "recipe.batch_size=16",
+    "recipe.backbone_args.embed_dim=16",
+    "recipe.backbone_args.depth=1",
+    "data.val_fraction=0.3",
+    "callbacks.progress.refresh_rate=0",
+    "trainer.log_every_n_steps=1",
+]
+
 
 @pytest.fixture
 def compose_job(tiny_sdxl, tmp_path):

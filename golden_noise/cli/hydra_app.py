@@ -8,15 +8,13 @@ from argparse import Namespace
 from pathlib import Path
 
 from hydra import version
-from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra._internal.utils import get_args_parser as parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import run_job
-from hydra.types import HydraContext, RunMode, TaskFunction
+from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig
 
 from golden_noise.cli.conf import CONF
@@ -68,28 +66,7 @@ class App:
 
     def run(self, task: TaskFunction) -> None:
         """Run one job, or those of a multirun."""
-        if not self.args.multirun and (config := self._of_one_run()) is not None:
-            self._run(config, task)
-            return
         mode = self.hydra.get_mode(self.job, self.args.overrides)
         wanted = RunMode.MULTIRUN if self.args.multirun or mode == RunMode.MULTIRUN else RunMode.RUN
         overrides = [*self.args.overrides, *([] if mode == wanted else [f"hydra.mode={wanted.name}"])]
         (self.hydra.run if wanted == RunMode.RUN else self.hydra.multirun)(self.job, task, overrides)
-
-    def _of_one_run(self) -> DictConfig | None:
-        """The config of a single run: `Hydra.run` would compose it twice. None where that is no run, or fails."""
-        try:
-            config = self.hydra.compose_config(self.job, self.args.overrides, RunMode.RUN, with_log_configuration=True)
-        except Exception:  # whatever it is, Hydra's own way raises it again, or finds a multirun
-            return None
-        return None if config.hydra.mode == RunMode.MULTIRUN else config
-
-    def _run(self, config: DictConfig, task: TaskFunction) -> None:
-        """What `Hydra.run` does once it has the config."""
-        config.hydra.mode = RunMode.RUN
-        callbacks = Callbacks(config)
-        callbacks.on_run_start(config=config, config_name=self.job)
-        context = HydraContext(config_loader=self.hydra.config_loader, callbacks=callbacks)
-        done = run_job(task, config, "hydra.run.dir", None, context)
-        callbacks.on_run_end(config=config, config_name=self.job, job_return=done)
-        _ = done.return_value  # raises what the job raised

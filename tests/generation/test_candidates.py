@@ -8,21 +8,10 @@ import pytest
 from golden_noise.errors import UserError
 from golden_noise.generation.candidates import SCORES, Origin, read_table, write_table
 from golden_noise.prompts import Prompt
+from tests.score_tables import rows_of, save
 
 BY = Origin("a" * 16, "p")
 PROMPTS = [Prompt(0, 'a "red" circle, twice\nover', 5), Prompt(1, "ü=1+1", 2**62), Prompt(2, "a", 5), Prompt(3, "a", 6)]
-
-
-def rows_of(path):
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def save(path, rows):
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 @pytest.fixture

@@ -11,19 +11,9 @@ import torch
 from golden_noise.training.job import train
 from golden_noise.training.module import NPNetModule
 from tests.forked import ROOT
+from tests.jobs import SMALL_TRAINING
 
-SMALL = [
-    "prompts.count=60",
-    "collection.shard_size=30",
-    "recipe.batch_size=16",
-    "recipe.epochs=2",
-    "recipe.backbone_args.embed_dim=16",
-    "recipe.backbone_args.depth=1",
-    "data.val_fraction=0.3",
-    "callbacks.progress.refresh_rate=0",
-    "callbacks.last.minutes=0",
-    "trainer.log_every_n_steps=1",
-]
+SMALL = [*SMALL_TRAINING, "prompts.count=60", "collection.shard_size=30", "recipe.epochs=2", "callbacks.last.minutes=0"]
 
 
 class Stopped(Exception):

@@ -1,6 +1,5 @@
 """One round of objective=scored: candidates are drawn, scored in a file, and learned from."""
 
-import csv
 import json
 import math
 import random
@@ -29,6 +28,7 @@ from golden_noise.training.data import build_data
 from golden_noise.training.job import train
 from golden_noise.training.score_data import ScoredDataModule, standardised
 from tests.forked import CONTEXT
+from tests.score_tables import rows_of, save
 
 REAL = ["pipeline.model.source=package:shapes/weights/pipeline", "pipeline.steps=2"]
 NETWORK = "npnet=package:shapes/weights/npnet"
@@ -41,18 +41,6 @@ def draw(compose_job, tmp_path, *overrides):
     check(config)
     generate(config)
     return tmp_path / "round" / SCORES
-
-
-def rows_of(path):
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def save(path, rows):
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def judged(path):

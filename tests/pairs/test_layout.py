@@ -43,6 +43,14 @@ def test_it_is_json_with_a_line_for_each_shard(tmp_path, count):
     assert ShardIndex.parse(content(tmp_path), tmp_path, "url").shards == ShardIndex.load(tmp_path).shards
 
 
+def test_what_a_kill_left_of_a_longer_line_is_gone(tmp_path):
+    make(tmp_path, [0])
+    ShardIndex.load(tmp_path).add(entry(1, samples=500))
+    (tmp_path / "index.json").write_bytes(content(tmp_path)[:-100])
+    ShardIndex.load(tmp_path).add(entry(1))
+    assert json.loads(content(tmp_path)) and units(ShardIndex.load(tmp_path)) == [0, 1]
+
+
 @pytest.mark.parametrize("count", [0, 2])
 def test_a_kill_at_any_byte_of_an_addition_loses_nothing(tmp_path, count):
     make(tmp_path, range(count))

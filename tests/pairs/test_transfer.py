@@ -1,6 +1,8 @@
 """Object storage that fails: a real S3 server behind a proxy that cuts, stalls, truncates and refuses."""
 
 import multiprocessing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 
@@ -130,3 +132,34 @@ def test_storage_that_stays_away_ends_a_worker_with_one_line(pairs, s3):
     s3.faults = [Fault("refuse", "pairs-000001", 1000)]
     with pytest.raises(UserError, match=r"pairs-000001\.tar cannot be fetched in 8 tries"):
         list(NoisePairLoader(dataset, "train", 0.0, 2, num_workers=2))
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 503])
+def test_a_status_that_passes_is_tried_again_and_another_is_not(monkeypatch, capsys, status):
+    monkeypatch.setattr(transfer, "WAIT", 0.0)
+    answers = [200, status, status, 410]
+
+    class Server(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.answer(200)
+
+        def do_GET(self):
+            self.answer(answers.pop())
+            self.wfile.write(b"ok")
+
+        def answer(self, status):
+            self.send_response(status)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/index.json"
+        with pytest.raises(UserError, match=r"cannot be fetched .*410.*: check the address"):
+            transfer.read(url)
+        assert transfer.read(url) == b"ok"
+        server.shutdown()
+    assert capsys.readouterr().err.count("next try") == 2

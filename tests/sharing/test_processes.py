@@ -3,10 +3,12 @@
 import time
 
 import pytest
+from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from golden_noise.collecting.job import collect_job
+from golden_noise.sharing.environments import environments
 from golden_noise.sharing.processes import is_first
 from tests.forked import start_script
 
@@ -32,6 +34,19 @@ TORCHRUN = {
     "MASTER_ADDR": "localhost",
     "MASTER_PORT": "29517",
 }
+
+
+@pytest.mark.parametrize(
+    ("variables", "kinds"),
+    [({}, []), (TORCHRUN, []), (SLURM, [SLURMEnvironment]), (SLURM | TORCHRUN, []),
+     (SLURM | {"SLURM_NTASKS": "1"}, [LightningEnvironment])],
+)  # fmt: skip
+def test_slurm_starts_several_tasks_and_lightning_never_requeues(monkeypatch, variables, kinds):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = environments()
+    assert [type(each) for each in found] == kinds
+    assert not any(each.auto_requeue for each in found if isinstance(each, SLURMEnvironment))
 
 
 IMPATIENT = """

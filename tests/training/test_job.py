@@ -21,20 +21,11 @@ from golden_noise.npnet import LowFrequencyNPNet, NPNet
 from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.training.job import train
 from tests.forked import run_script, start_script
+from tests.jobs import SMALL_TRAINING
 
 KINDS = ("best", "last")
 CHEAP = ["recipe=shapes", "collection.select_by=null"]
-SMALL = [
-    "prompts.count=100",
-    "collection.shard_size=50",
-    "recipe.batch_size=16",
-    "recipe.epochs=2",
-    "recipe.backbone_args.embed_dim=16",
-    "recipe.backbone_args.depth=1",
-    "data.val_fraction=0.3",
-    "callbacks.progress.refresh_rate=0",
-    "trainer.log_every_n_steps=1",
-]
+SMALL = [*SMALL_TRAINING, "prompts.count=100", "collection.shard_size=50", "recipe.epochs=2"]
 
 
 def test_it_collects_trains_and_evaluates(compose_job, tmp_path):

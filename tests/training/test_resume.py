@@ -13,18 +13,9 @@ from golden_noise.sharing.claims import alone
 from golden_noise.training.checkpoints import resumable
 from golden_noise.training.job import train
 from golden_noise.training.module import NPNetModule
+from tests.jobs import SMALL_TRAINING
 
-SMALL = [
-    "prompts.count=60",
-    "collection.shard_size=30",
-    "recipe.batch_size=16",
-    "recipe.epochs=1",
-    "recipe.backbone_args.embed_dim=16",
-    "recipe.backbone_args.depth=1",
-    "data.val_fraction=0.3",
-    "callbacks.progress.refresh_rate=0",
-    "trainer.log_every_n_steps=1",
-]
+SMALL = [*SMALL_TRAINING, "prompts.count=60", "collection.shard_size=30", "recipe.epochs=1"]
 
 
 @pytest.fixture
@@ -200,6 +191,21 @@ def test_neither_fewer_steps_nor_a_lost_checkpoint_go_unnoticed(start, tmp_path)
     with pytest.raises(UserError, match=r"holds a network, but no checkpoint .*last.ckpt to resume from"):
         start()
     assert content(tmp_path / "run") == before
+
+
+def test_a_terminated_training_saves_the_step_it_is_in(start, tmp_path, monkeypatch):
+    plain = NPNetModule.training_step
+
+    def terminate(self, batch, number):
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(self, batch, number)
+
+    monkeypatch.setattr(NPNetModule, "training_step", terminate)
+    with pytest.raises(SystemExit) as ended:
+        start("recipe.batch_size=8")
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
 
 
 def test_a_terminated_training_ends_as_such_and_goes_on(start, tmp_path, monkeypatch):
