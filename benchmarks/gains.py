@@ -4,18 +4,18 @@ Both ways take turns in one run, and a ratio is the median over turns. Prints a 
 """
 
 import os
-import statistics
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from hydra.utils import instantiate
 from scipy.stats import wilcoxon
 
+from benchmarks.reference import Measured, alternate, timed
 from golden_noise.cli.config import job_config
 from golden_noise.evaluation.statistics import signed_rank_test
 from golden_noise.pipelines.base import Pipeline
@@ -24,25 +24,6 @@ from golden_noise.search.full_inversion import FullInversion
 
 TURNS = 7
 BUSY = 1  # process per core that takes whatever it gets
-Ratio = tuple[str, float, str]  # what, ours to the other, both in words
-
-
-def alternate(ours: Callable[[], float], other: Callable[[], float], turns: int = TURNS) -> tuple[float, str]:
-    """The median ratio of seconds over turns, and the medians of both."""
-    pairs = [(ours(), other()) for _ in range(turns)]
-    mine, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-    return statistics.median(a / b for a, b in pairs), f"{mine * 1000:.1f} ms, {theirs * 1000:.1f} ms"
-
-
-def timed(work: Callable[[], object]) -> Callable[[], float]:
-    """Processor seconds of a call."""
-
-    def seconds() -> float:
-        begin = time.process_time()
-        work()
-        return time.process_time() - begin
-
-    return seconds
 
 
 def miniature() -> Pipeline:
@@ -51,7 +32,7 @@ def miniature() -> Pipeline:
     return instantiate(job_config("collect", ["device=cpu"]).pipeline.model)
 
 
-def lookups() -> Iterator[Ratio]:
+def lookups() -> Measured:
     """The denoiser's device and dtype are known, instead of asked of every module at every use."""
     pipeline, search = miniature(), FullInversion(steps=4)
     known = Pipeline.device, Pipeline.dtype
@@ -72,17 +53,18 @@ def lookups() -> Iterator[Ratio]:
 
             return work
 
-        timed(searching(known))()  # warms up
-        ways = timed(searching(known)), timed(searching(asked))
-        yield f"device and dtype, full_inversion of {count}", *alternate(*ways)
+        searching(known)()  # warms up
+        ways = (timed(searching(way), time.process_time) for way in (known, asked))
+        yield f"device and dtype, full_inversion of {count}", *alternate(TURNS, *ways)
 
 
-def exact_test() -> Iterator[Ratio]:
+def exact_test() -> Measured:
     """Wilcoxon's test of 13 changes with ties, all signs in one call instead of one call for each."""
     changes = np.array([1, 1, -1, 2, 2, -2, 3, 3, -3, 4, 4, -4, 5.0])
     assert np.isclose(signed_rank_test(changes), wilcoxon(changes).pvalue)
-    ways = timed(lambda: signed_rank_test(changes)), timed(lambda: wilcoxon(changes))
-    yield "Wilcoxon's test, 13 tied changes", *alternate(*ways)
+    tests = (lambda: signed_rank_test(changes), lambda: wilcoxon(changes))
+    ways = (timed(test, time.process_time) for test in tests)
+    yield "Wilcoxon's test, 13 tied changes", *alternate(TURNS, *ways)
 
 
 CALLS = """
@@ -99,7 +81,7 @@ print(time.perf_counter() - begin)
 """
 
 
-def waiting() -> Iterator[Ratio]:
+def waiting() -> Measured:
     """Two threads that sleep while they wait for each other, on an idle and on a busy machine."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
 
@@ -116,7 +98,7 @@ def waiting() -> Iterator[Ratio]:
             for _ in range(busy * len(os.sched_getaffinity(0)))
         ]
         try:
-            ratio = alternate(drawing(OMP_WAIT_POLICY="PASSIVE"), drawing(), turns=3)
+            ratio = alternate(3, drawing(OMP_WAIT_POLICY="PASSIVE"), drawing())
         finally:
             for other in others:
                 other.kill()
@@ -126,7 +108,7 @@ def waiting() -> Iterator[Ratio]:
 def main() -> None:
     """Prints the table."""
     warnings.simplefilter("ignore")
-    print("| what | ratio | now, before |\n| --- | --- | --- |")
+    print("| what | ratio | now / before |\n| --- | --- | --- |")
     for section in (exact_test, lookups, waiting):
         for what, ratio, words in section():
             print(f"| {what} | {ratio:.2f} | {words} |", flush=True)

@@ -24,9 +24,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from published import EMBEDS, LATENT, SWIN, PublishedNPNet, PublishedStep
 from torch.nn import functional as F
 
+from benchmarks.published import EMBEDS, LATENT, SWIN, PublishedNPNet, PublishedStep
 from golden_noise.npnet import NPNet
 
 STORED = Path(__file__).with_name("ratios.json")
@@ -42,7 +42,7 @@ def alternate(turns: int, ours: Callable[[], float], other: Callable[[], float])
     """The median ratio of ours to the other's seconds over turns, each of both, and the medians of both."""
     pairs = [(ours(), other()) for _ in range(turns)]
     medians = [statistics.median(column) for column in zip(*pairs, strict=True)]
-    return statistics.median(a / b for a, b in pairs), f"{medians[0]:.2f} s / {medians[1]:.2f} s"
+    return statistics.median(a / b for a, b in pairs), f"{medians[0]:.3g} s / {medians[1]:.3g} s"
 
 
 def timed(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> Callable[[], float]:
