@@ -33,7 +33,6 @@ IMPORTED = (
     "golden_noise.shapes.models",
     "golden_noise.training.job",
     "timm",
-    "torchsde",
     "wandb",
 )
 RETRY = "mode=retry tries them again"  # says the summary of a collection with failed prompts

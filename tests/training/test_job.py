@@ -25,7 +25,8 @@ from tests.jobs import SMALL_TRAINING
 
 KINDS = ("best", "last")
 CHEAP = ["recipe=shapes", "collection.select_by=null"]
-SMALL = [*SMALL_TRAINING, "prompts.count=100", "collection.shard_size=50", "recipe.epochs=2"]
+PAIRS = ["prompts.count=100", "collection.shard_size=50"]
+SMALL = [*SMALL_TRAINING, *PAIRS, "recipe.epochs=2"]
 
 
 def test_it_collects_trains_and_evaluates(compose_job, tmp_path):
@@ -59,7 +60,7 @@ def test_another_pipeline_draws_and_learns_from_its_own_prompts(compose_job, tmp
     encoded = []
     encode = SDXLPipeline.encode
     monkeypatch.setattr(SDXLPipeline, "encode", lambda self, prompts: encoded.append(prompts) or encode(self, prompts))
-    options = [*learnt[:2], *SMALL[2:], "recipe.epochs=1", "recipe.batch_size=8", "pipeline.steps=2"]
+    options = [*SMALL_TRAINING, *learnt[:2], "recipe.epochs=1", "recipe.batch_size=8", "pipeline.steps=2"]
     train(compose_job("train", *options, "sample_every_n_epochs=1"))
     grid = encoded[0]
     assert len(grid) == 8 and {*grid} < {*texts}
@@ -165,7 +166,7 @@ def test_pairs_of_other_prompts_are_refused_before_a_run_is_logged(compose_job, 
     ],
 )
 def test_pairs_that_do_not_fit_are_refused_before_a_run_is_logged(compose_job, tmp_path, options, message):
-    collect(compose_job("collect", *SMALL[:2]))
+    collect(compose_job("collect", *PAIRS))
     with pytest.raises(UserError, match=message):
         train(compose_job("train", *SMALL, *options, "logger=[csv,wandb]"))
     assert not list(tmp_path.rglob("wandb")) and not list(tmp_path.rglob("csv"))
