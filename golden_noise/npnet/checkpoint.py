@@ -4,7 +4,7 @@ import pkgutil
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from diffusers import ModelMixin
@@ -18,8 +18,10 @@ from golden_noise.npnet.denoiser import DenoiserNPNet
 from golden_noise.npnet.low_frequency import LowFrequencyNPNet
 from golden_noise.npnet.npnet import NPNet
 from golden_noise.npnet.writing import AUTHORS, ONE_FILE, write
-from golden_noise.pipelines.base import Pipeline
-from golden_noise.pipelines.lazy import LazyPipeline
+
+if TYPE_CHECKING:
+    from golden_noise.pipelines.base import Pipeline
+    from golden_noise.pipelines.lazy import LazyPipeline
 
 OWN_CLASS = re.compile(r"(\w+(?:\.\w+)+):(.+)")
 
@@ -27,7 +29,7 @@ OWN_CLASS = re.compile(r"(\w+(?:\.\w+)+):(.+)")
 def load(
     source: str,
     option: str = "npnet",
-    pipeline: Pipeline | LazyPipeline | None = None,
+    pipeline: "Pipeline | LazyPipeline | None" = None,
     fit: str | None = None,
     attention: bool | None = None,
     target: str | None = None,
@@ -132,7 +134,7 @@ def _folder(source: str, option: str) -> Path:
     return file.parent if file.is_file() else Path(locate(source, option))
 
 
-def _of_file(saved: Saved, option: str, pipeline: Pipeline | LazyPipeline | None) -> Any:
+def _of_file(saved: Saved, option: str, pipeline: "Pipeline | LazyPipeline | None") -> Any:
     if saved.class_name == DenoiserNPNet.__name__:
         return DenoiserNPNet.from_saved(saved, _needed(pipeline, saved.source, option))
     return build(LowFrequencyNPNet if saved.class_name == LowFrequencyNPNet.__name__ else NPNet, saved)
@@ -141,7 +143,7 @@ def _of_file(saved: Saved, option: str, pipeline: Pipeline | LazyPipeline | None
 def _load_folder(
     source: str,
     option: str,
-    pipeline: Pipeline | LazyPipeline | None,
+    pipeline: "Pipeline | LazyPipeline | None",
     options: dict[str, Any],
     network: Any = NPNet,
 ) -> Any:
@@ -176,7 +178,7 @@ def _load_folder(
         ) from error
 
 
-def _needed(pipeline: Pipeline | LazyPipeline | None, source: str, option: str) -> Pipeline:
+def _needed(pipeline: "Pipeline | LazyPipeline | None", source: str, option: str) -> "Pipeline":
     if pipeline is None:
         raise UserError(
             f"{option}={source} is a network of model=denoiser_lora, which shares a pipeline's denoiser: add "

@@ -9,7 +9,7 @@ Shapes: B batch, C x H x W noise.
 import copy
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor, nn
 
@@ -18,8 +18,10 @@ from golden_noise.npnet.core.adapters import adapters
 from golden_noise.npnet.core.build import misfit
 from golden_noise.npnet.core.saved import Saved
 from golden_noise.npnet.strict import StrictModel
-from golden_noise.pipelines.base import Pipeline
 from golden_noise.pipelines.prompt_embedding import PromptEmbedding
+
+if TYPE_CHECKING:  # its imports take seconds, and who has a pipeline has waited for them
+    from golden_noise.pipelines.base import Pipeline
 
 OUTPUTS = ("conv_out", "proj_out")  # the last layer of every UNet, of every transformer of diffusers
 STORED = {"embeds", "pooled"}  # what pairs hold of an encoded prompt
@@ -47,7 +49,7 @@ class DenoiserNPNet(StrictModel):
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        pipeline: "Pipeline",
         rank: int | None,
         target_modules: Sequence[str] = (),
         gradient_checkpointing: bool = False,
@@ -83,7 +85,7 @@ class DenoiserNPNet(StrictModel):
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
-        cls, pretrained_model_name_or_path: str | PathLike | None, pipeline: Pipeline, **kwargs: Any
+        cls, pretrained_model_name_or_path: str | PathLike | None, pipeline: "Pipeline", **kwargs: Any
     ) -> Self:
         """As diffusers' method, from a local folder or a hub id, for the pipeline that it was trained with.
 
@@ -93,7 +95,7 @@ class DenoiserNPNet(StrictModel):
         return super().from_pretrained(pretrained_model_name_or_path, pipeline=pipeline, **kwargs)
 
     @classmethod
-    def from_saved(cls, saved: Saved, pipeline: Pipeline) -> Self:
+    def from_saved(cls, saved: Saved, pipeline: "Pipeline") -> Self:
         """As `from_pretrained`, of what is in one file."""
         adapters(saved)  # refuses what belongs to no denoiser at all
         npnet = cls(pipeline, **saved.options).eval()
@@ -170,7 +172,7 @@ class DenoiserNPNet(StrictModel):
         return any(hasattr(part, "_hf_hook") for part in self.pipeline.pipe.components.values())
 
 
-def _with_own_denoiser(pipeline: Pipeline, share_weights: bool) -> Pipeline:
+def _with_own_denoiser(pipeline: "Pipeline", share_weights: bool) -> "Pipeline":
     """The same pipeline, all parts shared but the denoiser: that one's modules are copied, with or without weights.
 
     Weights that are not copied are frozen parameters over the pipeline's storage. The output layer always gets weights
@@ -208,7 +210,7 @@ def _tie(modules: Sequence[tuple[nn.Module, nn.Module]]) -> None:
             setattr(own, name, buffer)
 
 
-def _output(pipeline: Pipeline) -> str:
+def _output(pipeline: "Pipeline") -> str:
     """Name of the denoiser's last layer."""
     return next(name for name in OUTPUTS if hasattr(pipeline.denoiser, name))
 
