@@ -81,8 +81,9 @@ class Command:
             stopped = isinstance(end, SystemExit) and end.code == 128 + signal.SIGTERM
             if not (stopped or isinstance(end, KeyboardInterrupt) or isinstance(end.__context__, KeyboardInterrupt)):
                 raise  # no Ctrl-C, of which Lightning makes a SystemExit
-            again = f" with name={config.name}" if "name" in config else ""
-            print(f"interrupted: resume by rerunning the same command{again}", file=sys.stderr)
+            if is_first():
+                again = f" with name={config.name}" if "name" in config else ""
+                print(f"interrupted: resume by rerunning the same command{again}", file=sys.stderr)
             sys.exit(128 + signal.SIGTERM if stopped else 1)
         except Exception:
             Watch.folder = None  # a bug: the files may explain it

@@ -283,6 +283,13 @@ def test_an_interrupted_job_says_how_to_go_on(way, code_of, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_of_several_ranks_says_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    command = [sys.executable, "-c", STOPPED.format("raise", tmp_path)]
+    done = subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_a_programming_error_keeps_its_traceback_and_its_log(tmp_path):
     code = STOPPED.format("raise KeyError('x')", tmp_path)
     done = subprocess.run([sys.executable, "-c", code], cwd=CONF.parent, capture_output=True, text=True, timeout=120)
