@@ -1,8 +1,9 @@
 """What decides a result: every setting but the documented ones, and what settings do not tell."""
 
-import copy
+import operator
 import os
 from fnmatch import fnmatchcase
+from functools import reduce
 
 import pytest
 from omegaconf import OmegaConf
@@ -65,6 +66,10 @@ def leaves(node, name=""):
             yield inner
 
 
+def at(node, name):
+    return reduce(operator.getitem, name.split("."), node)
+
+
 def changed(name, value):
     if name.endswith("pipeline.model._target_"):
         return "golden_noise.pipelines.flux.FluxPipeline.load"
@@ -86,15 +91,16 @@ def changed(name, value):
 def unnoticed(config, identify):
     """The settings that decide nothing, each changed alone; what others take over from it changes with it."""
     raw = OmegaConf.to_container(config, resolve=False)
+    OmegaConf.set_struct(config, False)
     before, found = identify(config), []
     for name in leaves(raw):
-        other = copy.deepcopy(config)
-        OmegaConf.set_struct(other, False)
         value = OmegaConf.select(config, name)
         value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-        OmegaConf.update(other, name, changed(name, value), merge=False)
-        if identify(other) == before:
+        OmegaConf.update(config, name, changed(name, value), merge=False)
+        if identify(config) == before:
             found.append(name)
+        OmegaConf.update(config, name, at(raw, name), merge=False)
+    assert OmegaConf.to_container(config, resolve=False) == raw
     return found
 
 

@@ -26,27 +26,33 @@ def test_another_name_is_an_attribute_error():
         from golden_noise import nonsense  # noqa: F401
 
 
-def test_importing_it_imports_no_library():
-    code = "import sys; before = {*sys.modules}; import golden_noise; print(*{*sys.modules} - before)"
-    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert {name.partition(".")[0] for name in imported} <= {"golden_noise", *sys.stdlib_module_names}
+IMPORTS = """
+import sys
+before = {*sys.modules}
+import golden_noise
+print(*{*sys.modules} - before)
+from golden_noise import golden_latents
+print(*sys.modules)
+from golden_noise import NPNet, load
+print(*sys.modules)
+"""
 
 
-def test_golden_latents_waits_for_torch_alone():
-    code = "import sys; from golden_noise import golden_latents; print(*sys.modules)"
-    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    roots = {name.partition(".")[0] for name in imported}
-    assert "torch" in roots
-    assert not roots & {"diffusers", "hydra", "lightning", "omegaconf", "peft", "timm", "transformers", "wandb"}
+def test_a_script_waits_for_no_more_than_it_uses():
+    """`import golden_noise` for nothing, golden_latents for torch, networks for diffusers' base classes."""
+    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
+    package, latents, networks = ({*line.split()} for line in done.stdout.splitlines())
+    assert roots(package) <= {"golden_noise", *sys.stdlib_module_names}
+    of_jobs = {"hydra", "lightning", "omegaconf", "peft", "timm", "wandb", "webdataset"}
+    assert "torch" in roots(latents)
+    assert not roots(latents) & {"diffusers", "transformers", *of_jobs}
+    assert "diffusers" in roots(networks)
+    assert not roots(networks) & of_jobs
+    assert not networks & {"diffusers.pipelines.pipeline_utils", "golden_noise.pipelines.base"}  # they take seconds
 
 
-def test_a_script_needs_no_package_of_the_jobs():
-    """Networks too: diffusers and transformers, and nothing that only an extra brings."""
-    code = "import sys; from golden_noise import NPNet, golden_latents, load; print(*sys.modules)"
-    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    roots = {name.partition(".")[0] for name in imported}
-    assert not roots & {"hydra", "lightning", "omegaconf", "peft", "timm", "wandb", "webdataset"}
-    assert not {*imported} & {"diffusers.pipelines.pipeline_utils", "golden_noise.pipelines.base"}  # they take seconds
+def roots(modules):
+    return {name.partition(".")[0] for name in modules}
 
 
 def test_a_missing_package_names_its_extra():

@@ -45,6 +45,7 @@ def distilled(tmp_path_factory):
         yield out
 
 
+@pytest.mark.slow
 def test_adapters_can_be_used_and_figures_are_there(distilled):
     tensors = load_file(distilled / "turbo" / distil.WEIGHTS)
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
@@ -54,6 +55,7 @@ def test_adapters_can_be_used_and_figures_are_there(distilled):
     assert all(set(figures[name]) == {"1", "2", "4", "8"} for name in ("student", "bundled", "guided"))
 
 
+@pytest.mark.slow
 def test_pairs_are_the_teachers_of_training_captions(distilled):
     config = OmegaConf.load(distilled / "config.yaml")
     pipeline = distil.load()
@@ -65,6 +67,7 @@ def test_pairs_are_the_teachers_of_training_captions(distilled):
     torch.testing.assert_close(pairs["clean"], clean, atol=5e-3, rtol=5e-3)  # stored as float16
 
 
+@pytest.mark.slow
 def test_finished_stages_are_skipped(distilled):
     files = {path: path.stat().st_mtime_ns for path in distilled.rglob("*.safetensors")}
     assert len(files) == 3  # two chunks and the adapters

@@ -33,6 +33,7 @@ def test_a_mistake_is_one_line(argument, words):
         measure.main([argument])
 
 
+@pytest.mark.slow
 def test_figures_cover_every_part(measured):
     figures, _ = measured
     assert figures["autoencoder"]["strict"] > 0.9
@@ -42,6 +43,7 @@ def test_figures_cover_every_part(measured):
     assert 1 / measure.CHOICES < figures["reward"][f"top1_of_{measure.CHOICES}"] <= 1
 
 
+@pytest.mark.slow
 def test_sheet_shows_every_task(measured):
     image = Image.open(measured[1])
     assert image.width > len(TASKS) * 256

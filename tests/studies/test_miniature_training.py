@@ -123,6 +123,7 @@ def trained(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_training_ends_with_usable_weights(trained):
     sdxl = SDXLPipeline.load(str(trained / "pipeline"), device="cpu", height=32, width=32, steps=2, guidance=2.0)
     images = sdxl.sample(sdxl.encode(["a red circle"]), torch.randn(1, 4, 8, 8))
@@ -131,6 +132,7 @@ def test_training_ends_with_usable_weights(trained):
     assert PickScore(str(trained / "reward"), device="cpu").score(["a red circle"], images).isfinite().all()
 
 
+@pytest.mark.slow
 def test_latents_have_unit_scale(trained):
     sdxl = SDXLPipeline.load(str(trained / "pipeline"), device="cpu", height=32, width=32, steps=2, guidance=2.0)
     pixels, _ = next(iter(train.SceneBatches((1, 1), 100, range(1))))
@@ -139,6 +141,7 @@ def test_latents_have_unit_scale(trained):
     assert latents.std().item() == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.slow
 def test_finished_stages_are_skipped(trained):
     files = {path: path.stat().st_mtime_ns for path in trained.rglob("*.safetensors")}
     assert len(files) >= 6
