@@ -1,6 +1,7 @@
 """`golden-noise COMMAND`, also as `python -m golden_noise COMMAND`: the four jobs, and the tools beside them."""
 
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
 
@@ -46,7 +47,8 @@ def main() -> None:
 def _usage(command: str) -> None:
     known = command in ("-h", "--help")
     if command and not known:
-        print(f"error: no command {command!r}\n", file=sys.stderr)
+        near = get_close_matches(command, [*JOBS, *TOOLS], n=1)
+        print(f"error: no command {command!r}{f': did you mean {near[0]}?' if near else ''}\n", file=sys.stderr)
     lines = [f"  {name:10}{about}" for name, about in {**JOBS, **{name: TOOLS[name][0] for name in TOOLS}}.items()]
     print(f"usage: {PROGRAM} COMMAND ...; --help after a command says more\n", *lines, sep="\n")
     sys.exit(0 if known else 2)

@@ -92,16 +92,9 @@ def suggestion(key: str, job: str, given: Sequence[str]) -> str:
     """The known setting nearest to a misspelt one, if any: `: did you mean seed?`"""
     if key == "name":
         return f": {job} takes data_dir=FOLDER instead"
-    chosen = [text for text in given if is_group(text.partition("=")[0])]
-    local = ["local=[]"] if (CONF / "local").is_dir() else []
-    try:
-        started = GlobalHydra.instance().is_initialized()
-        with nullcontext() if started else initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose(job, [*chosen, *local])
-    except HydraException:  # in a multirun, choices are lists
+    if not (settings := settings_of_choices(job, given)):
         return ""
-    leave_out_others(config)
-    known = list(dict.fromkeys([*groups(job), *_keys(OmegaConf.to_container(config, resolve=False))]))
+    known = list(dict.fromkeys([*groups(job), *_keys(settings)]))
     parent, _, leaf = key.rpartition(".")
     same_leaf = sorted((name for name in known if name.rpartition(".")[2] == leaf), key=lambda name: name.count("."))
     near = same_leaf[:2]  # steps: pipeline.steps or search.steps
@@ -111,6 +104,24 @@ def suggestion(key: str, job: str, given: Sequence[str]) -> str:
     elif not near:
         near = get_close_matches(key, known, n=1)
     return f": did you mean {' or '.join(near)}?" if near else ""
+
+
+def settings_of_choices(job: str, given: Sequence[str]) -> dict[str, Any]:
+    """What the overrides that choose groups give by themselves, with interpolations as they are written.
+
+    Nothing in a multirun, where choices are lists.
+    """
+    chosen = [text for text in given if is_group(text.partition("=")[0])]
+    local = ["local=[]"] if (CONF / "local").is_dir() else []
+    try:
+        started = GlobalHydra.instance().is_initialized()
+        with nullcontext() if started else initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose(job, [*chosen, *local])
+    except HydraException:
+        return {}
+    leave_out_others(config)
+    settings: Any = OmegaConf.to_container(config, resolve=False)
+    return settings
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:

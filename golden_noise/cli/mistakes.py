@@ -46,6 +46,7 @@ def describe(error: Exception, job: str, given: Sequence[str] = ()) -> str | Non
         return what
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         text = str(error).split("Config search path")[0].split("full_key")[0]
+        text = text.removeprefix("UserError raised while resolving interpolation: ")
         if "Could not find 'hydra/sweeper/optuna'" in text:
             return "this search needs Optuna: pip install 'golden-noise[search]'"
         if unknown := re.match("Could not override '(.+)'", text):

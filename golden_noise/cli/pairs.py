@@ -140,7 +140,7 @@ def _names(text: str) -> list[str]:
 
 
 def _folder(text: str) -> Path:
-    from golden_noise.pairs.source import is_url
+    from golden_noise.urls import is_url
 
     if is_url(text):
         raise argparse.ArgumentTypeError(f"{text} is not a folder: copy it into one, as `aws s3 sync` does")
@@ -148,7 +148,7 @@ def _folder(text: str) -> Path:
 
 
 def _target(text: str) -> Path:
-    from golden_noise.pairs.source import is_url
+    from golden_noise.urls import is_url
 
     if is_url(text):
         raise argparse.ArgumentTypeError(f"{text} is not a folder: pairs are written to folders")

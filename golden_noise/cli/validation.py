@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
-from golden_noise.cli.config import suggestion
+from golden_noise.cli.config import settings_of_choices, suggestion
 from golden_noise.cli.schema import JOBS
 from golden_noise.collecting.selection import Selection
 from golden_noise.errors import UserError
@@ -18,6 +18,7 @@ from golden_noise.hub import looks_local
 from golden_noise.prompts.job import of_another_pipeline
 from golden_noise.sharing.processes import per_machine, started_several_times
 from golden_noise.tracking.packages import check_packages
+from golden_noise.urls import check_url
 
 RECIPE_KEY = re.compile(r"[+~]*recipe\.(\w+)")  # of an override
 NAMES = {"integer": "an integer", "number": "a number", "boolean": "true or false", "string": "text", "null": "null"}
@@ -28,6 +29,7 @@ def check(config: DictConfig) -> None:
     """Raise UserError for the first thing in a job's config that cannot work."""
     _check_missing(config)
     _check_schema(config)
+    _check_urls(config)
     check_packages(config)
     _check_resolution(config.pipeline)
     _check_schedule(config)
@@ -132,6 +134,12 @@ def _is_read(error: Any, read: set[str]) -> bool:
 
 def _given() -> list[str]:
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def _check_urls(config: DictConfig) -> None:
+    for name in ("data_dir", "upload"):
+        if value := config.get(name):
+            check_url(name, str(value))
 
 
 # Settings that depend on each other ----------------------------------------------------------------------------
@@ -256,12 +264,26 @@ def _check_prompts(config: DictConfig) -> None:
         )
 
 
+def _replacing(job: str, key: str) -> str | None:
+    """The override of the setting that would read a key."""
+    plain = settings_of_choices(job, _given())
+    for text in _given():
+        value: Any = plain
+        for part in text.lstrip("+").partition("=")[0].split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if key in READ.findall(str(value)) and not isinstance(value, dict):
+            return text
+    return None
+
+
 def _check_recipe(config: DictConfig) -> None:
     """Refuse a key of the recipe on the command line that the composed config does not read."""
     read = _interpolated(config)
     for override in _given():
         match = RECIPE_KEY.match(override)
         if match and f"recipe.{match[1]}" not in read and "recipe" not in read:
+            if other := _replacing(config.job, f"recipe.{match[1]}"):
+                raise UserError(f"{match[0]} has no effect beside {other}: leave one of them out")
             useful = ", ".join(f"recipe.{key}" for key in config.recipe if f"recipe.{key}" in read)
             model = HydraConfig.get().runtime.choices.get("model")
             raise UserError(f"{match[0]} has no effect: model={model} and these settings read only {useful}")

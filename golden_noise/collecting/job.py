@@ -15,12 +15,12 @@ from golden_noise.collecting.selection import Selection
 from golden_noise.errors import UserError
 from golden_noise.metrics.limits import prompts_cut
 from golden_noise.pairs import Failure, NoisePair, Result, ShardIndex, ShardWriter, Upload, prepare, prompts_digest
-from golden_noise.pairs.source import is_url
 from golden_noise.pipelines.loading import model_dtype
 from golden_noise.prompts import Prompt
 from golden_noise.prompts.job import announce
 from golden_noise.sharing.fabric import launch
 from golden_noise.sharing.helpers import helpers, one_thread
+from golden_noise.urls import is_url
 
 
 def collect_job(config: DictConfig) -> bool:

@@ -79,7 +79,7 @@ class NoisePairDataModule(StreamingDataModule):
 
     def prepare_data(self) -> None:
         """Collect what is missing, if `collect` was given; else there must be pairs."""
-        if self.source.is_url or self.source.names is not None:
+        if not self.source.is_whole_folder:
             return  # what was chosen is there, or else `setup` says so
         if self.collect is not None:
             self.collect()

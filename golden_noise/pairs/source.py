@@ -24,6 +24,7 @@ from golden_noise.pairs import transfer
 from golden_noise.pairs.entry import ShardEntry
 from golden_noise.pairs.index import INDEX_NAME, ShardIndex
 from golden_noise.pairs.pair import REDO
+from golden_noise.urls import is_url
 
 SHARD = re.compile(r"pairs-[0-9]{6}\.tar")
 _FETCHES = 2  # of a shard that is not the recorded one: a proxy may have spoilt the first
@@ -54,6 +55,11 @@ class ShardSource:
 
     def __str__(self) -> str:
         return self.before.rstrip("/")
+
+    @property
+    def is_whole_folder(self) -> bool:
+        """Whether it is all of a local folder, into which pairs can be collected."""
+        return not self.is_url and self.names is None
 
     def url(self, name: str) -> str:
         """URL or path of a file beside the shards."""
@@ -163,11 +169,6 @@ def _parse(text: str) -> tuple[str, list[str] | None, str]:
         raise UserError(f"{text} names more than one folder: give shards of one folder, pairs-{{000000..000099}}.tar")
     ((before, after),) = around
     return before.removeprefix("file://"), [match.group() for _, match in matches if match], after
-
-
-def is_url(text: str) -> bool:
-    """Whether a text is a URL or a command after `pipe:`, and not a path."""
-    return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text))
 
 
 def _fetch_once(shard: ShardEntry, url: str, file: BinaryIO) -> str | None:

@@ -31,6 +31,9 @@ _SPOILT = ("RequestTimeout", "BadDigest", "IncompleteBody", "XAmzContentSHA256Mi
 #: Errors of botocore that are about settings; they have no base class of their own.
 _SETTINGS = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "NoRegionError", "InvalidConfigError")
 
+#: What OpenSSL says where a server speaks no TLS, or whose certificate nobody vouches for.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "CERTIFICATE_VERIFY_FAILED")
+
 T = TypeVar("T")
 
 
@@ -184,6 +187,8 @@ def _mistake(error: BaseException) -> str | None:
         return None
     if status in (401, 403) or isinstance(cause, PermissionError) or type(cause).__name__ in _SETTINGS:
         return "check the credentials and the address"
+    if any(name in str(error) for name in _NO_TLS):
+        return "check http:// or https://, and the certificate"
     if status is not None or isinstance(cause, FileNotFoundError | ValueError | TypeError | NotImplementedError):
         return "check the address"
     return None

@@ -14,8 +14,9 @@ from golden_noise.identity import file_digest
 from golden_noise.pairs import transfer
 from golden_noise.pairs.entry import ShardEntry
 from golden_noise.pairs.index import INDEX_NAME, ShardIndex, writing
-from golden_noise.pairs.source import SHARD, ShardSource, is_url
+from golden_noise.pairs.source import SHARD, ShardSource
 from golden_noise.sharing.claims import locked
+from golden_noise.urls import is_url
 
 INTERVAL = 30.0  # seconds between two remote indexes: one of millions of pairs is large, and shards may come fast
 _OWNER = "collection.txt"  # remote: the number of the only folder that may write there

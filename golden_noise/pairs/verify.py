@@ -38,7 +38,7 @@ def problems(folder: Path) -> Iterator[str]:
     known = {entry.name for entry in index.shards}
     for path in sorted(folder.glob("pairs-*.tar")):
         if path.name not in known:
-            yield f"shard {path} is not in {INDEX_NAME}: {REDO}, or delete it"
+            yield f"shard {path} is not in {INDEX_NAME}: {REDO}, or delete it if nothing is collecting"
 
 
 class _Comparison:

@@ -12,12 +12,14 @@ from golden_noise import identity
 from golden_noise.collecting.job import collect, pipeline_identity, provenance
 from golden_noise.invocation import command
 from golden_noise.pairs import ShardIndex, prompts_digest
+from golden_noise.pairs.source import ShardSource
 from golden_noise.pairs.streaming import StreamingDataModule
 from golden_noise.pipelines.lazy import LazyPipeline
 from golden_noise.training.guided_data import GuidedDataModule
 from golden_noise.training.prompt_data import PromptDataModule
 from golden_noise.training.score_data import ScoredDataModule
 from golden_noise.training.start import check_precision
+from golden_noise.urls import is_url
 
 
 def build_data(config: DictConfig, pipeline: LazyPipeline) -> StreamingDataModule:
@@ -35,7 +37,7 @@ def build_data(config: DictConfig, pipeline: LazyPipeline) -> StreamingDataModul
         return PromptDataModule(instantiate(config.prompts), pipeline, shape, **order)
     choices = f"{_pipeline(config)} prompts=file prompts.path=FILE metric=pickscore data_dir={config.data_dir}"
     pairs: dict[str, Any] = {
-        "collect": cache(partial(collect, config)) if config.pipeline.bundled else None,  # once, also for the Trainer
+        "collect": cache(partial(collect, config)) if is_collected(config) else None,  # once, also for the Trainer
         "collect_hint": f"{command('collect')} {choices}",
         "pipeline": pipeline_identity(config),
         "encode": lambda prompts: pipeline.loaded.encode(prompts),  # loaded if a batch needs it
@@ -45,6 +47,13 @@ def build_data(config: DictConfig, pipeline: LazyPipeline) -> StreamingDataModul
         own = {name: value for name, value in options.items() if not name.startswith("_")}
         return GuidedDataModule(pipeline, _guided_by(config), **own, **pairs)
     return instantiate(config.data, metrics=[*(config.objective.get("filter") or {})], **pairs)
+
+
+def is_collected(config: DictConfig) -> bool:
+    """Whether the training collects what is missing: the miniature's pairs, into a folder."""
+    place = config.data_dir
+    is_folder = not is_url(place) and ShardSource(place).is_whole_folder
+    return config.pipeline.bundled and is_folder and read_by(config) in ("pairs", "guided")
 
 
 def _guided_by(config: DictConfig) -> dict[str, Any]:

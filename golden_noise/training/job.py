@@ -48,7 +48,7 @@ from golden_noise.tracking.wandb import log_in, report_weights_used, use_artifac
 from golden_noise.training.callbacks import CheckMonitor, SampleGrid, SaveNPNet
 from golden_noise.training.card import write_card
 from golden_noise.training.checkpoints import LAST, AtomicCheckpointIO, resumable
-from golden_noise.training.data import build_data, learnt_from, read_by
+from golden_noise.training.data import build_data, is_collected, learnt_from
 from golden_noise.training.facts import run_facts
 from golden_noise.training.messages import without_advertising
 from golden_noise.training.module import NPNetModule
@@ -67,6 +67,7 @@ def train(config: DictConfig) -> None:
         UserError: no pairs, pairs of another pipeline, an unsuitable precision, an evaluation that cannot follow, or a
             folder with a training of other settings, a damaged checkpoint, or another process.
     """
+    check_accelerator(config.trainer.get("accelerator"))
     if config.evaluate:
         check_prompts(config)  # now rather than after the training
     folder = Path(config.folder)
@@ -118,12 +119,21 @@ def train_alone(config: DictConfig, folder: Path) -> None:
         finish(config, folder, trainer, data, pipeline)
 
 
+def check_accelerator(name: str | None) -> None:
+    """Refuse to train on a GPU where there is none, before any work."""
+    if name in ("gpu", "cuda") and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        raise UserError(
+            f"trainer.accelerator={name}, but torch finds no GPU here: add trainer.accelerator=cpu, or trainer=ddp_cpu "
+            "for two processes"
+        )
+
+
 def check_settings(config: DictConfig, folder: Path) -> None:
     """Refuse to mix with a training of other settings in the folder, before any work."""
     if (old := made_by(folder)) is None:
         return
     pairs = old.get("pairs", {})
-    if config.pipeline.bundled and read_by(config) in ("pairs", "guided"):  # collected on demand, so known
+    if is_collected(config):  # on demand, so what it will be is known
         pairs = pairs | {"made_by": provenance(config)}
     identity.check(folder, old, run_identity(config, pairs), ADVICE)
 

@@ -47,9 +47,7 @@ def test_every_pipeline_is_trained_by_the_papers_recipe_unless_told_otherwise():
         (["model=unet", "recipe.backbone=x"], "recipe.backbone", "recipe.batch_size"),
         (["model=vit", "+recipe.backbone_args.x=1", "recipe.lora_rank=4"], "lora_rank", "recipe.vit_lr"),
         (["pipeline=sdxl", "model=vit", "evaluate=false", "recipe.denoiser_lr=1"], "denoiser_lr", "backbone"),
-        (["trainer.max_epochs=2", "recipe.epochs=3"], "recipe.epochs", "batch_size"),
         (["model=vit", "recipe.lr=2"], "recipe.lr", "recipe.vit_lr"),
-        (["model.optimizer.lr=1", "recipe.lr=2"], "recipe.lr", "backbone"),
     ],
 )
 def test_a_recipes_setting_that_nothing_reads_is_refused(check_command, arguments, option, read):
@@ -58,6 +56,21 @@ def test_a_recipes_setting_that_nothing_reads_is_refused(check_command, argument
     first, _, rest = str(raised.value).partition(" has no effect: ")
     assert first.endswith(option) and f"{read}" in rest
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("recipe.epochs=3", "trainer.max_epochs=2"),
+        ("++recipe.lr=2", "model.optimizer.lr=1"),
+        ("recipe.batch_size=4", "++data.batch_size=8"),
+    ],
+)
+def test_of_two_settings_for_the_same_one_has_no_effect(check_command, one, other):
+    for arguments in ([one, other], [other, "model=unet", one]):
+        with pytest.raises(UserError) as raised:
+            check_command(*arguments)
+        assert str(raised.value) == f"{one.partition('=')[0]} has no effect beside {other}: leave one of them out"
 
 
 @pytest.mark.parametrize(

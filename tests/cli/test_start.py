@@ -21,3 +21,9 @@ def test_help_loads_no_heavy_library(command):
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert "golden_noise" in loaded
     assert not loaded & HEAVY
+
+
+def test_a_misspelt_command_is_named_with_the_nearest():
+    done = subprocess.run([sys.executable, "-m", "golden_noise", "trian"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr == "error: no command 'trian': did you mean train?\n\n"
+    assert "collect pairs of random and golden noise" in done.stdout

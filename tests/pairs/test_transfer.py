@@ -1,10 +1,12 @@
 """Object storage that fails: a real S3 server behind a proxy that cuts, stalls, truncates and refuses."""
 
 import multiprocessing
+import os
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
+from s3fs import S3FileSystem
 
 from golden_noise.errors import UserError
 from golden_noise.pairs import transfer
@@ -85,6 +87,14 @@ def test_a_mistake_is_not_tried_again(pairs, s3, monkeypatch, capsys):
         fetched(url="s3://pairs/nowhere")
     with pytest.raises(UserError, match=r"^s3://nobucket/x/index\.json cannot be fetched \(.*: check the address$"):
         fetched(url="s3://nobucket/x")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_server_that_speaks_no_tls_is_said_at_once(pairs, s3, monkeypatch, capsys):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", os.environ["AWS_ENDPOINT_URL"].replace("http:", "https:"))
+    S3FileSystem.clear_instance_cache()
+    with pytest.raises(UserError, match=r"cannot be fetched \(.*: check http:// or https://, and the certificate$"):
+        fetched()
     assert capsys.readouterr().err == ""
 
 

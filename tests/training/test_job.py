@@ -184,6 +184,15 @@ def test_a_training_that_nothing_would_save_is_refused_before_it(compose_job, tm
     assert not (tmp_path / "pairs").exists()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_no_gpu_is_said_before_any_work(compose_job, tmp_path):
+    with pytest.raises(
+        UserError, match=r"trainer\.accelerator=gpu, but torch finds no GPU here: add trainer\.accelera"
+    ):
+        train(compose_job("train", *SMALL, "trainer=ddp"))
+    assert not (tmp_path / "pairs").exists()
+
+
 def test_no_epoch_leaves_no_npnet(compose_job):
     with pytest.raises(UserError, match=r"nothing was trained.*trainer\.max_epochs=0"):
         train(compose_job("train", *SMALL, "trainer.max_epochs=0"))

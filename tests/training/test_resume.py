@@ -76,6 +76,16 @@ def test_other_pairs_are_refused(start, compose_job, tmp_path):
     assert content(tmp_path / "run") == before
 
 
+@pytest.mark.parametrize("where", ["file://{}/pairs", "{}/pairs/pairs-{{000000..000001}}.tar"])
+def test_pairs_that_no_training_collects_say_themselves_what_made_them(start, compose_job, tmp_path, where):
+    """Of other settings than this command line has: a URL's, and chosen shards."""
+    collect(compose_job("collect", "prompts.count=90", "collection.shard_size=45"))
+    place = f"data_dir='{where.format(tmp_path)}'"
+    first = start(place)
+    again = start(place, "recipe.epochs=2")
+    assert again["global_step"] == 2 * first["global_step"]
+
+
 def test_more_epochs_other_workers_and_other_places_go_on(start, compose_job, tmp_path):
     first = start()
     os.rename(tmp_path / "pairs", tmp_path / "moved")
