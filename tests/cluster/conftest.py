@@ -18,7 +18,7 @@ from golden_noise.cli.conf import CONF
 
 ROOT = CONF.parent
 FILES = ROOT / "docs/cluster"
-ENVIRONMENT = "source .venv/bin/activate"  # the one line of the files that this cluster changes
+ENVIRONMENT = "source .venv/bin/activate || exit"  # the one line of the files that this cluster changes
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "setpriv")
 CPUS = 4  # more than there may be: the tests need two jobs of two tasks at a time
 GPUS = ("null", "zero", "full", "random")  # of /dev, which nobody opens

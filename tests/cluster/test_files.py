@@ -45,5 +45,5 @@ def test_a_file_is_a_script_that_is_queued_again(file):
     head, _, body = file.read_text().partition("\nsource ")
     assert all(line.startswith("#") or not line for line in head.splitlines()) and "#SBATCH" not in body
     assert "#SBATCH --requeue\n#SBATCH --signal=B:USR1@120 " in head and "#SBATCH --open-mode=append\n" in head
-    assert "trap 'scontrol requeue \"$SLURM_JOB_ID\"' USR1\n" in body and "wait $! || wait $!" in body
+    assert "trap 'scontrol requeue \"$job\"' USR1\n" in body and "wait $! || wait $!" in body
     assert f"python {JOBS.get(file.stem, file.stem)}.py " in body

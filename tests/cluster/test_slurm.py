@@ -98,13 +98,14 @@ def test_a_training_whose_time_is_over_is_queued_again_and_goes_on_with_the_next
     (tmp_path / "pace.py").write_text(PACE)
     monkeypatch.setenv("PACE_FOLDER", str(tmp_path))
     options = ["--ntasks-per-node=2", "--gpus-per-node=2", "--cpus-per-task=1", "--job-name=long"]
-    extra = ["logger=csv", "+callbacks.pace._target_=pace.Pace", "recipe.epochs=12"]
+    extra = ["logger=[csv,wandb]", "+callbacks.pace._target_=pace.Pace", "recipe.epochs=12"]
     places = [f"paths.outputs={tmp_path}/outputs", f"data_dir={pairs}"]
     number = slurm.submit("train", tmp_path, options, [*SMALL, ON_CPU, *places, *extra], paths=[tmp_path])
     slurm.until(number, lambda: len(rows(tmp_path, 0, 0)) > 10)
     slurm.let_time_run_out(number, 60)
     assert slurm.wait(number) == {"COMPLETED"}, said(tmp_path)
     assert "DUE TO JOB REQUEUE" in said(tmp_path) and "interrupted: resume" in said(tmp_path)
+    assert "Traceback" not in said(tmp_path)  # SLURM's SIGTERM has ended W&B's process, too
     for rank in (0, 1):
         first, second = (rows(tmp_path, run, rank) for run in (0, 1))
         assert first and second
@@ -127,6 +128,18 @@ def test_a_collection_killed_by_its_time_limit_goes_on_when_it_is_queued_again(s
     assert slurm.wait(number) == {"COMPLETED"}, said(tmp_path)
     after = shards(tmp_path / "pairs")
     assert len(after) == 8 and before.items() <= after.items()
+
+
+def test_one_job_of_an_array_is_queued_again_alone(slurm, pairs, tmp_path):
+    """Not those that still run, nor those that have ended."""
+    options = ["--array=1-2", "--cpus-per-task=1"]
+    few = ["collection.batch_size=1", "collection.select_by=auto", "pipeline.steps=20"]  # slow
+    number = slurm.submit("collect", tmp_path, options, [*PAIRS, *few, "device=cpu", f"data_dir={tmp_path}/pairs"])
+    slurm.until(number, lambda: len(shards(tmp_path / "pairs")) > 1)
+    slurm.call("scancel", "--batch", "--signal=USR1", f"{number}_2")  # its number is the array's
+    assert slurm.wait(number) == {"COMPLETED"}, said(tmp_path)
+    assert {job["ArrayTaskId"]: job["Restarts"] for job in slurm.show(number)} == {"1": "0", "2": "1"}
+    assert len(shards(tmp_path / "pairs")) == 8
 
 
 def test_the_jobs_of_an_array_share_a_sweep(slurm, pairs, tmp_path):
