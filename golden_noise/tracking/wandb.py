@@ -3,15 +3,19 @@
 Lineage: collecting logs the pairs, training uses them and logs the weights, evaluating uses these.
 """
 
+import contextlib
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from tqdm import tqdm
 
 from golden_noise.errors import UserError, first_line
 from golden_noise.tracking.run_logger import RunLogger
@@ -40,11 +44,43 @@ def log_in(config: DictConfig) -> None:
 
 
 class Wandb(RunLogger, WandbLogger):
-    """Lightning's logger. A resumed job begins another run of the same group."""
+    """Lightning's logger. A resumed job begins another run of the same group.
+
+    A process of W&B writes what is logged. If it ends, a job goes on without: a cluster's SIGTERM reaches it too, and a
+    training must then still write its checkpoint.
+    """
 
     def __init__(self, **options: Any):
         super().__init__(**options)
         self._wandb_init.pop("anonymous", None)  # W&B warns of this setting, whatever its value
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """W&B's run, or one that ignores everything once W&B's process has ended."""
+        run = super().experiment
+        if _has_ended():
+            self._go_on_without(run)
+        return self._experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log numbers; these are what is logged most, so W&B's process may end meanwhile."""
+        run = self.experiment
+        try:
+            super().log_metrics(metrics, step)
+        except ConnectionError:
+            self._go_on_without(run)
+
+    def _go_on_without(self, run: Any) -> None:
+        import wandb
+
+        folder = Path(run.dir).parent
+        line = f"W&B's process has ended, nothing more is logged to it: `wandb sync {folder}` uploads what was before"
+        tqdm.write(line, file=sys.stderr)
+        with contextlib.suppress(ConnectionError):
+            wandb.teardown()
+        self._experiment = wandb.init(mode="disabled")
 
     def log_grid(self, key: str, grid: Image.Image, step: int, caption: str) -> None:
         """Log the image with its caption."""
@@ -71,6 +107,14 @@ class Wandb(RunLogger, WandbLogger):
     def finish(self) -> None:
         """Wait until the run is written, or uploaded."""
         self.experiment.finish()
+
+
+def _has_ended() -> bool:
+    """Whether W&B's process was there and is no more."""
+    from wandb.sdk import wandb_setup
+
+    service = getattr(wandb_setup.singleton()._connection, "_proc", None)
+    return service is not None and service._process.poll() is not None
 
 
 def pairs_artifact(index: Path, shards: Mapping[str, str], pairs: int) -> "Artifact":

@@ -8,7 +8,10 @@ import pytest
 from lightning.pytorch.loggers import WandbLogger
 from packaging.requirements import Requirement
 from wandb import Artifact
+from wandb.sdk import wandb_setup
 from wandb.sdk.artifacts.artifact_manifest_entry import ArtifactManifestEntry
+from wandb.sdk.lib.service.service_connection import ServiceConnection
+from wandb.sdk.lib.service.service_process import ServiceProcess
 from wandb.sdk.wandb_run import Run
 
 from golden_noise.cli.conf import CONF
@@ -28,6 +31,14 @@ def test_a_file_can_be_referenced_by_a_known_digest():
 
 def test_the_option_that_wandb_warns_of_can_be_taken_from_its_logger(tmp_path):
     assert "anonymous" in WandbLogger(save_dir=tmp_path, offline=True)._wandb_init
+
+
+def test_wandbs_process_can_be_asked_whether_it_lives():
+    assert wandb_setup.singleton()._connection is None
+    started = inspect.signature(ServiceConnection).parameters, inspect.signature(ServiceProcess).parameters
+    assert "proc" in started[0] and "process" in started[1]
+    assert "self._proc = proc" in inspect.getsource(ServiceConnection.__init__)
+    assert "self._process = process" in inspect.getsource(ServiceProcess.__init__)
 
 
 @pytest.mark.parametrize(("library", "next_release"), [("wandb", "0.32.0"), ("lightning", "2.7.0")])

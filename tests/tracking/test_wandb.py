@@ -45,3 +45,49 @@ def test_without_a_valid_key_one_line_says_so(tmp_path):
     done = run_script(tmp_path, str(tmp_path / "online.py"), environment={"HOME": str(tmp_path), "PATH": ""})
     lines = [line.removeprefix("logger.wandb.mode=online: ")[:22] for line in done.stdout.splitlines()]
     assert lines == ["No API key configured.", "WANDB_API_KEY invalid:"], done.stderr
+
+
+ENDED = """
+import sys
+import time
+from pathlib import Path
+from wandb.sdk import wandb_setup
+from golden_noise.tracking.wandb import Wandb, report_weights_used, weights_artifact
+from PIL import Image
+
+logger = Wandb(save_dir=sys.argv[1], project="tests", offline=True)
+for step in range(3):
+    logger.log_metrics({"loss": 1.0}, step)
+service = wandb_setup.singleton()._connection._proc._process
+service.terminate()
+if sys.argv[2] == "late":
+    service.wait()
+for step in range(3, 9):
+    logger.log_metrics({"loss": 2.0}, step)
+    time.sleep(0.05)
+logger.log_grid("grid", Image.new("RGB", (8, 8)), 9, "caption")
+logger.log_table("table", ["column"], [[1]])
+logger.log_figures({"figure": 1})
+report_weights_used(logger.experiment, Path(sys.argv[3]))
+logger.experiment.log_artifact(weights_artifact(Path(sys.argv[3])))
+logger.finalize("success")
+logger.finish()
+print("went on")
+"""
+
+
+@pytest.mark.parametrize("noticed", ["late", "while it logs"])
+def test_a_job_goes_on_when_wandbs_process_has_ended(tmp_path, noticed):
+    """SIGTERM ends it, which a cluster sends to all processes of a job."""
+    weights = tmp_path / "run/npnet/best"
+    weights.mkdir(parents=True)
+    (weights / "config.json").write_text("{}")
+    (tmp_path / "ended.py").write_text(ENDED)
+    (tmp_path / "said").mkdir()
+    done = run_script(tmp_path / "said", str(tmp_path / "ended.py"), str(tmp_path), noticed, str(weights))
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "went on"), done.stderr
+    assert "Traceback" not in done.stderr
+    (folder,) = tmp_path.glob("wandb/offline-run-*")
+    assert done.stderr.count("W&B's process has ended, nothing more is logged to it: `wandb sync ") == 1
+    assert f"`wandb sync {folder}`" in done.stderr
+    assert [*folder.glob("*.wandb")]
