@@ -8,6 +8,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from golden_noise.device import device_type
 
 MOST = 8  # processes: each loads models of its own
 PATIENCE = 10  # seconds for a helper's own end
-WORTH = 1000  # images or pairs below which starting a process takes longer than it saves
+WORTH = 200  # images or pairs below which starting a process takes longer than it saves
 
 
 @contextlib.contextmanager
@@ -39,7 +40,7 @@ def helpers(config: DictConfig, work: int, units: int, task: Callable[..., None]
     shared = is_small(config) and "RANK" not in os.environ and work >= WORTH
     count = min(len(os.sched_getaffinity(0)), MOST, units) - 1 if shared else 0
     plain = OmegaConf.to_container(config, resolve=True)
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context(_way())
     started = [context.Process(target=_help, args=(task, plain, *arguments), daemon=True) for _ in range(count)]
     with one_thread(config):
         try:
@@ -53,6 +54,11 @@ def helpers(config: DictConfig, work: int, units: int, task: Callable[..., None]
             for process in started:
                 process.terminate()
                 process.join()
+
+
+def _way() -> str:
+    """How to start a process: a fork need not import anything again, and is safe while this is the only thread."""
+    return "fork" if sys.platform == "linux" and threading.active_count() == 1 else "spawn"
 
 
 def is_small(config: DictConfig) -> bool:
@@ -90,6 +96,7 @@ def _help(task: Callable[..., None], plain: Any, *arguments: Any) -> None:
     assert parent is not None and parent.pid is not None
     # Not os.getppid(): the parent may have been killed while the libraries were imported.
     threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has the caller's handler
     torch.set_num_threads(1)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         task(OmegaConf.create(plain), *arguments)

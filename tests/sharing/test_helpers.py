@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -20,14 +21,21 @@ OPTIONS = ["prompts.count=96", "collection.shard_size=8", "search=redenoise"]
 
 def helping():
     """The helpers that live."""
-    return [child for child in multiprocessing.active_children() if child.name.startswith("Spawn")]
+    return [child for child in multiprocessing.active_children() if child.name.startswith(("Fork", "Spawn"))]
+
+
+@pytest.fixture(params=["fork", "spawn"])
+def way(request, monkeypatch):
+    """How helpers are started."""
+    monkeypatch.setattr(module, "_way", lambda: request.param)
+    return request.param
 
 
 def shards(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.tar"))}
 
 
-def test_helped_a_collection_is_that_of_one_process(compose_job, tmp_path, monkeypatch):
+def test_helped_a_collection_is_that_of_one_process(compose_job, tmp_path, monkeypatch, way):
     collect(compose_job("collect", *OPTIONS, f"data_dir={tmp_path}/alone"))
     threads = torch.get_num_threads()
     monkeypatch.setattr(module, "WORTH", 1)
@@ -46,11 +54,12 @@ def wait(config, folder):
         time.sleep(1)
 
 
-def test_a_failure_ends_the_helpers(compose_job, tmp_path, monkeypatch):
+def test_a_failure_ends_the_helpers(compose_job, tmp_path, monkeypatch, way):
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0, 1})
     config = compose_job("collect", *OPTIONS)
     with pytest.raises(ZeroDivisionError), helpers(config, 10_000, 10, wait, str(tmp_path)):
         (helper,) = helping()
+        assert helper.name.startswith(way.title())
         status = Path(f"/proc/{helper.pid}/status").read_text().splitlines()
         ignored = int(next(line for line in status if line.startswith("SigIgn")).split()[1], 16)
         assert ignored & (1 << (signal.SIGINT - 1))  # from the first moment, so that Ctrl-C brings no traceback
@@ -101,3 +110,13 @@ def test_little_work_and_other_pipelines_get_none(compose_job, work, units, opti
     config = compose_job("collect", *([option] if option else []))
     with helpers(config, work, units, wait, "nowhere"):
         assert not helping()
+
+
+def test_only_a_process_of_one_thread_is_forked():
+    assert module._way() == ("fork" if threading.active_count() == 1 else "spawn")
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    assert module._way() == "spawn"
+    stop.set()
+    thread.join()
