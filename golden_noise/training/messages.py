@@ -7,10 +7,11 @@ _NO_NEWS = ("💡 Tip", "TPU available", "Loading `train_dataloader`", "`weights
 
 
 def without_advertising() -> None:
-    """Drop what Lightning says about products, about TPUs, and about code of its own."""
+    """Drop what Lightning says about products, about TPUs, about code of its own, and what is meant to be so."""
     for name in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):
         logging.getLogger(f"lightning.pytorch.{name}").addFilter(_is_news)
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+    warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")  # of a resume
 
 
 def _is_news(message: logging.LogRecord) -> bool:

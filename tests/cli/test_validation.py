@@ -91,6 +91,22 @@ def test_an_impossible_value_is_named(compose_job, job, override, words):
 
 
 @pytest.mark.parametrize(
+    "place",
+    [
+        "s3://BUCKET/PREFIX",
+        "'s3://BUCKET/pairs-{000000..000099}.tar'",
+        "https://HOST/pairs",
+        "file:///pairs",
+        "hf://datasets/ORG/NAME",
+        "'pipe:ssh HOST cat pairs-{000000..000099}.tar'",
+        "pairs",
+    ],
+)
+def test_addresses_that_can_be_opened_pass(compose_job, place):
+    check(compose_job("train", f"data_dir={place}"))
+
+
+@pytest.mark.parametrize(
     ("override", "words"),
     [
         ("+pipeline.model.vae={sorce: X, source: X}", "no setting pipeline.model.vae.sorce"),

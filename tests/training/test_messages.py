@@ -16,9 +16,10 @@ def test_lightning_advertises_nothing_and_says_which_processor_it_uses(caplog, t
     assert not [text for text in caplog.messages if "Tip" in text or "TPU" in text]
 
 
-def test_warnings_about_lightning_s_own_code_are_dropped():
+def test_warnings_that_no_user_can_act_on_are_dropped():
     with warnings.catch_warnings(record=True) as said:
         without_advertising()
         warnings.warn("`isinstance(treespec, LeafSpec)` is deprecated, use ...", stacklevel=1)
+        warnings.warn("Checkpoint directory /x/checkpoints exists and is not empty.", stacklevel=1)
         warnings.warn("of use", stacklevel=1)
     assert [str(warning.message) for warning in said] == ["of use"]
