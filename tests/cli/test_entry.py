@@ -14,6 +14,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import Trainer
 from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 from safetensors import SafetensorError
 
 from golden_noise.cli.conf import CONF, choices
@@ -297,6 +298,15 @@ def test_a_programming_error_keeps_its_traceback_and_its_log(tmp_path):
     log = (tmp_path / "generate/1e5/log.txt").read_text()
     assert "begun" in log and "KeyError: 'x'" in log
     assert "- name=" in (tmp_path / "generate/1e5/.hydra/overrides.yaml").read_text()
+
+
+def test_a_mistake_that_an_interpolation_finds_is_said_as_it_is(monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    config = OmegaConf.create({"devices": "${processes:null,auto}"})
+    with pytest.raises(InterpolationResolutionError) as raised:
+        _ = config.devices
+    assert describe(raised.value, "train").startswith("SLURM starts several tasks, but does not say how many")
 
 
 def test_a_full_disk_costs_one_line():
