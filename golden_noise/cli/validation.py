@@ -114,11 +114,11 @@ def _words(node: dict[str, Any], schema: dict[str, Any]) -> str:
         return f"a list, each {_words(node['items'], schema)}"
     words = NAMES.get(node.get("type", ""), "settings")
     if "exclusiveMinimum" in node:
-        most = f", at most {node['maximum']}" if "maximum" in node else ""
-        return f"{words} above {node['exclusiveMinimum']}{most}"
+        most = f", at most {node['maximum']:.10g}" if "maximum" in node else ""
+        return f"{words} above {node['exclusiveMinimum']:.10g}{most}"
     if "maximum" in node:
-        return f"{words} from {node['minimum']} to {node['maximum']}"
-    return f"{words} >= {node['minimum']}" if "minimum" in node else words
+        return f"{words} from {node['minimum']:.10g} to {node['maximum']:.10g}"
+    return f"{words} >= {node['minimum']:.10g}" if "minimum" in node else words
 
 
 def _interpolated(config: DictConfig) -> set[str]:

@@ -21,7 +21,9 @@ OPTIONS = ["prompts.count=96", "collection.shard_size=8", "search=redenoise"]
 
 def helping():
     """The helpers that live."""
-    return [child for child in multiprocessing.active_children() if child.name.startswith(("Fork", "Spawn"))]
+    return [
+        child for child in multiprocessing.active_children() if child.name.startswith(("ForkProcess", "SpawnProcess"))
+    ]
 
 
 @pytest.fixture(params=["fork", "spawn"])

@@ -1,5 +1,6 @@
 """What Lightning says and a user of ours does not need to read."""
 
+import logging
 import warnings
 
 from lightning import Trainer
@@ -7,7 +8,8 @@ from lightning import Trainer
 from golden_noise.training.messages import without_advertising
 
 
-def test_lightning_advertises_nothing_and_says_which_processor_it_uses(caplog, tmp_path):
+def test_lightning_advertises_nothing_and_says_which_processor_it_uses(caplog, tmp_path, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)  # not so in older ones
     caplog.set_level("INFO", "lightning.pytorch")
     caplog.set_level("INFO", "lightning.pytorch.utilities.rank_zero")
     without_advertising()
