@@ -40,7 +40,7 @@ def helpers(config: DictConfig, work: int, units: int, task: Callable[..., None]
     shared = is_small(config) and "RANK" not in os.environ and work >= WORTH
     count = min(len(os.sched_getaffinity(0)), MOST, units) - 1 if shared else 0
     plain = OmegaConf.to_container(config, resolve=True)
-    context = multiprocessing.get_context(_way())
+    context: Any = multiprocessing.get_context(_way())
     started = [context.Process(target=_help, args=(task, plain, *arguments), daemon=True) for _ in range(count)]
     with one_thread(config):
         try:
