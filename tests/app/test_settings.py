@@ -29,7 +29,8 @@ def test_the_first_choice_is_the_owners():
     assert settings.given == ()
 
 
-def test_a_network_of_the_pipeline_that_is_set_stays_in_the_command_lines():
+def test_a_network_of_the_pipeline_that_is_set_stays_in_the_command_lines(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # without trainings
     settings = Settings.of(["pipeline.npnet=mine.pth"])
     assert settings.networks == {"bundled": "mine.pth"} and settings.given == ("pipeline.npnet=mine.pth",)
 
