@@ -25,7 +25,7 @@ def check_url(option: str, text: str) -> None:
         return
     if not re.match("//[^/]", rest):
         raise UserError(f"{option}={text} is no whole address: write it like s3://BUCKET/PREFIX")
-    import fsspec  # an extra brings it
+    import fsspec  # late: most jobs read no URL
 
     if protocol not in fsspec.available_protocols():
         raise UserError(f"{option}={text}: fsspec knows no {protocol}://; write it like s3://BUCKET/PREFIX")

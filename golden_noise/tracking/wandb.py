@@ -78,7 +78,7 @@ class Wandb(RunLogger, WandbLogger):
         folder = Path(run.dir).parent
         line = f"W&B's process has ended, nothing more is logged to it: `wandb sync {folder}` uploads what was before"
         tqdm.write(line, file=sys.stderr)
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, SystemExit):  # it passes on how its process has ended
             wandb.teardown()
         self._experiment = wandb.init(mode="disabled")
 

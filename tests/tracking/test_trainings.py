@@ -11,22 +11,13 @@ from golden_noise.collecting.report import report_pairs
 from golden_noise.evaluation.job import evaluate_job
 from golden_noise.training.job import train
 from tests.forked import run_script
+from tests.jobs import SMALL_TRAINING
 
 from .readers import READERS
 
 LOCAL = ("tensorboard", "mlflow", "trackio")
 ALL = "logger=[csv,tensorboard,mlflow,trackio]"
-SMALL = [
-    "prompts.count=60",
-    "pipeline.steps=2",
-    "collection.shard_size=30",
-    "recipe.batch_size=16",
-    "recipe.backbone_args.embed_dim=16",
-    "recipe.backbone_args.depth=1",
-    "data.val_fraction=0.3",
-    "callbacks.progress.refresh_rate=0",
-    "trainer.log_every_n_steps=1",
-]
+SMALL = [*SMALL_TRAINING, "prompts.count=60", "pipeline.steps=2", "collection.shard_size=30"]
 
 
 @pytest.fixture

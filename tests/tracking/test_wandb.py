@@ -48,9 +48,11 @@ def test_without_a_valid_key_one_line_says_so(tmp_path):
 
 
 ENDED = """
+import contextlib
 import sys
 import time
 from pathlib import Path
+import wandb as library
 from wandb.sdk import wandb_setup
 from golden_noise.tracking import wandb
 from golden_noise.tracking.wandb import Wandb, report_weights_used, weights_artifact
@@ -62,6 +64,13 @@ for step in range(3):
 service = wandb_setup.singleton()._connection._proc._process
 service.terminate()
 service.wait()
+if sys.argv[2] == "by its code":
+    plain = library.teardown
+    def teardown():
+        with contextlib.suppress(ConnectionError):
+            plain()
+        sys.exit(-15)  # what W&B does if it can still send
+    library.teardown = teardown
 if sys.argv[2] == "while it logs":
     wandb._has_ended = lambda: False  # it had not when it was asked
 for step in range(3, 9):
@@ -78,7 +87,7 @@ print("went on")
 """
 
 
-@pytest.mark.parametrize("noticed", ["before", "while it logs"])
+@pytest.mark.parametrize("noticed", ["before", "while it logs", "by its code"])
 def test_a_job_goes_on_when_wandbs_process_has_ended(tmp_path, noticed):
     """SIGTERM ends it, which a cluster sends to all processes of a job."""
     weights = tmp_path / "run/npnet/best"
