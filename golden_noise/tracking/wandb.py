@@ -58,7 +58,10 @@ class Wandb(RunLogger, WandbLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         """W&B's run, or one that ignores everything once W&B's process has ended."""
+        begins = self._experiment is None
         run = super().experiment
+        if begins:
+            _end_quietly()
         if _has_ended():
             self._go_on_without(run)
         return self._experiment
@@ -109,12 +112,32 @@ class Wandb(RunLogger, WandbLogger):
         self.experiment.finish()
 
 
-def _has_ended() -> bool:
-    """Whether W&B's process was there and is no more."""
+def _connection() -> Any:
+    """To W&B's process; None: without one."""
     from wandb.sdk import wandb_setup
 
-    service = getattr(wandb_setup.singleton()._connection, "_proc", None)
+    return wandb_setup.singleton()._connection
+
+
+def _has_ended() -> bool:
+    """Whether W&B's process was there and is no more."""
+    service = getattr(_connection(), "_proc", None)
     return service is not None and service._process.poll() is not None
+
+
+def _end_quietly() -> None:
+    """Spare users W&B's traceback at exit, where its process has ended before: what was logged is in its folder."""
+    connection = _connection()
+    if connection is None:
+        return
+    plain = connection.teardown
+
+    def teardown(exit_code: int) -> int | None:
+        with contextlib.suppress(ConnectionError):
+            return plain(exit_code)
+        return None
+
+    connection.teardown = teardown
 
 
 def pairs_artifact(index: Path, shards: Mapping[str, str], pairs: int) -> "Artifact":

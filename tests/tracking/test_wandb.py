@@ -102,3 +102,31 @@ def test_a_job_goes_on_when_wandbs_process_has_ended(tmp_path, noticed):
     assert done.stderr.count("W&B's process has ended, nothing more is logged to it: `wandb sync ") == 1
     assert f"`wandb sync {folder}`" in done.stderr
     assert [*folder.glob("*.wandb")]
+
+
+LATE = """
+import contextlib
+import sys
+import time
+from wandb.sdk import wandb_setup
+from golden_noise.tracking.wandb import Wandb
+
+logger = Wandb(save_dir=sys.argv[1], project="tests", offline=True)
+logger.log_metrics({"loss": 1.0}, 0)
+run, connection = logger.experiment, wandb_setup.singleton()._connection
+connection._proc._process.terminate()
+connection._proc._process.wait()
+for _ in range(2):  # what W&B's own threads try to send breaks the connection
+    with contextlib.suppress(ConnectionError):
+        run.log({"loss": 2.0})
+    time.sleep(0.1)
+connection.teardown(0)  # by W&B's hook at exit, which a fork does not run
+"""
+
+
+def test_wandbs_process_may_end_after_the_last_line(tmp_path):
+    """As in a training that SIGTERM ends: it writes its checkpoint and logs nothing more."""
+    (tmp_path / "late.py").write_text(LATE)
+    (tmp_path / "said").mkdir()
+    done = run_script(tmp_path / "said", str(tmp_path / "late.py"), str(tmp_path))
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
