@@ -13,7 +13,12 @@ def tiny_sdxl(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny_sdxl")
     with isolate_rng():
         torch.manual_seed(0)
-        build_pipeline().save_pretrained(folder)
+        pipe = build_pipeline()
+        narrow = {"block_out_channels": (16, 24, 32), "norm_num_groups": 8}
+        pipe.register_modules(
+            unet=type(pipe.unet).from_config(pipe.unet.config, **narrow), vae=tiny_vae(channels=4, levels=3)
+        )
+        pipe.save_pretrained(folder)
     return folder
 
 
@@ -38,9 +43,10 @@ def tiny_sd(tmp_path_factory):
             attention_head_dim=4,
             cross_attention_dim=TEXT_WIDTH,
         )
-        parts = {name: shared[name] for name in ("vae", "text_encoder", "tokenizer", "scheduler")}
+        parts = {name: shared[name] for name in ("text_encoder", "tokenizer", "scheduler")}
+        parts |= {"unet": unet, "vae": tiny_vae(channels=4, levels=3)}
         StableDiffusionPipeline(
-            **parts, unet=unet, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+            **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
         ).save_pretrained(folder)
     return folder
 

@@ -128,7 +128,7 @@ def _has_ended() -> bool:
 def _end_quietly() -> None:
     """Spare users W&B's traceback at exit, where its process has ended before: what was logged is in its folder."""
     connection = _connection()
-    if connection is None:
+    if connection is None or "teardown" in vars(connection):  # the latter after an earlier run of this process
         return
     plain = connection.teardown
 

@@ -159,8 +159,8 @@ def test_replaced_weights_in_the_same_folder_are_noticed(compose_job, tiny_sdxl,
         evaluate(compose_job("evaluate", *options))
 
 
-def test_another_number_of_prompts_is_said_in_words(compose_job):
-    options = [*SMALL, "evaluation.methods=[standard,shuffled]", "~metric.soft"]
+def test_another_number_of_prompts_is_said_in_words(compose_job, npnets):
+    options = [*SMALL, f"npnet={npnets[0]}", "evaluation.methods=[standard,shuffled]", "~metric.soft"]
     evaluate(compose_job("evaluate", *options))
     with pytest.raises(UserError, match=r"shuffled was made with prompts.count=24, now prompts.count=30"):
         evaluate(compose_job("evaluate", *options, "prompts.count=30"))

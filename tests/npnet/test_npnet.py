@@ -337,14 +337,14 @@ def test_backbone_starts_from_a_file(tmp_path):
 def test_conv_branch_copies_the_denoisers_first_convolution(tiny_sdxl):
     unet = load_file(tiny_sdxl / "unet/diffusion_pytorch_model.safetensors")
     options = {"svd": False, "gates": False, "backbone": "conv", "pretrained": str(tiny_sdxl)}
-    branch = NPNet(LATENT, EMBEDS, backbone_args={"width": 64}, **options).residual_branch
+    branch = NPNet(LATENT, EMBEDS, backbone_args={"width": 16}, **options).residual_branch
     assert torch.equal(branch.conv_in.weight, unet["conv_in.weight"])
     assert torch.equal(branch.conv_in.bias, unet["conv_in.bias"])
-    with pytest.raises(UserError, match=r"width: .*\(64, 4, 3, 3\).*\(32, 4, 3, 3\)"):
+    with pytest.raises(UserError, match=r"width: .*\(16, 4, 3, 3\).*\(32, 4, 3, 3\)"):
         NPNet(LATENT, EMBEDS, backbone_args={"width": 32}, **options)
     for source in (str(tiny_sdxl / "vae"), "nobody/no-such-model"):
         with pytest.raises(UserError, match=rf"pretrained: .*{source}"):
-            NPNet(LATENT, EMBEDS, backbone_args={"width": 64}, **{**options, "pretrained": source})
+            NPNet(LATENT, EMBEDS, backbone_args={"width": 16}, **{**options, "pretrained": source})
 
 
 def test_conv_branch_copies_a_distilled_denoiser(tiny_sdxl, tmp_path):

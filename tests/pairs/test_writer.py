@@ -46,11 +46,14 @@ def test_pairs_read_back_equal(tmp_path):
 
 
 def test_two_collectors_share_the_units_and_see_all_of_them_finished(tmp_path):
+    both_have_one = threading.Barrier(2, timeout=60)
+
     def work(taken: list[int]) -> None:
         writer = ShardWriter(tmp_path, CONFIG)
         with writer.taking([""] * 6) as units:
             for unit in units:
-                time.sleep(0.05)
+                if not taken:
+                    both_have_one.wait()
                 writer.write(unit, [make_pair(unit)])
                 taken.append(unit)
         assert all(writer.is_finished(unit) for unit in range(6))

@@ -15,7 +15,7 @@ from golden_noise import identity
 from golden_noise.npnet.pretrained import denoiser_conv_in
 from golden_noise.pipelines.sdxl import SDXLPipeline
 from golden_noise.pipelines.stable_diffusion import SDPipeline
-from golden_noise.shapes.models import _text_config, build_pipeline, build_tokenizer
+from golden_noise.shapes.models import _text_config, build_pipeline, build_tokenizer, build_vae
 from tests.original_layout import original, vae
 from tests.tiny_pipelines import tiny_vae
 
@@ -173,14 +173,14 @@ def test_a_vae_in_one_file(two_widths, tmp_path, form, said):
     assert not torch.equal(changed.sample(prompt, noise), load(two_widths).sample(prompt, noise))
 
 
-def test_vae_files_that_cannot_be_used(two_widths, tiny_sdxl, tmp_path):
+def test_vae_files_that_cannot_be_used(two_widths, tmp_path):
     def refused(source):
         return refusal(two_widths, vae={"source": str(source)})
 
     assert "pipeline.model.vae.source" in refused(tmp_path / "none.safetensors")
     assert "must be a .safetensors file" in refused(tmp_path / "vae.pt")
-    other = tiny_sdxl / "vae/diffusion_pytorch_model.safetensors"  # of other widths
-    assert "is no VAE like the pipeline's own" in refused(other)
+    build_vae().save_pretrained(tmp_path / "other")  # of other widths
+    assert "is no VAE like the pipeline's own" in refused(tmp_path / "other/diffusion_pytorch_model.safetensors")
     save_file({"other.weight": torch.zeros(3)}, tmp_path / "x.safetensors")
     assert refused(tmp_path / "x.safetensors").startswith("pipeline.model.vae: ")
     own = load_file(two_widths / "vae/diffusion_pytorch_model.safetensors")

@@ -3,12 +3,14 @@
 import pytest
 import torch
 from hydra.utils import instantiate
+from lightning.pytorch.utilities.seed import isolate_rng
 from omegaconf import OmegaConf
 
 from golden_noise.cli.conf import CONF
 from golden_noise.cli.config import job_config
 from golden_noise.cli.schema import Search
 from golden_noise.noise import draw_noise
+from golden_noise.npnet import NPNet
 from golden_noise.pipelines.sdxl import SDXLPipeline
 
 NOISE = draw_noise([0, 1, 2], (4, 8, 8))
@@ -31,9 +33,25 @@ class Dark:
         return -self.loss(images, prompts)
 
 
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """Folder of a network that moves the noise."""
+    folder = tmp_path_factory.mktemp("network")
+    with isolate_rng():
+        torch.manual_seed(0)
+        npnet = NPNet((4, 8, 8), (16, 128), fit="tile")
+        with torch.no_grad():
+            for parameter in npnet.parameters():
+                parameter += 0.05 * torch.randn_like(parameter)
+    npnet.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="module", params=NAMES)
-def search(request):
+def search(request, network):
     small = SMALL.get(request.param, [])
+    if request.param == "predicted":
+        small = [f"search.npnet={network}"]
     config = job_config("collect", [f"search={request.param}", "device=cpu", "pipeline.steps=3", *small])
     Search.model_validate(OmegaConf.to_container(config.search, resolve=True))
     return instantiate(config.search, **({"reward": Dark()} if "reward" in config.search else {}))
