@@ -8,7 +8,7 @@ INSTALLED := .venv/installed
 WITH_COMFY := .venv/with-comfy
 ENGINE := .cache/comfyui/main.py
 
-.PHONY: help demo test comfy browser slurm package docs coverage check bench
+.PHONY: help demo test long comfy browser slurm package docs coverage check bench
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -16,8 +16,11 @@ help: ## show this list
 demo: $(INSTALLED) ## collect, train and evaluate on the bundled miniature (ARGS="key=value ..." for train.py)
 	.venv/bin/python train.py experiment=shapes $(ARGS)
 
-test: $(INSTALLED) ## all tests that need neither minutes nor a GPU
+test: $(INSTALLED) ## all tests that need neither many seconds each nor more than Python
 	.venv/bin/python -m pytest --numprocesses=logical --dist=worksteal --durations=10
+
+long: $(INSTALLED) ## tests that take ten seconds each: several processes, kills, the pages' worked examples
+	.venv/bin/python -m pytest -m long --numprocesses=logical --dist=worksteal --durations=10
 
 comfy: $(WITH_COMFY) $(ENGINE) ## the ComfyUI node pack, in a real ComfyUI
 	.venv/bin/python -m pytest -m comfy --durations=10
@@ -38,8 +41,9 @@ docs: $(INSTALLED) ## the site in build/site, strictly: no broken link, no name 
 	@mkdir -p build/site-source
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
 
-coverage: $(INSTALLED) ## the same, with the lines and branches that no test reaches; takes a third longer
-	.venv/bin/python -m pytest --numprocesses=logical --dist=worksteal --cov
+coverage: $(INSTALLED) ## those of `test` and `long`, with the lines and branches that no test reaches; takes a third longer
+	.venv/bin/python -m pytest -m "not slow and not gpu and not browser and not comfy and not package and not slurm" \
+		--numprocesses=logical --dist=worksteal --cov
 
 check: $(INSTALLED) ## lint, format, types, and which room imports which
 	.venv/bin/ruff check .

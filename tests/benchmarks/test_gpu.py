@@ -14,11 +14,12 @@ from benchmarks.gpu_day.day import Day
 from benchmarks.gpu_day.results import Result, Row, commit_of, table
 from benchmarks.gpu_day.section import run
 
-SLOW = pytest.mark.slow
-FASTEST = ["b", *(pytest.param(name, marks=SLOW) for name in "cdefg")]  # (a) calls pytest, see below
+LONG, SLOW = pytest.mark.long, pytest.mark.slow
+#: (a) calls pytest, see below.
+SECTIONS = [pytest.param("b", marks=LONG), *(pytest.param(name, marks=SLOW) for name in "cdefg")]
 
 
-@pytest.mark.parametrize("name", FASTEST)
+@pytest.mark.parametrize("name", SECTIONS)
 def test_a_section_measures_everything_with_tiny_models(name, tmp_path):
     result = run(name, tmp_path, "commit", tiny=True)
     assert result.complete and not result.error and Result.load(tmp_path, name) == result

@@ -32,6 +32,7 @@ def inject(*options: str) -> dict[str, int]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.long
 def test_faults_lose_nothing():
     kinds = ["kill", "full", "broken", "short"]
     counted = inject("--faults=4", "--seed=1", "--in-a-row=2", "--jobs", "collect", "--kinds", *kinds)

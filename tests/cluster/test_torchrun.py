@@ -29,7 +29,7 @@ class Ends(Callback):
 @pytest.mark.parametrize(
     ("signal", "ranks"),
     [
-        ("SIGKILL", [1]),
+        pytest.param("SIGKILL", [1], marks=pytest.mark.long),
         pytest.param("SIGKILL", [0], marks=pytest.mark.slow),
         pytest.param("SIGTERM", [0, 1], marks=pytest.mark.slow),  # as SLURM does
     ],

@@ -94,7 +94,9 @@ def test_two_processes_killed_at_random_moments(tiny_sdxl, s3, tmp_path):
     assert uploaded() == {shard.name: shard.sha256 for shard in index.shards} and len(index.shards) == 8
 
 
-@pytest.mark.parametrize("compared", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "compared", [pytest.param(False, marks=pytest.mark.long), pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_two_ranks_train_from_storage_that_fails(compose_job, tiny_sdxl, s3, tmp_path, compared):
     """Both ranks and their workers share the cache; connections break, and the weights are those from a folder."""
     few = ["prompts.count=40", "collection.shard_size=10", "collection.batch_size=10", "pipeline.steps=3"]

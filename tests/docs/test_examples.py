@@ -12,6 +12,8 @@ from golden_noise.npnet import NPNet
 
 from .pages import ROOT, shell_commands, written_files
 
+pytestmark = pytest.mark.long
+
 FEW = ["device=cpu", "pipeline.steps=2", "prompts.count=4"]
 PAIRS = ["prompts.count=60", "collection.shard_size=60"]
 TRAINING = ["recipe.batch_size=16", "recipe.epochs=1", "data.val_fraction=0.3"]

@@ -285,6 +285,7 @@ def _evaluate(plain):
     evaluate(OmegaConf.create(plain))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [*(pytest.param(count, marks=pytest.mark.slow) for count in (1, 3)), 2])
 def test_killed_at_random_moments_the_results_come_out_the_same(compose_job, npnets, tmp_path, killed_at_random, count):
     methods = ["evaluation.methods=[standard,search,npnet,shuffled]", f"npnet={npnets[0]}", "evaluation.batch_size=4"]

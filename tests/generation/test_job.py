@@ -215,6 +215,7 @@ def _generate(plain):
     generate(OmegaConf.create(plain))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [*(pytest.param(count, marks=pytest.mark.slow) for count in (1, 3)), 2])
 def test_killed_at_random_moments_the_images_come_out_the_same(job, tmp_path, killed_at_random, count):
     options = ["prompts=shapes_test", "prompts.count=20", "batch_size=4", "noise=[standard,golden,search]"]

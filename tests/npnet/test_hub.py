@@ -108,6 +108,7 @@ def run(script, endpoint, folder):
     return done
 
 
+@pytest.mark.long
 def test_pushed_and_loaded_it_is_the_same(hub, tmp_path):
     done = run(SCRIPT, f"http://127.0.0.1:{hub.server_port}", tmp_path)
     assert set(Hub.files) == {"config.json", "diffusion_pytorch_model.safetensors", "README.md"}
@@ -116,6 +117,7 @@ def test_pushed_and_loaded_it_is_the_same(hub, tmp_path):
     assert "no NPNet in me/none" in lines[1] and "me/none/weights.pth" in lines[2]
 
 
+@pytest.mark.long
 def test_a_hub_that_does_not_answer_is_said_once_and_at_once(tmp_path):
     done = run(OFFLINE, "http://127.0.0.1:9", tmp_path)
     lines = done.stdout.splitlines()

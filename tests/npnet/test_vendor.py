@@ -147,6 +147,7 @@ def add_published(cases: Cases) -> None:
         cases.add(name, npnet, cases.folder / name, inputs(npnet))
 
 
+@pytest.mark.long
 def test_the_copy_gives_the_same_golden_noise_without_this_package(tmp_path):
     cases = Cases(tmp_path)
     for add in (add_variants, add_uses, add_published):

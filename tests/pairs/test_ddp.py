@@ -86,6 +86,7 @@ def loader(folder: Path, split: str, rank: int = 0) -> NoisePairLoader:
     return NoisePairLoader(dataset, split, rank=rank, world_size=2, **options)
 
 
+@pytest.mark.long
 def test_two_ranks_see_every_pair_once_and_resume_at_the_next(tmp_path):
     """A single shard, fewer than ranks and workers; a checkpoint inside the second epoch."""
     collect(tmp_path / "pairs", [35])

@@ -88,6 +88,7 @@ class NoteRanks(Callback):
 """
 
 
+@pytest.mark.long
 def test_a_failed_job_loses_no_other_and_a_restart_does_what_is_missing(start, ended, tmp_path):
     study = tmp_path / "outputs/train/study"
     backbones = "recipe.backbone=nonsense,vit_tiny_patch16_224"

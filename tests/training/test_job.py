@@ -271,6 +271,7 @@ def test_a_training_killed_at_any_moment_goes_on_to_the_same_weights(tiny_sdxl, 
     assert all(torch.allclose(value, resumed[name], rtol=1e-3, atol=1e-5) for name, value in whole.items())
 
 
+@pytest.mark.long
 def test_two_ranks_end_with_equal_weights_and_log_once(tiny_sdxl, tmp_path, read_offline_run, monkeypatch):
     script = tmp_path / "compare_ranks.py"
     script.write_text(COMPARE_RANKS)
