@@ -217,6 +217,8 @@ def row(
 
 def draw(rows: Sequence[dict[str, object]]) -> None:
     """strict against calls, a panel for each setting."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
     first = axes("", "", "")
     figure = first.figure
     first.remove()
@@ -227,13 +229,23 @@ def draw(rows: Sequence[dict[str, object]]) -> None:
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(alpha=0.25)
         panel.set(title=setting, xlabel="denoiser calls per image", ylabel="strict", xscale="log")
-        for row in (row for row in rows if row["setting"] == setting):
+        above = True
+        for row in sorted(
+            (row for row in rows if row["setting"] == setting), key=lambda row: float(str(row["strict"]))
+        ):
             x, y, network = float(str(row["calls"])), float(str(row["strict"])), str(row["network"])
             panel.plot([x], [y], marker="o" if network else "x", color=COLOURS[network], linestyle="none")
-            if not network:
-                panel.annotate(str(row["what"]).removeprefix("search="), (x, y), fontsize=6)
+            if not network:  # their names are above and below by turns: neighbours are often level
+                name, above = str(row["what"]).removeprefix("search="), not above
+                place = {"xytext": (0, 5 if above else -9), "textcoords": "offset points", "ha": "center"}
+                panel.annotate(name, (x, y), fontsize=6, **place)
         for network, colour in COLOURS.items():
-            panel.plot([], [], marker="o", linestyle="none", color=colour, label=network or "no network")
+            marker = "o" if network else "x"
+            panel.plot([], [], marker=marker, linestyle="none", color=colour, label=network or "no network")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        panel.xaxis.set_minor_formatter(NullFormatter())
+        panel.margins(x=0.15)
         panel.legend(frameon=False, fontsize="x-small")
     save_figure(__file__, panel)
 
