@@ -14,10 +14,15 @@ def tiny_sdxl(tmp_path_factory):
     with isolate_rng():
         torch.manual_seed(0)
         pipe = build_pipeline()
-        narrow = {"block_out_channels": (16, 24, 32), "norm_num_groups": 8}
-        pipe.register_modules(
-            unet=type(pipe.unet).from_config(pipe.unet.config, **narrow), vae=tiny_vae(channels=4, levels=3)
-        )
+        small = {
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+            "block_out_channels": (16, 32),
+            "attention_head_dim": (2, 4),
+            "norm_num_groups": 8,
+        }
+        unet = type(pipe.unet).from_config(pipe.unet.config, **small)
+        pipe.register_modules(unet=unet, vae=tiny_vae(channels=4, levels=3))
         pipe.save_pretrained(folder)
     return folder
 

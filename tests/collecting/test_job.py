@@ -269,6 +269,7 @@ def test_clocks_and_time_zones_change_nothing(compose_job, tmp_path, monkeypatch
     assert contents(tmp_path / "pairs") == contents(tmp_path / "whole")
 
 
+@pytest.mark.long
 def test_two_processes_under_fabric_collect_the_same_set(compose_job, tiny_sdxl, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # their number moves the last bits of what a CPU computes
     options = [*SMALL, "collection.select_by=null", f"pipeline.model.source={tiny_sdxl}", "device=cpu"]

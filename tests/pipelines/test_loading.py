@@ -150,6 +150,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.long
 def test_a_gated_model_and_no_hub_at_all():
     """Against a hub of the test's own, and then against none."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Gate)

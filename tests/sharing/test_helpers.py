@@ -26,7 +26,7 @@ def helping():
     ]
 
 
-@pytest.fixture(params=["fork", "spawn"])
+@pytest.fixture(params=["fork", pytest.param("spawn", marks=pytest.mark.long)])
 def way(request, monkeypatch):
     """How helpers are started."""
     monkeypatch.setattr(module, "_way", lambda: request.param)
