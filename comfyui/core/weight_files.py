@@ -48,14 +48,15 @@ def damage(source: str | Path, weights: bool = True) -> str | None:
     """What visibly makes the files of a model useless; None if nothing does, or if there are none.
 
     Args:
-        source: a file of weights, or a folder of such files and configs, with its subfolders.
+        source: a file of weights, or a folder of such files and configs, with its subfolders but not theirs: it may
+            be any folder, named by mistake.
         weights: whether to check files of weights: a folder may hold some that nobody reads.
 
     Returns:
         The file's name and what is wrong, such as "model.safetensors is empty".
     """
     path = Path(source).expanduser()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+    for file in sorted([*path.glob("*"), *path.glob("*/*")]) if path.is_dir() else [path]:
         fault = None
         with contextlib.suppress(OSError):
             if file.name in CONFIGS:

@@ -159,16 +159,21 @@ def pixels(path):
     return np.asarray(Image.open(path))
 
 
+def alike(path, other):
+    """Whether two pictures are the same but for rounding: an image alone and one of two have other last bits."""
+    return np.abs(pixels(path).astype(int) - pixels(other)).max() <= 1
+
+
 def test_from_saved_noise_the_same_pictures_are_drawn(run):
     first = run("first", "seeds=[3,4]", "save_noise=true")
     assert torch.equal(load_file(first / "standard/000000_seed3.safetensors")["noise"], draw_noise([3], (4, 8, 8)))
     golden = first / "golden/000001_seed4.safetensors"
     again = run("again", "noise=standard", "seed=4", f"noise_file={golden}")
-    assert (pixels(again / "standard/000000_seed4.png") == pixels(first / "golden/000001_seed4.png")).all()
+    assert alike(again / "standard/000000_seed4.png", first / "golden/000001_seed4.png")
     standard = first / "standard/000001_seed4.safetensors"
     both = run("both", "seed=4", f"noise_file={standard}")
     for kind in ("standard", "golden"):
-        assert (pixels(both / kind / "000000_seed4.png") == pixels(first / kind / "000001_seed4.png")).all()
+        assert alike(both / kind / "000000_seed4.png", first / kind / "000001_seed4.png")
     assert not [*both.rglob("*.safetensors")]
     assert len(about(both / "golden/000000_seed4.png")["made_by"]["noise_file"]) == 64
     assert "noise_file" not in about(first / "golden/000000_seed3.png")["made_by"]
