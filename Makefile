@@ -16,10 +16,10 @@ help: ## show this list
 demo: $(INSTALLED) ## collect, train and evaluate on the bundled miniature (ARGS="key=value ..." for train.py)
 	.venv/bin/python train.py experiment=shapes $(ARGS)
 
-test: $(INSTALLED) ## all tests that need neither many seconds each nor more than Python
+test: $(INSTALLED) ## the tests that take a few seconds each: ten minutes on two idle cores
 	.venv/bin/python -m pytest --numprocesses=logical --dist=worksteal --durations=10
 
-long: $(INSTALLED) ## tests that take ten seconds each: several processes, kills, the pages' worked examples
+long: $(INSTALLED) ## those that take longer: several processes, kills, the worked examples of the pages
 	.venv/bin/python -m pytest -m long --numprocesses=logical --dist=worksteal --durations=10
 
 comfy: $(WITH_COMFY) $(ENGINE) ## the ComfyUI node pack, in a real ComfyUI
