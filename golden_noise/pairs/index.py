@@ -36,11 +36,13 @@ class ShardIndex:
     folder: Path
     config: dict[str, Any]
     shards: list[ShardEntry] = field(default_factory=list)
-    # What is known of the file: its first line, the last one of a shard, where that ends, and whether it is in order.
+    # What is known of the file: its first line, the last one of a shard, where that ends, whether it is in order, and
+    # where two lines are not.
     _opening: bytes = field(default=b"", repr=False, compare=False)
     _last: bytes = field(default=b"", repr=False, compare=False)
     _end: int = field(default=0, repr=False, compare=False)
     _tidy: bool = field(default=True, repr=False, compare=False)
+    _disorder: list[tuple[int, bytes]] = field(default_factory=list, repr=False, compare=False)
 
     @classmethod
     def load(cls, folder: Path) -> "ShardIndex":
@@ -108,10 +110,8 @@ class ShardIndex:
         for looks_left in reversed(range(_LOOKS)):
             try:
                 with _damaged(path), path.open("rb") as file:
-                    if self._end and file.read(len(self._opening)) == self._opening:
-                        file.seek(self._end - len(self._last))
-                        if file.read(len(self._last)) == self._last:
-                            return self._extend(file)
+                    if self._end and self._goes_on(file):
+                        return self._extend(file)
                     file.seek(0)
                     return self._replace(file)
             except FileNotFoundError:
@@ -122,6 +122,19 @@ class ShardIndex:
                 if not looks_left:
                     raise
                 time.sleep(_PAUSE)
+
+    def _goes_on(self, file: BinaryIO) -> bool:
+        """Whether a file begins with what is known, so that only the rest is to be read.
+
+        It does if the last known line is where it was, and so are the first two lines out of order, if there are such:
+        a file that was written anew is in order, so a line can't stand at its place with others before it.
+        """
+        places = [(0, self._opening), *self._disorder, (self._end - len(self._last), self._last)]
+        for place, content in places:
+            file.seek(place)
+            if file.read(len(content)) != content:
+                return False
+        return True
 
     def add(self, entry: ShardEntry) -> None:
         """Record a finished shard, on disk and here, together with what other processes recorded meanwhile."""
@@ -167,7 +180,7 @@ class ShardIndex:
         with atomic_file(self.folder / INDEX_NAME) as file:
             file.writelines(lines)
         self._opening, self._last = lines[0], lines[-2]
-        self._end, self._tidy = sum(map(len, lines[:-1])), True
+        self._end, self._tidy, self._disorder = sum(map(len, lines[:-1])), True, []
 
     def verify(self) -> None:
         """Check that all files are there with their sizes.
@@ -198,7 +211,7 @@ class ShardIndex:
             raise ValueError(f"version {document.header['version']} is not {_VERSION}")
         self.config, self.shards, self._tidy = document.header["config"], [], True
         self._opening = self._last = document.opening
-        self._end = len(document.opening)
+        self._end, self._disorder = len(document.opening), []
         self._extend(document.lines)
 
     def _extend(self, lines: Iterable[bytes]) -> None:
@@ -209,18 +222,22 @@ class ShardIndex:
                 raise ValueError("something follows its end")
             closed = line == layout.END
             if not closed and line.endswith(b"\n"):
-                self._insert(parse_entry(line.removeprefix(b",")))
+                follows = self._insert(parse_entry(line.removeprefix(b",")))
                 if self._opening:
+                    if not follows and not self._disorder:
+                        self._disorder = [(self._end - len(self._last), self._last + line)]
                     self._last, self._end = line, self._end + len(line)
         self._tidy = self._tidy and closed
 
-    def _insert(self, entry: ShardEntry) -> None:
+    def _insert(self, entry: ShardEntry) -> bool:
+        """Put an entry in its place; returns whether that is the last."""
         if not self.shards or self.shards[-1].name < entry.name:
             self.shards.append(entry)
-            return
+            return True
         self._tidy = False
         place = bisect_left(self.shards, entry.name, key=lambda shard: shard.name)
         self.shards[place : place + (self.shards[place].name == entry.name)] = [entry]
+        return False
 
 
 def _size(file: "os.DirEntry[str]") -> int | None:

@@ -3,6 +3,7 @@ import hashlib
 import multiprocessing
 import os
 import tarfile
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 import webdataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from golden_noise.errors import UserError
 from golden_noise.pairs import NoisePair, ShardIndex, ShardWriter, read_shard, write_shard
@@ -67,6 +70,33 @@ def test_two_collectors_share_the_units_and_see_all_of_them_finished(tmp_path):
     assert sorted(mine + others) == list(range(6)) and mine and others
     assert keys(tmp_path) == [f"{unit:09d}" for unit in range(6)]
     assert not list(tmp_path.glob(".pairs*"))
+
+
+def test_a_collector_that_waits_sees_all_in_an_index_that_another_has_put_in_order(tmp_path):
+    """Its last line is where it was: as many lines are before it, but not the same ones."""
+    waiting, last = ShardWriter(tmp_path, CONFIG), ShardWriter(tmp_path, CONFIG)
+    for unit in (5, 1, 2, 3, 4):
+        waiting.write(unit, [make_pair(unit)])
+    last.write(0, [make_pair(0)])
+    last.index.tidy()
+    waiting.index.refresh()
+    assert [shard.unit for shard in waiting.index.shards] == list(range(6))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.permutations(range(6)), st.lists(st.sampled_from(("refresh", "tidy", "nothing")), min_size=6, max_size=6))
+def test_whatever_others_add_and_put_in_order_is_seen(order, between):
+    with tempfile.TemporaryDirectory() as folder:
+        looks, works = ShardWriter(folder, CONFIG), ShardWriter(folder, CONFIG)
+        for unit, then in zip(order, between, strict=True):
+            works.write(unit, [make_pair(unit)])
+            if then == "refresh":
+                looks.index.refresh()
+            elif then == "tidy":
+                works.index.tidy()
+        looks.index.refresh()
+        assert [shard.unit for shard in looks.index.shards] == list(range(6))
+        assert looks.index == ShardIndex.load(Path(folder))
 
 
 def test_units_of_a_collector_that_ends_are_taken_by_one_that_waits(tmp_path):
