@@ -20,7 +20,7 @@ test: $(INSTALLED) ## the tests that take a few seconds each: ten minutes on two
 	.venv/bin/python -m pytest --numprocesses=logical --dist=worksteal --durations=10
 
 long: $(INSTALLED) ## those that take longer: several processes, kills, the worked examples of the pages
-	.venv/bin/python -m pytest -m long --numprocesses=logical --dist=worksteal --durations=10
+	.venv/bin/python -m pytest -m "long and not slow" --numprocesses=logical --dist=worksteal --durations=10
 
 comfy: $(WITH_COMFY) $(ENGINE) ## the ComfyUI node pack, in a real ComfyUI
 	.venv/bin/python -m pytest -m comfy --durations=10

@@ -192,6 +192,7 @@ def test_options_are_given_along(small):
     torch.testing.assert_close(npnet(noise, embeds).std(dim=(1, 2, 3)), noise.std(dim=(1, 2, 3)))
 
 
+@pytest.mark.long
 def test_the_command_converts(small):
     folder, content = small
     done = run_script(folder, "-m", "golden_noise", "convert", str(folder / "small.pth"), str(folder / "npnet"))

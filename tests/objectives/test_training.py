@@ -98,6 +98,7 @@ def test_every_adapter_learns_and_nothing_else_changes(compose_job, pipeline, ob
         assert all(p.grad is None for p in part.parameters()), name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("objective", ["reward", pytest.param("policy", marks=pytest.mark.slow)])
 def test_resumed_it_ends_as_in_one_go(compose_job, tmp_path, objective):
     """Noises are fresh in every epoch, and the same after a restart."""

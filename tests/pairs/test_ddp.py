@@ -109,6 +109,7 @@ def test_two_ranks_see_every_pair_once_and_resume_at_the_next(tmp_path):
         assert resumed[rank]["scale"] == pytest.approx(whole[rank]["scale"], rel=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_bad_shard_that_one_rank_reads_ends_both(tmp_path, rank):
     """A pair in each shard: only the one rank that needs it notices, while the other waits for its gradients."""
