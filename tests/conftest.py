@@ -43,11 +43,12 @@ def files_are_parsed_once():
             return load(file)
         text = file.read()
         try:
-            known = parsed.get(text) or parsed.setdefault(text, pickle.dumps(load(StringIO(text))))
+            if text not in parsed:
+                parsed[text] = pickle.dumps(load(StringIO(text)))
         except YAMLError:
             file.seek(0)
             return load(file)  # with the file's name in the error
-        return pickle.loads(known)
+        return pickle.loads(parsed[text])
 
     OmegaConf.load = staticmethod(load_once)
     yield

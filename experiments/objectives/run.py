@@ -223,6 +223,7 @@ def draw(rows: Sequence[dict[str, object]]) -> None:
     figure = first.figure
     first.remove()
     settings = list(dict.fromkeys(str(row["setting"]) for row in rows))
+    ascending = sorted(rows, key=lambda row: float(str(row["strict"])))
     figure.set_size_inches(4.2 * len(settings), 4.4)
     for i, setting in enumerate(settings):
         panel = figure.add_subplot(1, len(settings), i + 1)
@@ -230,9 +231,7 @@ def draw(rows: Sequence[dict[str, object]]) -> None:
         panel.grid(alpha=0.25)
         panel.set(title=setting, xlabel="denoiser calls per image", ylabel="strict", xscale="log")
         above = True
-        for row in sorted(
-            (row for row in rows if row["setting"] == setting), key=lambda row: float(str(row["strict"]))
-        ):
+        for row in (row for row in ascending if row["setting"] == setting):
             x, y, network = float(str(row["calls"])), float(str(row["strict"])), str(row["network"])
             panel.plot([x], [y], marker="o" if network else "x", color=COLOURS[network], linestyle="none")
             if not network:  # their names are above and below by turns: neighbours are often level

@@ -126,8 +126,9 @@ class ShardIndex:
     def _goes_on(self, file: BinaryIO) -> bool:
         """Whether a file begins with what is known, so that only the rest is to be read.
 
-        It does if the last known line is where it was, and so are the first two lines out of order, if there are such:
-        a file that was written anew is in order, so a line can't stand at its place with others before it.
+        It does if the last known line is where it was, and so are the first two neighbours out of order, if there are
+        any. A file that was written anew is sorted: such two are no longer neighbours, and among sorted lines one keeps
+        its place only if the same lines are before it.
         """
         places = [(0, self._opening), *self._disorder, (self._end - len(self._last), self._last)]
         for place, content in places:

@@ -81,7 +81,7 @@ class Wandb(RunLogger, WandbLogger):
         folder = Path(run.dir).parent
         line = f"W&B's process has ended, nothing more is logged to it: `wandb sync {folder}` uploads what was before"
         tqdm.write(line, file=sys.stderr)
-        with contextlib.suppress(ConnectionError, SystemExit):  # it passes on how its process has ended
+        with contextlib.suppress(SystemExit):  # it passes on how its process has ended
             wandb.teardown()
         self._experiment = wandb.init(mode="disabled")
 
@@ -128,7 +128,7 @@ def _has_ended() -> bool:
 def _end_quietly() -> None:
     """Spare users W&B's traceback at exit, where its process has ended before: what was logged is in its folder."""
     connection = _connection()
-    if connection is None or "teardown" in vars(connection):  # the latter after an earlier run of this process
+    if connection is None or "teardown" in vars(connection):  # an earlier run of this process did it
         return
     plain = connection.teardown
 
