@@ -72,15 +72,30 @@ def test_two_collectors_share_the_units_and_see_all_of_them_finished(tmp_path):
     assert not list(tmp_path.glob(".pairs*"))
 
 
-def test_a_collector_that_waits_sees_all_in_an_index_that_another_has_put_in_order(tmp_path):
+@pytest.mark.parametrize(("known", "missing"), [((5, 1, 2, 3, 4), 0), ((0, 5, 2, 3, 4), 1)])
+def test_a_collector_that_waits_sees_all_in_an_index_that_another_has_put_in_order(tmp_path, known, missing):
     """Its last line is where it was: as many lines are before it, but not the same ones."""
     waiting, last = ShardWriter(tmp_path, CONFIG), ShardWriter(tmp_path, CONFIG)
-    for unit in (5, 1, 2, 3, 4):
+    for unit in known:
         waiting.write(unit, [make_pair(unit)])
-    last.write(0, [make_pair(0)])
+    last.write(missing, [make_pair(missing)])
     last.index.tidy()
     waiting.index.refresh()
     assert [shard.unit for shard in waiting.index.shards] == list(range(6))
+
+
+def test_an_index_is_read_anew_only_if_it_was_written_anew(tmp_path, monkeypatch):
+    looks, works = ShardWriter(tmp_path, CONFIG), ShardWriter(tmp_path, CONFIG)
+    for unit in (5, 3):
+        works.write(unit, [make_pair(unit)])
+    looks.index.refresh()
+    works.index.tidy()
+    looks.index.refresh()
+    monkeypatch.delattr(ShardIndex, "_replace")
+    for unit in (2, 4, 1):
+        works.write(unit, [make_pair(unit)])
+        looks.index.refresh()
+    assert [shard.unit for shard in looks.index.shards] == [1, 2, 3, 4, 5]
 
 
 @settings(deadline=None, max_examples=20)
